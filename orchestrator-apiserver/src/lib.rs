@@ -1,0 +1,1 @@
+//! The API server: one request pipeline, in process and over HTTPS.

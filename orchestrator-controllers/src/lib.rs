@@ -1,0 +1,1 @@
+//! The controllers of kube-controller-manager and cloud-controller-manager, one folder each.

@@ -1,0 +1,1 @@
+//! Events: what happened to an object, written for people.

@@ -1,0 +1,1 @@
+//! Owner references, conditions and other parts of metadata.

@@ -1,0 +1,245 @@
+//! The shared object: encoded bytes, a tree, a typed value; whoever asks first makes the form, everyone shares it.
+
+use std::{
+    any::{Any, TypeId},
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::store::Revision;
+
+/// What stands before the members of `metadata` in an encoded object, and where its revision is spliced in.
+const METADATA_OPEN: &[u8] = b"\"metadata\":{";
+
+/// An object that travels by reference. Cheap to clone.
+#[derive(Clone)]
+pub struct Object(Arc<Forms>);
+
+#[derive(Default)]
+struct Forms {
+    bytes: OnceLock<Bytes>,
+    tree: OnceLock<Value>,
+    typed: OnceLock<(TypeId, Arc<dyn Any + Send + Sync>)>,
+    encode_typed: Option<fn(&(dyn Any + Send + Sync)) -> Result<Value, DecodeError>>,
+    metadata: OnceLock<ObjectMeta>,
+}
+
+/// An object's form could not be made from the one at hand.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot decode the object: {0}")]
+pub struct DecodeError(pub String);
+
+impl From<serde_json::Error> for DecodeError {
+    fn from(error: serde_json::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.metadata() {
+            Ok(metadata) => write!(
+                f,
+                "Object({}/{} @{})",
+                metadata.namespace.as_deref().unwrap_or_default(),
+                metadata.name.as_deref().unwrap_or_default(),
+                metadata.resource_version.as_deref().unwrap_or("-"),
+            ),
+            Err(error) => write!(f, "Object({error})"),
+        }
+    }
+}
+
+impl Object {
+    /// An object from its JSON encoding.
+    pub fn from_bytes(bytes: Bytes) -> Self {
+        Self(Arc::new(Forms { bytes: OnceLock::from(bytes), ..Default::default() }))
+    }
+
+    /// An object from its tree.
+    pub fn from_tree(tree: Value) -> Self {
+        Self(Arc::new(Forms { tree: OnceLock::from(tree), ..Default::default() }))
+    }
+
+    /// An object from its typed value.
+    pub fn from_typed<K: Serialize + Send + Sync + 'static>(value: Arc<K>) -> Self {
+        let typed: (TypeId, Arc<dyn Any + Send + Sync>) = (TypeId::of::<K>(), value);
+        Self(Arc::new(Forms {
+            typed: OnceLock::from(typed),
+            encode_typed: Some(|value| {
+                let value = value.downcast_ref::<K>().ok_or_else(|| DecodeError("type mix-up".to_owned()))?;
+                Ok(serde_json::to_value(value)?)
+            }),
+            ..Default::default()
+        }))
+    }
+
+    /// An object from what a store holds: written by [`Self::encode_for_store`], at this revision.
+    pub fn from_stored(stored: &[u8], revision: Revision) -> Self {
+        Self::from_bytes(splice_revision(stored, revision))
+    }
+
+    /// Encodes a tree as stores hold it: without `resourceVersion`, since only the store knows that, and with
+    /// `kind`, `apiVersion` and `metadata` first, so that the revision can be spliced in when serving.
+    pub fn encode_for_store(tree: &Value) -> Result<Bytes, DecodeError> {
+        let members = tree.as_object().ok_or_else(|| DecodeError("not a JSON object".to_owned()))?;
+        let mut out = BytesMut::with_capacity(1024).writer();
+        let empty = Value::Object(serde_json::Map::new());
+        let metadata = members.get("metadata").unwrap_or(&empty);
+        out.get_mut().put_slice(b"{\"kind\":");
+        serde_json::to_writer(&mut out, members.get("kind").unwrap_or(&Value::Null))?;
+        out.get_mut().put_slice(b",\"apiVersion\":");
+        serde_json::to_writer(&mut out, members.get("apiVersion").unwrap_or(&Value::Null))?;
+        out.get_mut().put_slice(b",\"metadata\":");
+        if metadata.get("resourceVersion").is_some() {
+            let mut metadata = metadata.clone();
+            if let Some(members) = metadata.as_object_mut() {
+                members.remove("resourceVersion");
+            }
+            serde_json::to_writer(&mut out, &metadata)?;
+        } else {
+            serde_json::to_writer(&mut out, metadata)?;
+        }
+        for (name, value) in members {
+            if !matches!(name.as_str(), "kind" | "apiVersion" | "metadata") {
+                out.get_mut().put_u8(b',');
+                serde_json::to_writer(&mut out, name)?;
+                out.get_mut().put_u8(b':');
+                serde_json::to_writer(&mut out, value)?;
+            }
+        }
+        out.get_mut().put_u8(b'}');
+        Ok(out.into_inner().freeze())
+    }
+
+    /// The JSON encoding.
+    pub fn bytes(&self) -> Result<&Bytes, DecodeError> {
+        if let Some(bytes) = self.0.bytes.get() {
+            return Ok(bytes);
+        }
+        let bytes = Bytes::from(serde_json::to_vec(self.tree()?)?);
+        Ok(self.0.bytes.get_or_init(|| bytes))
+    }
+
+    /// The tree.
+    pub fn tree(&self) -> Result<&Value, DecodeError> {
+        if let Some(tree) = self.0.tree.get() {
+            return Ok(tree);
+        }
+        let tree = self.make_tree()?;
+        Ok(self.0.tree.get_or_init(|| tree))
+    }
+
+    /// A tree of the caller's own, to be changed. Does not make the shared one.
+    pub fn to_tree(&self) -> Result<Value, DecodeError> {
+        self.0.tree.get().map_or_else(|| self.make_tree(), |tree| Ok(tree.clone()))
+    }
+
+    fn make_tree(&self) -> Result<Value, DecodeError> {
+        if let Some(bytes) = self.0.bytes.get() {
+            return Ok(serde_json::from_slice(bytes)?);
+        }
+        match (self.0.typed.get(), self.0.encode_typed) {
+            (Some((_, value)), Some(encode)) => encode(&**value),
+            _ => Err(DecodeError("the object has no form".to_owned())),
+        }
+    }
+
+    /// The typed value. The first type asked for is shared; further ones are decoded for each call.
+    pub fn typed<K: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, DecodeError> {
+        if let Some((type_id, value)) = self.0.typed.get()
+            && *type_id == TypeId::of::<K>()
+            && let Ok(value) = Arc::downcast::<K>(value.clone())
+        {
+            return Ok(value);
+        }
+        let value: Arc<K> = Arc::new(match self.0.tree.get() {
+            Some(tree) => K::deserialize(tree)?,
+            None => serde_json::from_slice(self.bytes()?)?,
+        });
+        let shared = self.0.typed.get_or_init(|| (TypeId::of::<K>(), value.clone()));
+        match Arc::downcast::<K>(shared.1.clone()) {
+            Ok(shared) => Ok(shared),
+            Err(_) => Ok(value),
+        }
+    }
+
+    /// The metadata, without decoding the rest.
+    pub fn metadata(&self) -> Result<&ObjectMeta, DecodeError> {
+        #[derive(Deserialize)]
+        struct OnlyMetadata {
+            #[serde(default)]
+            metadata: ObjectMeta,
+        }
+        if let Some(metadata) = self.0.metadata.get() {
+            return Ok(metadata);
+        }
+        let metadata = match (self.0.bytes.get(), self.tree_or_none()?) {
+            (Some(bytes), None) => serde_json::from_slice::<OnlyMetadata>(bytes)?.metadata,
+            (_, Some(tree)) => tree.get("metadata").map(ObjectMeta::deserialize).transpose()?.unwrap_or_default(),
+            (None, None) => ObjectMeta::default(),
+        };
+        Ok(self.0.metadata.get_or_init(|| metadata))
+    }
+
+    /// The tree where it is needed because there are no bytes.
+    fn tree_or_none(&self) -> Result<Option<&Value>, DecodeError> {
+        if self.0.tree.get().is_none() && self.0.bytes.get().is_some() { Ok(None) } else { self.tree().map(Some) }
+    }
+
+    /// `metadata.resourceVersion` as a number, for servers whose versions compare (Kubernetes 1.35 and later).
+    pub fn revision(&self) -> Option<Revision> {
+        self.metadata().ok()?.resource_version.as_ref()?.parse().ok().map(Revision)
+    }
+}
+
+impl Serialize for Object {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.tree().map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+/// Writes the revision as the first member of `metadata`.
+fn splice_revision(stored: &[u8], revision: Revision) -> Bytes {
+    let Some(open) = stored.windows(METADATA_OPEN.len()).position(|window| window == METADATA_OPEN) else {
+        return Bytes::copy_from_slice(stored);
+    };
+    let (head, tail) = stored.split_at(open + METADATA_OPEN.len());
+    let separator = if tail.first() == Some(&b'}') { "" } else { "," };
+    let member = format!("\"resourceVersion\":\"{revision}\"{separator}");
+    [head, member.as_bytes(), tail].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_stored_object_is_served_with_its_revision() {
+        let tree = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "\"metadata\":{"},
+            "metadata": {"name": "x", "resourceVersion": "1"},
+        });
+        let stored = Object::encode_for_store(&tree).unwrap();
+        assert!(!String::from_utf8_lossy(&stored).contains("resourceVersion"));
+        let object = Object::from_stored(&stored, Revision(42));
+        assert_eq!(object.metadata().unwrap().resource_version.as_deref(), Some("42"));
+        assert_eq!(object.tree().unwrap()["data"], tree["data"]);
+    }
+
+    #[test]
+    fn a_typed_value_is_shared() {
+        use k8s_openapi::api::core::v1::ConfigMap;
+        let object = Object::from_tree(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}));
+        let first = object.typed::<ConfigMap>().unwrap();
+        let second = object.typed::<ConfigMap>().unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+    }
+}

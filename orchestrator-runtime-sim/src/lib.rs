@@ -1,0 +1,1 @@
+//! A simulated ContainerRuntime: scripted containers, nodes by the thousand.

@@ -1,0 +1,1 @@
+//! ContainerRuntime on youki's libcontainer, without a daemon.

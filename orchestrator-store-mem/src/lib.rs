@@ -1,0 +1,1 @@
+//! The reference Store: multi-version, in memory.
