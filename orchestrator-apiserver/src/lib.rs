@@ -1,1 +1,25 @@
 //! The API server: one request pipeline, in process and over HTTPS.
+//!
+//! Start at [`ApiServer`]. Inside, `pipeline` is the one way that every request takes; `registry` says what is served,
+//! `kinds` what is particular to each kind, `decode` and `patch` make trees, `views` shows them, and `http` is the edge:
+//! nothing outside of it names HTTP.
+
+mod auth;
+mod decode;
+mod field;
+pub mod http;
+mod kinds;
+mod limits;
+mod names;
+mod objects;
+mod patch;
+mod pipeline;
+mod registry;
+mod selection;
+mod server;
+mod strategy;
+mod views;
+
+pub use auth::{Attributes, Authenticator, Authorizer, Decision, DefaultAuthorizer, TokenIssuer};
+pub use registry::support_matrix;
+pub use server::{Admission, AddressRange, ApiServer, ApiServerBuilder, Config};

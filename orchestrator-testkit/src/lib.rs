@@ -1,1 +1,3 @@
 //! Contract suites, fault wrappers and strategies for every seam.
+
+pub mod fake_api;

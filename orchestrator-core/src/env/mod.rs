@@ -16,6 +16,7 @@ use futures::{
 use jiff::Timestamp;
 
 pub use sim::{Simulation, Stuck};
+pub(crate) use task::panic_message;
 pub use task::{TaskEnd, TaskGroup, TaskHandle};
 
 /// The letters of generated names: no vowels, and nothing that looks like something else.
@@ -116,7 +117,7 @@ impl Env {
 
     /// A random number below `bound`; 0 when `bound` is 0.
     pub fn random_below(&self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { (u128::from(self.random()) * u128::from(bound) >> 64) as u64 }
+        if bound == 0 { 0 } else { ((u128::from(self.random()) * u128::from(bound)) >> 64) as u64 }
     }
 
     /// A random UUID, version 4 (RFC 9562), as objects have in `metadata.uid`.

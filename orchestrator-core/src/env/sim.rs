@@ -144,7 +144,7 @@ impl World {
         if state.ready.is_empty() {
             return None;
         }
-        let index = (u128::from(state.random.next_u64()) * state.ready.len() as u128 >> 64) as usize;
+        let index = ((u128::from(state.random.next_u64()) * state.ready.len() as u128) >> 64) as usize;
         let id = state.ready.swap_remove(index);
         state.queued.remove(&id);
         Some(id)

@@ -20,12 +20,15 @@ const METADATA_OPEN: &[u8] = b"\"metadata\":{";
 #[derive(Clone)]
 pub struct Object(Arc<Forms>);
 
+/// Makes the tree of a typed value.
+type EncodeTyped = fn(&(dyn Any + Send + Sync)) -> Result<Value, DecodeError>;
+
 #[derive(Default)]
 struct Forms {
     bytes: OnceLock<Bytes>,
     tree: OnceLock<Value>,
     typed: OnceLock<(TypeId, Arc<dyn Any + Send + Sync>)>,
-    encode_typed: Option<fn(&(dyn Any + Send + Sync)) -> Result<Value, DecodeError>>,
+    encode_typed: Option<EncodeTyped>,
     metadata: OnceLock<ObjectMeta>,
 }
 
@@ -124,6 +127,12 @@ impl Object {
         }
         let bytes = Bytes::from(serde_json::to_vec(self.tree()?)?);
         Ok(self.0.bytes.get_or_init(|| bytes))
+    }
+
+    /// The JSON encoding, if the object came as such and nothing was made of it yet.
+    pub fn encoded(&self) -> Option<&Bytes> {
+        let untouched = self.0.tree.get().is_none() && self.0.typed.get().is_none();
+        self.0.bytes.get().filter(|_| untouched)
     }
 
     /// The tree.

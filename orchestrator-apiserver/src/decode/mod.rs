@@ -1,0 +1,10 @@
+//! From bytes to a tree that holds only what the schema knows.
+
+mod json;
+mod schema;
+mod strict;
+
+pub(crate) use schema::{FieldSchema, MergeStrategy, Message, Schema, Shape, Type};
+pub(crate) use strict::{Findings, prune};
+
+pub(crate) use json::parse;

@@ -1,0 +1,255 @@
+//! A tree against the schema: unknown members go, wrong types are refused, quantities take their canonical form.
+
+use orchestrator_core::quantity::Quantity;
+use serde_json::{Map, Value};
+
+use super::schema::{FieldSchema, Message, Schema, Shape, Type};
+use crate::limits;
+
+/// What was found on the way.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// Paths of members that the schema does not know.
+    pub(crate) unknown: Vec<String>,
+}
+
+/// Removes what the schema does not know from a tree.
+///
+/// # Errors
+/// A value of the wrong type, in the words of Go's decoder.
+pub(crate) fn prune(tree: &mut Value, message: &Message, findings: &mut Findings) -> Result<(), String> {
+    let Value::Object(members) = tree else {
+        return Err(format!("json: cannot unmarshal {} into Go value of type {}", go_kind(tree), message.go_name));
+    };
+    object(members, message, "", "", findings)
+}
+
+/// `path` has indices and is for people; `go_path` has none and is for Go's words.
+fn object(
+    members: &mut Map<String, Value>,
+    message: &Message,
+    path: &str,
+    go_path: &str,
+    findings: &mut Findings,
+) -> Result<(), String> {
+    let mut error = None;
+    members.retain(|name, value| {
+        if error.is_some() {
+            return true;
+        }
+        let inner = join(path, name);
+        let Some(schema) = message.fields.get(name.as_str()) else {
+            if findings.unknown.len() < limits::STRICT_ERRORS {
+                findings.unknown.push(inner);
+            }
+            return false;
+        };
+        if value.is_null() {
+            return false;
+        }
+        let place = Place { owner: message, path: &inner, go_path: &join(go_path, name) };
+        if let Err(found) = member(value, schema, &place, findings) {
+            error = Some(found);
+        }
+        !is_empty_collection(value, schema)
+    });
+    error.map_or(Ok(()), Err)
+}
+
+/// Where a member stands.
+struct Place<'a> {
+    owner: &'a Message,
+    path: &'a str,
+    go_path: &'a str,
+}
+
+impl Place<'_> {
+    fn mismatch(&self, value: &Value, go_type: &str) -> String {
+        let owner = self.owner.go_name.rsplit('.').next().unwrap_or_default();
+        format!(
+            "json: cannot unmarshal {} into Go struct field {owner}.{} of type {go_type}",
+            go_kind(value),
+            self.go_path
+        )
+    }
+}
+
+/// Go omits empty lists and maps, so they are as good as absent.
+fn is_empty_collection(value: &Value, schema: &FieldSchema) -> bool {
+    match (value, schema.shape) {
+        (Value::Array(items), Shape::List) => items.is_empty(),
+        (Value::Object(members), Shape::Map) => members.is_empty(),
+        _ => false,
+    }
+}
+
+fn member(value: &mut Value, schema: &FieldSchema, place: &Place<'_>, findings: &mut Findings) -> Result<(), String> {
+    match schema.shape {
+        Shape::One => single(value, schema.of, place, findings),
+        Shape::List => {
+            let Value::Array(items) = value else {
+                return Err(place.mismatch(value, &format!("[]{}", go_type(schema.of))));
+            };
+            for (index, item) in items.iter_mut().enumerate() {
+                let path = format!("{}[{index}]", place.path);
+                single(item, schema.of, &Place { path: &path, ..*place }, findings)?;
+            }
+            Ok(())
+        }
+        Shape::Map => {
+            let Value::Object(members) = value else {
+                return Err(place.mismatch(value, &format!("map[string]{}", go_type(schema.of))));
+            };
+            for (name, item) in members.iter_mut() {
+                if item.is_null() {
+                    *item = zero(schema.of);
+                }
+                let (path, go_path) = (join(place.path, name), place.go_path);
+                single(item, schema.of, &Place { path: &path, go_path, ..*place }, findings)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// What Go makes of a null in a map.
+fn zero(of: Type) -> Value {
+    match of {
+        Type::String | Type::Bytes | Type::Time => "".into(),
+        Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString => 0.into(),
+        Type::Quantity => "0".into(),
+        Type::Bool => false.into(),
+        Type::Strings => Value::Array(Vec::new()),
+        Type::Message(_) => Value::Object(Map::new()),
+        Type::Free => Value::Null,
+    }
+}
+
+fn single(value: &mut Value, of: Type, place: &Place<'_>, findings: &mut Findings) -> Result<(), String> {
+    match of {
+        Type::Message(index) => {
+            let message = Schema::get().message(index).ok_or_else(|| "unknown message".to_owned())?;
+            if value.is_null() {
+                *value = Value::Object(Map::new());
+            }
+            match value {
+                Value::Object(members) => object(members, message, place.path, place.go_path, findings),
+                other => Err(place.mismatch(other, &message.go_name)),
+            }
+        }
+        Type::Quantity => quantity(value),
+        Type::Free => Ok(()),
+        _ if fits(value, of) => Ok(()),
+        _ => Err(place.mismatch(value, &go_type(of))),
+    }
+}
+
+fn fits(value: &Value, of: Type) -> bool {
+    match of {
+        Type::String | Type::Bytes | Type::Time => value.is_string(),
+        Type::Bool => value.is_boolean(),
+        Type::Int32 => value.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
+        Type::Int64 => value.as_i64().is_some(),
+        Type::Double => value.is_number(),
+        Type::IntOrString => value.is_string() || value.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
+        Type::Strings => value.as_array().is_some_and(|items| items.iter().all(Value::is_string)),
+        Type::Quantity | Type::Free | Type::Message(_) => true,
+    }
+}
+
+/// Quantities may be written as numbers, and are kept in their canonical form.
+fn quantity(value: &mut Value) -> Result<(), String> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Null => return Ok(()),
+        _ => return Err(QUANTITY_ERROR.to_owned()),
+    };
+    let quantity: Quantity = text.parse().map_err(|error| format!("{error}"))?;
+    *value = quantity.to_string().into();
+    Ok(())
+}
+
+const QUANTITY_ERROR: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn go_kind(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) => "bool".to_owned(),
+        Value::Number(number) if number.is_f64() => format!("number {number}"),
+        Value::Number(_) => "number".to_owned(),
+        Value::String(_) => "string".to_owned(),
+        Value::Array(_) => "array".to_owned(),
+        Value::Object(_) => "object".to_owned(),
+    }
+}
+
+fn go_type(of: Type) -> String {
+    match of {
+        Type::String => "string".to_owned(),
+        Type::Int32 => "int32".to_owned(),
+        Type::Int64 => "int64".to_owned(),
+        Type::Bool => "bool".to_owned(),
+        Type::Double => "float64".to_owned(),
+        Type::Bytes => "[]uint8".to_owned(),
+        Type::Time => "v1.Time".to_owned(),
+        Type::Quantity => "resource.Quantity".to_owned(),
+        Type::IntOrString => "intstr.IntOrString".to_owned(),
+        Type::Strings => "[]string".to_owned(),
+        Type::Free => "json".to_owned(),
+        Type::Message(index) => {
+            Schema::get().message(index).map(|message| message.go_name.clone()).unwrap_or_default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(group: &str, kind: &str, tree: Value, expected: Result<(Value, &[&str]), &str>) {
+        let mut tree = tree;
+        let mut findings = Findings::default();
+        let message = Schema::get().kind(group, "v1", kind).unwrap();
+        let result = prune(&mut tree, message, &mut findings);
+        match expected {
+            Ok((expected, unknown)) => {
+                assert_eq!(result, Ok(()));
+                assert_eq!(tree, expected);
+                assert_eq!(findings.unknown, unknown);
+            }
+            Err(error) => assert_eq!(result, Err(error.to_owned())),
+        }
+    }
+
+    #[test]
+    fn unknown_members_are_named_and_removed() {
+        let tree = json!({"kind": "Service", "metadata": {"name": "x"}, "spec": {"types": "NodePort", "ports": [{"prt": 1}]}});
+        let pruned = json!({"kind": "Service", "metadata": {"name": "x"}, "spec": {"ports": [{}]}});
+        check("", "Service", tree, Ok((pruned, &["spec.ports[0].prt", "spec.types"])));
+    }
+
+    #[test]
+    fn wrong_types_are_refused_in_the_words_of_go() {
+        check(
+            "apps",
+            "ReplicaSet",
+            json!({"spec": {"replicas": "three"}}),
+            Err("json: cannot unmarshal string into Go struct field ReplicaSetSpec.spec.replicas of type int32"),
+        );
+    }
+
+    #[test]
+    fn quantities_become_canonical() {
+        let tree = json!({"spec": {"containers": [{"resources": {"limits": {"cpu": 1.5, "memory": "1024Mi"}}}]}});
+        let canonical = json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "1500m", "memory": "1Gi"}}}]}});
+        check("", "Pod", tree, Ok((canonical, &[])));
+    }
+}

@@ -1,0 +1,99 @@
+//! Bodies of answers, and bodies of requests within bounds.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream::BoxStream};
+use http_body::Frame;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use orchestrator_core::status::{ApiError, ApiResult, Reason};
+
+use crate::limits;
+
+/// Why a body broke off.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer: all at once, or as it comes.
+pub enum Body {
+    /// All at once.
+    Full(Option<Bytes>),
+    /// As it comes.
+    Stream(BoxStream<'static, Result<Bytes, BodyError>>),
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full(bytes) => f.debug_tuple("Full").field(&bytes.as_ref().map(Bytes::len)).finish(),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+impl Body {
+    pub(super) fn empty() -> Self {
+        Self::Full(None)
+    }
+
+    pub(super) fn full(bytes: impl Into<Bytes>) -> Self {
+        Self::Full(Some(bytes.into()))
+    }
+
+    pub(super) fn stream(stream: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Self {
+        Self::Stream(stream.boxed())
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(stream) => {
+                stream.as_mut().poll_next(context).map(|item| item.map(|bytes| bytes.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Full(None))
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        match self {
+            Self::Full(bytes) => http_body::SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Stream(_) => http_body::SizeHint::default(),
+        }
+    }
+}
+
+impl From<Infallible> for Body {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// Reads a request's body, up to the limit.
+pub(super) async fn read<B>(body: B) -> ApiResult<Bytes>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BodyError>,
+{
+    match Limited::new(body, limits::BODY_BYTES).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let message = format!("Request entity too large: limit is {}", limits::BODY_BYTES);
+            Err(ApiError::new(Reason::RequestEntityTooLarge, message))
+        }
+        Err(error) => Err(ApiError::bad_request(format!("the body broke off: {error}"))),
+    }
+}

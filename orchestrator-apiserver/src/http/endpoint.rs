@@ -1,0 +1,153 @@
+//! A socket that the API is served on, with TLS.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use futures::{FutureExt, future::Either};
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use orchestrator_core::{
+    client::UserInfo,
+    env::{Env, TaskHandle},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
+
+use super::{CertificateAuthority, Issued, TlsError, executor::Tasks, service, tls};
+use crate::{limits, server::ApiServer};
+
+/// A socket that an [`ApiServer`] is served on.
+#[derive(Debug)]
+pub struct Endpoint {
+    address: SocketAddr,
+    stop: CancellationToken,
+    accept: TaskHandle,
+}
+
+/// The socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The certificates are of no use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// What every connection needs.
+#[derive(Clone)]
+struct Shared {
+    env: Env,
+    server: ApiServer,
+    acceptor: TlsAcceptor,
+    tasks: Tasks,
+    stop: CancellationToken,
+}
+
+impl Endpoint {
+    /// Listens on an address (port 0 draws a free one) and serves.
+    pub async fn start(
+        env: &Env,
+        server: &ApiServer,
+        address: SocketAddr,
+        authority: &CertificateAuthority,
+        certificate: &Issued,
+    ) -> Result<Self, EndpointError> {
+        let config = authority.server_config(certificate)?;
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| EndpointError::Listen { address, source })?;
+        let address = listener.local_addr().map_err(|source| EndpointError::Listen { address, source })?;
+        let shared = Shared {
+            env: env.clone(),
+            server: server.clone(),
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            tasks: Tasks::new(env),
+            stop: CancellationToken::new(),
+        };
+        let stop = shared.stop.clone();
+        let accept = env.spawn("api-endpoint", accept(listener, shared));
+        Ok(Self { address, stop, accept })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts no more, lets requests end for a moment, and closes the rest.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.accept.join().await;
+    }
+}
+
+/// Takes connections until it is told to stop, then ends them.
+async fn accept(listener: TcpListener, shared: Shared) {
+    let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    while let Either::Left((place, _)) =
+        futures::future::select(places.clone().acquire_owned().boxed(), shared.stop.cancelled().boxed()).await
+    {
+        let stream = match futures::future::select(listener.accept().boxed(), shared.stop.cancelled().boxed()).await {
+            Either::Left((Ok((stream, _)), _)) => stream,
+            Either::Left((Err(error), _)) => {
+                // Out of file descriptors, most likely: others have to end first.
+                tracing::warn!(%error, "cannot accept a connection");
+                shared.env.sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            Either::Right(_) => break,
+        };
+        let connection = shared.clone();
+        shared.tasks.spawn("api-connection", async move {
+            serve(stream, connection).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    let mut tasks = shared.tasks.take(&shared.env);
+    let _ = shared.env.timeout(limits::DRAIN_TIME, async { while tasks.running() > 0 { tasks.join().await; } }).await;
+    tasks.stop().await;
+    shared.tasks.take(&shared.env).stop().await;
+}
+
+/// One connection, from the handshake to its end.
+async fn serve(stream: TcpStream, shared: Shared) {
+    let _ = stream.set_nodelay(true);
+    let handshake = shared.env.timeout(limits::HANDSHAKE_TIME, shared.acceptor.accept(stream)).await;
+    let Ok(Ok(stream)) = handshake else { return };
+    let user = certificate_user(&stream, &shared.server);
+    let (server, tasks) = (shared.server.clone(), shared.tasks.clone());
+    let handler = service_fn(move |request| {
+        let (server, tasks, user) = (server.clone(), tasks.clone(), user.clone());
+        async move { Ok::<_, std::convert::Infallible>(service::answer(&server, &tasks, user, request).await) }
+    });
+    let mut builder = auto::Builder::new(shared.tasks.clone());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits::HANDSHAKE_TIME);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(limits::STREAMS_PER_CONNECTION);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), handler);
+    let mut connection = std::pin::pin!(connection);
+    let stopped = std::pin::pin!(shared.stop.cancelled());
+    if let Either::Right(_) = futures::future::select(connection.as_mut(), stopped).await {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
+}
+
+fn certificate_user(stream: &TlsStream<TcpStream>, server: &ApiServer) -> Option<Arc<UserInfo>> {
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    let (name, groups) = tls::subject(certificate)?;
+    Some(Arc::new(server.server().authenticator.certificate(name, groups)))
+}

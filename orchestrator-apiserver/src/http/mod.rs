@@ -1,0 +1,20 @@
+//! The edge: HTTP in, HTTP out. Nothing outside of this module names HTTP.
+//!
+//! [`Endpoint`] listens on a socket; [`HttpService`] is the same without one. Both call [`service::answer`].
+
+mod body;
+mod connect;
+mod endpoint;
+mod executor;
+mod path;
+mod query;
+mod respond;
+mod routes;
+mod service;
+mod tls;
+mod watch;
+
+pub use body::{Body, BodyError};
+pub use endpoint::{Endpoint, EndpointError};
+pub use service::HttpService;
+pub use tls::{CertificateAuthority, Issued, TlsError};

@@ -1,0 +1,285 @@
+//! Where a request goes: resources into the pipeline, a few paths to answers of their own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use orchestrator_core::{
+    client::{self, Call, FieldValidation, PatchBody, UserInfo, WatchRequest},
+    object::Object,
+    status::{ApiError, ApiResult, Reason},
+    yaml,
+};
+use serde_json::Value;
+
+use super::{
+    body::{self, Body, BodyError},
+    connect,
+    executor::Tasks,
+    path::{Path, ResourcePath},
+    query::Query,
+    respond::{self, Accept},
+    watch,
+};
+use crate::{
+    decode,
+    server::ApiServer,
+    views::{
+        discovery, openapi,
+        table::{IncludeObject, TableOptions},
+    },
+};
+
+/// The version that this server says it is.
+const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.2");
+
+/// Who asks, for what, and how the answer is to look.
+struct Exchange<'a> {
+    server: &'a ApiServer,
+    tasks: &'a Tasks,
+    user: Arc<UserInfo>,
+    method: Method,
+    query: Query,
+    accept: Accept,
+    content_type: String,
+}
+
+pub(super) async fn route<B>(
+    server: &ApiServer,
+    tasks: &Tasks,
+    user: Arc<UserInfo>,
+    request: Request<B>,
+) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BodyError>,
+{
+    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let content_type = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned();
+    let query = Query::parse(request.uri().query());
+    let include = IncludeObject::parse(query.get("includeObject").unwrap_or_default()).unwrap_or_default();
+    let table = TableOptions { include_object: include, headers: true };
+    let accept = Accept::parse(&text(header::ACCEPT), table);
+    let method = request.method().clone();
+    let Some(path) = Path::parse(request.uri().path()) else {
+        return respond::error(&ApiError::bad_request("the path is not valid"));
+    };
+    let raw_path = request.uri().path().to_owned();
+    let exchange = Exchange { server, tasks, user, method, query, accept, content_type };
+    let answer = match path {
+        Path::Resource(path) => exchange.resource(path, request).await,
+        Path::Other(parts) => exchange.other(&parts, &raw_path),
+    };
+    answer.unwrap_or_else(|error| respond::error(&error))
+}
+
+impl Exchange<'_> {
+    async fn resource<B>(&self, path: ResourcePath, request: Request<B>) -> ApiResult<Response<Body>>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
+        if let Some(subresource) = path.subresource.as_deref().filter(|name| connect::is_connect(&path, name)) {
+            let target = connect::Target { path: &path, subresource, query: &self.query };
+            return connect::connect(self.server, self.tasks, &self.user, target, request).await;
+        }
+        if self.method == Method::GET && path.name.is_none() && self.query.flag("watch") {
+            return self.watch(path).await;
+        }
+        // Nothing is read from somebody who may not write, or writes to a place that takes nothing.
+        let call = self.call(&path, request).await?;
+        let request = client::Request {
+            user: Some(self.user.clone()),
+            resource: path.resource.clone(),
+            namespace: path.namespace,
+            name: path.name,
+            subresource: path.subresource,
+            call,
+        };
+        let reply = self.server.server().handle(request).await?;
+        respond::reply(self.server.server(), &path.resource, reply, &self.accept)
+    }
+
+    /// What a method with its body asks for.
+    async fn call<B>(&self, path: &ResourcePath, request: Request<B>) -> ApiResult<Call>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
+        let named = path.name.is_some();
+        match (self.method.as_str(), named) {
+            ("GET" | "HEAD", true) => {
+                Ok(Call::Get { resource_version: self.query.get("resourceVersion").map(str::to_owned) })
+            }
+            ("GET" | "HEAD", false) => Ok(Call::List(self.query.list()?)),
+            ("POST", _) => {
+                let options = self.query.write()?;
+                Ok(Call::Create { object: self.object(request).await?, options })
+            }
+            ("PUT", true) => {
+                let options = self.query.write()?;
+                Ok(Call::Replace { object: self.object(request).await?, options })
+            }
+            ("PATCH", true) => self.patch(request).await,
+            ("DELETE", true) => {
+                let body = self.delete_body(request).await?;
+                Ok(Call::Delete(self.query.delete(body.as_ref())?))
+            }
+            ("DELETE", false) => {
+                let body = self.delete_body(request).await?;
+                let namespaced = self.server.server().registry.find(&path.resource).is_some_and(|kind| kind.namespaced);
+                if namespaced && path.namespace.is_none() {
+                    return Err(ApiError::method_not_allowed());
+                }
+                Ok(Call::DeleteCollection(self.query.delete(body.as_ref())?, self.query.list()?))
+            }
+            _ => Err(ApiError::method_not_allowed()),
+        }
+    }
+
+    async fn object<B>(&self, request: Request<B>) -> ApiResult<Object>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BodyError>,
+    {
+        let bytes = body::read(request.into_body()).await?;
+        match self.content_type.as_str() {
+            "" | "application/json" => Ok(Object::from_bytes(bytes)),
+            "application/yaml" | "application/x-yaml" => Ok(Object::from_tree(parse_yaml(&bytes)?)),
+            _ => Err(unsupported("application/json, application/yaml")),
+        }
+    }
+
+    async fn patch<B>(&self, request: Request<B>) -> ApiResult<Call>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BodyError>,
+    {
+        let make = match self.content_type.as_str() {
+            "application/json-patch+json" => PatchBody::Json,
+            "application/merge-patch+json" => PatchBody::Merge,
+            "application/strategic-merge-patch+json" => PatchBody::Strategic,
+            "application/apply-patch+yaml" => PatchBody::Apply,
+            _ => {
+                return Err(unsupported(
+                    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, \
+                     application/strategic-merge-patch+json",
+                ));
+            }
+        };
+        let options = self.query.write()?;
+        let bytes = body::read(request.into_body()).await?;
+        let tree = if self.content_type.ends_with("yaml") {
+            parse_yaml(&bytes)?
+        } else {
+            let (tree, duplicates) = decode::parse(&bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
+            if !duplicates.is_empty() && options.field_validation == FieldValidation::Strict {
+                return Err(ApiError::bad_request(format!("strict decoding error: duplicate field {:?}", duplicates[0])));
+            }
+            tree
+        };
+        Ok(Call::Patch { patch: make(tree), options })
+    }
+
+    async fn delete_body<B>(&self, request: Request<B>) -> ApiResult<Option<Value>>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BodyError>,
+    {
+        let bytes = body::read(request.into_body()).await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let (tree, _) = decode::parse(&bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        Ok(Some(tree))
+    }
+
+    async fn watch(&self, path: ResourcePath) -> ApiResult<Response<Body>> {
+        let options = self.query.list()?;
+        let request = WatchRequest {
+            user: Some(self.user.clone()),
+            resource: path.resource.clone(),
+            namespace: path.namespace,
+            label_selector: options.label_selector,
+            field_selector: options.field_selector,
+            resource_version: options.resource_version,
+            bookmarks: self.query.flag("allowWatchBookmarks"),
+            send_initial_events: self.query.initial_events()?,
+            timeout: self.query.timeout()?,
+        };
+        let server = self.server.server();
+        let kind = server.registry.find(&path.resource).ok_or_else(ApiError::no_such_path)?;
+        let events = server.watch(request).await?;
+        Ok(watch::respond(server.clone(), kind, events, &self.accept))
+    }
+
+    /// Paths that are no resources.
+    fn other(&self, parts: &[String], path: &str) -> ApiResult<Response<Body>> {
+        let server = self.server.server();
+        let verb = self.method.as_str().to_lowercase();
+        server.authorizer.authorize_path(&self.user, &verb, path).allow_path(&self.user, &verb, path)?;
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let registry = &server.registry;
+        if !matches!(self.method, Method::GET | Method::HEAD) {
+            return Err(ApiError::method_not_allowed());
+        }
+        let document = match parts[..] {
+            ["healthz" | "livez" | "readyz"] if self.query.flag("verbose") => {
+                return Ok(respond::text(StatusCode::OK, format!("[+]ping ok\n{} check passed\n", parts[0])));
+            }
+            ["healthz" | "livez" | "readyz"] | ["healthz" | "livez" | "readyz", "ping" | "log" | "etcd"] => {
+                return Ok(respond::text(StatusCode::OK, "ok"));
+            }
+            ["version"] => Some(version()),
+            ["api"] if self.accept.aggregated => Some(discovery::aggregated_core(registry)),
+            ["apis"] if self.accept.aggregated => Some(discovery::aggregated_groups(registry)),
+            ["api"] => Some(discovery::api_versions("127.0.0.1:443")),
+            ["apis"] => Some(discovery::api_groups(registry)),
+            ["api", version] => discovery::api_resources(registry, "", version),
+            ["apis", group] => discovery::api_group(registry, group),
+            ["apis", group, version] => discovery::api_resources(registry, group, version),
+            ["openapi", "v2"] if self.accept.json => Some(openapi::v2(registry)),
+            ["openapi", "v2"] => return Ok(respond::text(StatusCode::NOT_ACCEPTABLE, "only application/json\n")),
+            ["openapi", "v3"] => Some(openapi::v3_index(registry)),
+            ["openapi", "v3", "api", version] => openapi::v3(registry, "", version),
+            ["openapi", "v3", "apis", group, version] => openapi::v3(registry, group, version),
+            _ => return Ok(respond::text(StatusCode::NOT_FOUND, "404 page not found\n")),
+        };
+        let document = document.ok_or_else(ApiError::no_such_path)?;
+        Ok(respond::document(&document, &self.accept))
+    }
+}
+
+fn version() -> Value {
+    let (major, minor, git_version) = VERSION;
+    serde_json::json!({
+        "major": major,
+        "minor": minor,
+        "gitVersion": git_version,
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, platform()),
+    })
+}
+
+/// The machine's architecture in Go's words.
+fn platform() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn parse_yaml(bytes: &[u8]) -> ApiResult<Value> {
+    let text = std::str::from_utf8(bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    yaml::parse(text).map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+fn unsupported(accepted: &str) -> ApiError {
+    let message = format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
+    ApiError::new(Reason::UnsupportedMediaType, message)
+}

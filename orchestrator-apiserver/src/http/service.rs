@@ -1,0 +1,186 @@
+//! One HTTP request: who asks, and where it goes.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, header};
+use hyper_util::rt::TokioIo;
+use orchestrator_core::{
+    client::UserInfo,
+    status::{ApiError, ApiResult},
+};
+
+use super::{
+    body::{Body, BodyError},
+    executor::Tasks,
+    respond, routes,
+};
+use crate::{
+    auth::Attributes,
+    limits,
+    server::ApiServer,
+};
+
+/// Answers one request.
+///
+/// `user` is whom the connection stands for: the subject of a client certificate, or the owner of an in-process client.
+pub(super) async fn answer<B>(
+    server: &ApiServer,
+    tasks: &Tasks,
+    user: Option<Arc<UserInfo>>,
+    request: Request<B>,
+) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BodyError>,
+{
+    match authenticate(server, user, request.headers()) {
+        Ok(user) => routes::route(server, tasks, user, request).await,
+        Err(error) => respond::error(&error),
+    }
+}
+
+/// Who asks, and in whose name.
+fn authenticate(server: &ApiServer, user: Option<Arc<UserInfo>>, headers: &HeaderMap) -> ApiResult<Arc<UserInfo>> {
+    let server = server.server();
+    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let token = text(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    let user = match (user, token) {
+        (Some(user), _) => user,
+        (None, Some(token)) => Arc::new(server.authenticator.token(token, server.env.now(), &server.tokens)?),
+        (None, None) => Arc::new(server.authenticator.anonymous()),
+    };
+    impersonate(server, user, headers)
+}
+
+/// Another identity, for those who may take it: the `Impersonate-` headers.
+fn impersonate(
+    server: &crate::pipeline::Server,
+    user: Arc<UserInfo>,
+    headers: &HeaderMap,
+) -> ApiResult<Arc<UserInfo>> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let groups: Vec<String> = headers
+        .get_all("impersonate-group")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .map(str::to_owned)
+        .collect();
+    let Some(name) = text("impersonate-user") else {
+        return match groups.is_empty() {
+            true => Ok(user),
+            false => Err(ApiError::bad_request("requested groups without impersonating a user")),
+        };
+    };
+    let may = |resource: &str, name: &str| {
+        let attributes = Attributes { verb: "impersonate", resource, name, version: "v1", ..Default::default() };
+        server.authorizer.authorize(&user, &attributes).allow(&user, &attributes)
+    };
+    may("users", name)?;
+    groups.iter().try_for_each(|group| may("groups", group))?;
+    let mut other = UserInfo { name: name.to_owned(), groups, ..Default::default() };
+    if name != "system:anonymous" {
+        other.groups.push("system:authenticated".to_owned());
+    }
+    Ok(Arc::new(other))
+}
+
+/// The API server as a service without a socket: what an in-process `kube::Client` is made of.
+///
+/// It holds the server weakly through nothing but itself: dropping the service ends what it started.
+#[derive(Clone, Debug)]
+pub struct HttpService {
+    server: ApiServer,
+    user: Arc<UserInfo>,
+    tasks: Tasks,
+}
+
+impl HttpService {
+    /// A service whose requests come from this user.
+    pub fn new(server: &ApiServer, user: UserInfo) -> Self {
+        let tasks = Tasks::new(&server.server().env);
+        Self { server: server.clone(), user: Arc::new(user), tasks }
+    }
+
+    /// Ends every stream that was opened through the service.
+    pub async fn shutdown(&self) {
+        self.tasks.take(&self.server.server().env).stop().await;
+    }
+}
+
+impl<B> tower_service::Service<Request<B>> for HttpService
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BodyError>,
+{
+    type Response = Response<Body>;
+    type Error = BodyError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BodyError>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move {
+            if request.headers().contains_key(header::UPGRADE) {
+                return service.upgraded(request).await;
+            }
+            Ok(answer(&service.server, &service.tasks, Some(service.user.clone()), request).await)
+        })
+    }
+}
+
+impl HttpService {
+    /// A request that leaves HTTP needs a real connection: one in memory.
+    async fn upgraded<B>(&self, request: Request<B>) -> Result<Response<Body>, BodyError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BodyError>,
+    {
+        let (near, far) = tokio::io::duplex(limits::STREAM_MESSAGE_BYTES * 2);
+        let service = self.clone();
+        self.tasks.spawn("in-process-connection", async move {
+            let handler = hyper::service::service_fn(move |request| {
+                let service = service.clone();
+                async move {
+                    let user = Some(service.user.clone());
+                    Ok::<_, std::convert::Infallible>(answer(&service.server, &service.tasks, user, request).await)
+                }
+            });
+            let connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), handler).with_upgrades();
+            let _ = connection.await;
+        });
+        let (parts, body) = request.into_parts();
+        let bytes = super::body::read(body).await?;
+        let mut request = Request::from_parts(parts, Body::full(bytes));
+        if let Some(path) = request.uri().path_and_query().cloned() {
+            *request.uri_mut() = path.into();
+        }
+        request.headers_mut().entry(header::HOST).or_insert(header::HeaderValue::from_static("in-process"));
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await?;
+        self.tasks.spawn("in-process-connection", async move {
+            let _ = connection.with_upgrades().await;
+        });
+        let response = sender.send_request(request).await?;
+        // The sender keeps the connection open until the answer is read.
+        Ok(response.map(|body| {
+            let stream = http_body_util::BodyStream::new(body);
+            Body::stream(futures::StreamExt::filter_map(stream, move |frame| {
+                let _keep = &sender;
+                let data = frame.map(|frame| frame.into_data().ok()).map_err(BodyError::from).transpose();
+                async move { data }
+            }))
+        }))
+    }
+}

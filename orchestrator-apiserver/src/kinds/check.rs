@@ -1,0 +1,366 @@
+//! Rules that many kinds share: numbers, names, addresses, selectors, percentages.
+//!
+//! Upstream: `k8s.io/apimachinery/pkg/util/validation`.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use orchestrator_core::{quantity::Quantity, status::FieldErrorKind};
+use serde_json::Value;
+
+use crate::{
+    field::{Errors, Field},
+    names,
+};
+
+pub(crate) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+pub(crate) const IMMUTABLE: &str = "field is immutable";
+const NOT_AN_ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+const NOT_A_NETWORK: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+
+/// Refuses a number that is given and outside of a range.
+pub(crate) fn in_range(field: &Field<'_>, low: i64, high: i64, errors: &mut Errors) {
+    if field.int().is_some_and(|number| number < low || number > high) {
+        field.invalid(errors, &format!("must be between {low} and {high}, inclusive"));
+    }
+}
+
+/// Refuses the number of a port, given or not.
+pub(crate) fn port_number(field: &Field<'_>, errors: &mut Errors) {
+    let number = field.int().unwrap_or(0);
+    if !(1..=65535).contains(&number) {
+        field.wrong(errors, number, "must be between 1 and 65535, inclusive");
+    }
+}
+
+/// What is wrong with the name of a port.
+pub(crate) fn port_name_problems(name: &str) -> Vec<&'static str> {
+    let mut problems = Vec::new();
+    if name.len() > 15 {
+        problems.push("must be no more than 15 characters");
+    }
+    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.is_empty() || !name.bytes().all(known) {
+        problems.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)");
+    }
+    if !name.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        problems.push("must contain at least one letter (a-z)");
+    }
+    if name.contains("--") {
+        problems.push("must not contain consecutive hyphens");
+    }
+    if name.starts_with('-') || name.ends_with('-') {
+        problems.push("must not begin or end with a hyphen");
+    }
+    problems
+}
+
+/// A port by its number or by its name.
+pub(crate) fn port_or_name(field: &Field<'_>, errors: &mut Errors) {
+    match field.value() {
+        Some(Value::String(name)) => {
+            for problem in port_name_problems(name) {
+                field.invalid(errors, problem);
+            }
+        }
+        _ => port_number(field, errors),
+    }
+}
+
+/// Refuses each thing that is wrong with a text.
+pub(crate) fn problems(field: &Field<'_>, problems: &[String], errors: &mut Errors) {
+    for problem in problems {
+        field.invalid(errors, problem);
+    }
+}
+
+/// Refuses a text that is given and breaks a rule of names.
+pub(crate) fn given(field: &Field<'_>, rule: fn(&str) -> Vec<String>, errors: &mut Errors) {
+    if !field.text().is_empty() {
+        problems(field, &rule(field.text()), errors);
+    }
+}
+
+/// Refuses a text that is missing or breaks a rule of names.
+pub(crate) fn needed(field: &Field<'_>, rule: fn(&str) -> Vec<String>, errors: &mut Errors) {
+    if field.text().is_empty() {
+        field.required(errors, "");
+    } else {
+        problems(field, &rule(field.text()), errors);
+    }
+}
+
+/// Refuses a text that is missing.
+pub(crate) fn required(field: &Field<'_>, errors: &mut Errors) {
+    if field.text().is_empty() {
+        field.required(errors, "");
+    }
+}
+
+/// The keys of labels, of which a missing one is a wrong one.
+pub(crate) fn label_key(field: &Field<'_>, errors: &mut Errors) {
+    problems(field, &names::qualified_name(field.text()), errors);
+}
+
+/// An address as it is written canonically enough for the API: no leading zeros.
+pub(crate) fn parse_ip(text: &str) -> Option<IpAddr> {
+    text.parse().ok()
+}
+
+/// Refuses what is no address.
+pub(crate) fn ip(field: &Field<'_>, errors: &mut Errors) {
+    if parse_ip(field.text()).is_none() {
+        field.invalid(errors, NOT_AN_ADDRESS);
+    }
+}
+
+/// The address and the length of the prefix of a network.
+pub(crate) fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, bits) = text.split_once('/')?;
+    let address = parse_ip(address)?;
+    let bits: u8 = bits.parse().ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    (bits <= most).then_some((address, bits))
+}
+
+/// Refuses what is no network.
+pub(crate) fn cidr(field: &Field<'_>, errors: &mut Errors) {
+    if parse_cidr(field.text()).is_none() {
+        field.invalid(errors, NOT_A_NETWORK);
+    }
+}
+
+/// Whether an address lies in a network.
+pub(crate) fn contains(network: (IpAddr, u8), address: IpAddr) -> bool {
+    let mask = |bits: u8, width: u32| u128::MAX.checked_shl(width - u32::from(bits)).unwrap_or(0);
+    match (network.0, address) {
+        (IpAddr::V4(net), IpAddr::V4(address)) => {
+            let mask = mask(network.1, 32) as u32;
+            u32::from(net) & mask == u32::from(address) & mask
+        }
+        (IpAddr::V6(net), IpAddr::V6(address)) => {
+            let mask = mask(network.1, 128);
+            u128::from(net) & mask == u128::from(address) & mask
+        }
+        _ => false,
+    }
+}
+
+/// Refuses addresses that can belong to no endpoint.
+pub(crate) fn endpoint_address(field: &Field<'_>, errors: &mut Errors) {
+    let Some(address) = parse_ip(field.text()) else { return };
+    let (any, loopback) = (address.is_unspecified(), address.is_loopback());
+    let (link_local, link_multicast) = match address {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == Ipv4Addr::new(224, 0, 0, 0).octets()[..3]),
+        IpAddr::V6(v6) => (is_v6_link_local(v6), v6.segments()[0] & 0xff0f == 0xff02),
+    };
+    for (bad, detail) in [
+        (any, format!("may not be unspecified ({address})")),
+        (loopback, "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned()),
+        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned()),
+        (link_multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned()),
+    ] {
+        if bad {
+            field.invalid(errors, &detail);
+        }
+    }
+}
+
+fn is_v6_link_local(address: Ipv6Addr) -> bool {
+    address.segments()[0] & 0xffc0 == 0xfe80
+}
+
+/// The amount of a field; nothing where it is none.
+pub(crate) fn quantity(field: &Field<'_>) -> Option<Quantity> {
+    field.text().parse().ok()
+}
+
+/// Refuses an amount below zero.
+pub(crate) fn quantity_not_negative(field: &Field<'_>, errors: &mut Errors) {
+    if quantity(field).is_some_and(|quantity| quantity < Quantity::ZERO) {
+        field.invalid(errors, NOT_NEGATIVE);
+    }
+}
+
+/// Refuses an amount that is not above zero.
+pub(crate) fn quantity_positive(field: &Field<'_>, errors: &mut Errors) {
+    if quantity(field).is_some_and(|quantity| quantity <= Quantity::ZERO) {
+        field.invalid(errors, "must be greater than zero");
+    }
+}
+
+/// The rules of a map of labels.
+pub(crate) fn labels(map: &Field<'_>, errors: &mut Errors) {
+    for (key, value) in map.entries() {
+        for problem in names::qualified_name(key) {
+            errors.add(map.path(), FieldErrorKind::Invalid, format!("{key:?}: {problem}"));
+        }
+        for problem in names::label_value(value.text()) {
+            errors.add(map.path(), FieldErrorKind::Invalid, format!("{:?}: {problem}", value.text()));
+        }
+    }
+}
+
+/// The rules of a label selector. Nothing is refused where there is none.
+pub(crate) fn label_selector(selector: &Field<'_>, errors: &mut Errors) {
+    labels(&selector.get("matchLabels"), errors);
+    for expression in selector.get("matchExpressions").items() {
+        let values = expression.get("values");
+        match expression.get("operator").text() {
+            "In" | "NotIn" if values.len() == 0 => {
+                values.required(errors, "must be specified when `operator` is 'In' or 'NotIn'");
+            }
+            "Exists" | "DoesNotExist" if values.len() > 0 => {
+                values.forbidden(errors, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            _ => expression.get("operator").invalid(errors, "not a valid selector operator"),
+        }
+        label_key(&expression.get("key"), errors);
+        for value in values.items() {
+            problems(&value, &names::label_value(value.text()), errors);
+        }
+    }
+}
+
+/// Whether a selector says nothing.
+pub(crate) fn is_empty_selector(selector: &Field<'_>) -> bool {
+    selector.get("matchLabels").len() + selector.get("matchExpressions").len() == 0
+}
+
+/// Whether a valid label selector selects labels. One that says nothing selects everything.
+pub(crate) fn selects(selector: &Field<'_>, labels: &Field<'_>) -> bool {
+    let label = |key: &str| labels.value().and_then(|labels| labels.get(key)).and_then(Value::as_str);
+    let equal = selector.get("matchLabels").entries().iter().all(|(key, value)| label(key) == Some(value.text()));
+    equal
+        && selector.get("matchExpressions").items().iter().all(|expression| {
+            let label = label(expression.get("key").text());
+            let listed = || expression.get("values").items().iter().any(|value| label == Some(value.text()));
+            match expression.get("operator").text() {
+                "In" => listed(),
+                "NotIn" => !listed(),
+                "Exists" => label.is_some(),
+                "DoesNotExist" => label.is_none(),
+                _ => false,
+            }
+        })
+}
+
+/// The texts of a map.
+pub(crate) fn text_map(map: &Field<'_>) -> BTreeMap<String, String> {
+    map.entries().into_iter().map(|(key, value)| (key.to_owned(), value.text().to_owned())).collect()
+}
+
+/// What is wrong with a key of a config map or a secret.
+pub(crate) fn config_key(key: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    if key.len() > 253 {
+        problems.push("must be no more than 253 bytes".to_owned());
+    }
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if key.is_empty() || !key.bytes().all(known) {
+        problems.push(
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or \
+             'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+                .to_owned(),
+        );
+    }
+    match key {
+        "." => problems.push("must not be '.'".to_owned()),
+        ".." => problems.push("must not be '..'".to_owned()),
+        _ if key.starts_with("..") => problems.push("must not start with '..'".to_owned()),
+        _ => {}
+    }
+    problems
+}
+
+/// What is wrong with the name of an environment variable.
+pub(crate) fn variable_name(name: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    if name.is_empty() {
+        problems.push("environment variable name must be non-empty".to_owned());
+    }
+    if !name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=') {
+        problems.push(
+            "a valid environment variable name must consist only of printable ASCII characters other than '='"
+                .to_owned(),
+        );
+    }
+    problems
+}
+
+/// A path that leads down from where it is looked up.
+pub(crate) fn descending_path(field: &Field<'_>, errors: &mut Errors) {
+    if field.text().starts_with('/') {
+        field.invalid(errors, "must be a relative path");
+    }
+    no_backsteps(field, errors);
+}
+
+/// Refuses paths that go up.
+pub(crate) fn no_backsteps(field: &Field<'_>, errors: &mut Errors) {
+    if field.text().split('/').any(|part| part == "..") {
+        field.invalid(errors, "must not contain '..'");
+    }
+}
+
+/// The mode of a file.
+pub(crate) fn file_mode(field: &Field<'_>, errors: &mut Errors) {
+    if field.int().is_some_and(|mode| !(0..=0o777).contains(&mode)) {
+        field.invalid(errors, "must be a number between 0 and 0777 (octal), both inclusive");
+    }
+}
+
+/// The number before the percent sign.
+pub(crate) fn percent(text: &str) -> Option<i64> {
+    let digits = text.strip_suffix('%')?;
+    let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits.then(|| digits.parse().unwrap_or(i64::MAX))
+}
+
+/// A number of things, or a percentage of all.
+pub(crate) fn number_or_percent(field: &Field<'_>, errors: &mut Errors) {
+    match field.value() {
+        Some(Value::String(text)) if percent(text).is_none() => field.invalid(
+            errors,
+            "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex \
+             used for validation is '[0-9]+%')",
+        ),
+        Some(Value::Number(_)) => field.not_negative(errors),
+        _ => {}
+    }
+}
+
+/// Refuses more than all.
+pub(crate) fn at_most_all(field: &Field<'_>, errors: &mut Errors) {
+    if percent(field.text()).is_some_and(|percent| percent > 100) {
+        field.invalid(errors, "must not be greater than 100%");
+    }
+}
+
+/// Whether a number or percentage is given and nothing.
+pub(crate) fn is_zero(field: &Field<'_>) -> bool {
+    match field.value() {
+        Some(Value::String(text)) => percent(text) == Some(0),
+        Some(Value::Number(number)) => number.as_i64() == Some(0),
+        _ => true,
+    }
+}
+
+/// Refuses a change, and shows the new value as a whole.
+pub(crate) fn immutable(new: &Field<'_>, old: &Field<'_>, name: &str, errors: &mut Errors) {
+    let (new, old) = (new.get(name), old.get(name));
+    if new.value().unwrap_or(&Value::Null) != old.value().unwrap_or(&Value::Null) {
+        let shown = new.value().map_or_else(|| "null".to_owned(), Value::to_string);
+        new.wrong(errors, shown, IMMUTABLE);
+    }
+}
+
+/// A key of labels that an error names at another place.
+pub(crate) fn label_key_at(place: &Field<'_>, key: &str, errors: &mut Errors) {
+    for problem in names::qualified_name(key) {
+        place.wrong(errors, format!("{key:?}"), &problem);
+    }
+}

@@ -1,0 +1,303 @@
+//! Containers of all three sorts: those of the application, those that prepare it, those for debugging.
+
+use std::collections::BTreeSet;
+
+use orchestrator_core::status::FieldErrorKind;
+
+use super::{Context, environment, probes, resources, security};
+use crate::{
+    field::{Errors, Field},
+    kinds::check,
+    names,
+};
+
+/// The rules of all containers of a pod.
+pub(super) fn validate(spec: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
+    let containers = spec.get("containers");
+    let mut names = BTreeSet::new();
+    if containers.len() == 0 {
+        containers.required(errors, "");
+    }
+    for container in containers.items() {
+        common(&container, context, errors);
+        unique_name(&container, &mut names, errors);
+        probes::validate(&container, context.grace_seconds, errors);
+        restart(&container, errors);
+    }
+    unique_host_ports(&containers, errors);
+    for container in spec.get("initContainers").items() {
+        common(&container, context, errors);
+        unique_name(&container, &mut names, errors);
+        init_container(&container, context, errors);
+    }
+    for container in spec.get("ephemeralContainers").items() {
+        ephemeral(&container, spec, context, &mut names, errors);
+    }
+}
+
+fn unique_name<'a>(container: &Field<'a>, names: &mut BTreeSet<&'a str>, errors: &mut Errors) {
+    let name = container.get("name");
+    if !names.insert(name.text()) {
+        name.duplicate(errors);
+    }
+}
+
+fn common(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
+    check::needed(&container.get("name"), names::label, errors);
+    let image = container.get("image");
+    if image.text().is_empty() {
+        image.required(errors, "");
+    } else if image.text().trim() != image.text() {
+        image.invalid(errors, "must not have leading or trailing whitespace");
+    }
+    container.get("terminationMessagePolicy").one_of(errors, &["FallbackToLogsOnError", "File"]);
+    ports(container, errors);
+    environment::validate(container, errors);
+    volume_mounts(container, context, errors);
+    volume_devices(container, context, errors);
+    container.get("imagePullPolicy").one_of(errors, &["Always", "IfNotPresent", "Never"]);
+    resources::resource_requirements(&container.get("resources"), &context.claims, errors);
+    resize_policy(container, errors);
+    security::validate_container(container, errors);
+}
+
+fn ports(container: &Field<'_>, errors: &mut Errors) {
+    let mut names = Vec::new();
+    for port in container.get("ports").items() {
+        let name = port.get("name");
+        if !name.text().is_empty() {
+            let problems = check::port_name_problems(name.text());
+            for problem in &problems {
+                name.invalid(errors, problem);
+            }
+            if names.contains(&name.text()) {
+                name.duplicate(errors);
+            }
+            names.push(name.text());
+        }
+        let number = port.get("containerPort");
+        if number.int().unwrap_or(0) == 0 {
+            number.required(errors, "");
+        } else {
+            check::port_number(&number, errors);
+        }
+        let host = port.get("hostPort");
+        if host.int().unwrap_or(0) != 0 {
+            check::port_number(&host, errors);
+        }
+        let protocol = port.get("protocol");
+        if protocol.text().is_empty() {
+            protocol.required(errors, "");
+        } else {
+            protocol.one_of(errors, &["SCTP", "TCP", "UDP"]);
+        }
+        if !port.get("hostIP").text().is_empty() {
+            check::ip(&port.get("hostIP"), errors);
+        }
+    }
+}
+
+fn unique_host_ports(containers: &Field<'_>, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for port in containers.items().iter().flat_map(|container| container.get("ports").items()) {
+        let number = port.get("hostPort").int().unwrap_or(0);
+        if number == 0 {
+            continue;
+        }
+        let text = format!("{}/{}/{number}", port.get("protocol").text(), port.get("hostIP").text());
+        if !seen.insert(text.clone()) {
+            port.get("hostPort").error(errors, FieldErrorKind::Duplicate, format!("{text:?}"));
+        }
+    }
+}
+
+fn volume_mounts(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
+    let mut paths = Vec::new();
+    let devices: Vec<_> = container.get("volumeDevices").items();
+    for mount in container.get("volumeMounts").items() {
+        let (name, path) = (mount.get("name"), mount.get("mountPath"));
+        if name.text().is_empty() {
+            name.required(errors, "");
+        }
+        if !context.volumes.iter().any(|volume| volume.get("name").text() == name.text()) {
+            name.not_found(errors);
+        }
+        if path.text().is_empty() {
+            path.required(errors, "");
+        }
+        if paths.contains(&path.text()) {
+            path.invalid(errors, "must be unique");
+        }
+        paths.push(path.text());
+        if devices.iter().any(|device| device.get("name").text() == name.text()) {
+            name.invalid(errors, "must not already exist in volumeDevices");
+        }
+        if devices.iter().any(|device| device.get("devicePath").text() == path.text()) {
+            path.invalid(errors, "must not already exist as a path in volumeDevices");
+        }
+        below(&mount, errors);
+        propagation(container, &mount, errors);
+    }
+}
+
+/// The part of a volume that is mounted.
+fn below(mount: &Field<'_>, errors: &mut Errors) {
+    let (path, expression) = (mount.get("subPath"), mount.get("subPathExpr"));
+    if !path.text().is_empty() {
+        check::descending_path(&path, errors);
+    }
+    if !expression.text().is_empty() {
+        if !path.text().is_empty() {
+            expression.invalid(errors, "subPathExpr and subPath are mutually exclusive");
+        }
+        check::descending_path(&expression, errors);
+    }
+}
+
+fn propagation(container: &Field<'_>, mount: &Field<'_>, errors: &mut Errors) {
+    let propagation = mount.get("mountPropagation");
+    propagation.one_of(errors, &["Bidirectional", "HostToContainer", "None"]);
+    let privileged = container.at("securityContext.privileged").bool() == Some(true);
+    if propagation.text() == "Bidirectional" && !privileged {
+        propagation.forbidden(errors, "Bidirectional mount propagation is available only to privileged containers");
+    }
+    let recursive = mount.get("recursiveReadOnly");
+    recursive.one_of(errors, &["Disabled", "Enabled", "IfPossible"]);
+    if matches!(recursive.text(), "Enabled" | "IfPossible") && mount.get("readOnly").bool() != Some(true) {
+        recursive.forbidden(errors, "may only be specified when readOnly is true");
+    }
+}
+
+fn volume_devices(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
+    let (mut names, mut paths) = (Vec::new(), Vec::new());
+    for device in container.get("volumeDevices").items() {
+        let (name, path) = (device.get("name"), device.get("devicePath"));
+        if name.text().is_empty() {
+            name.required(errors, "");
+        }
+        if names.contains(&name.text()) {
+            name.invalid(errors, "must be unique");
+        }
+        let volume = context.volumes.iter().find(|volume| volume.get("name").text() == name.text());
+        match volume {
+            None => name.not_found(errors),
+            Some(volume) if volume.get("persistentVolumeClaim").exists() || volume.get("ephemeral").exists() => {}
+            Some(_) => name.invalid(
+                errors,
+                "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode",
+            ),
+        }
+        if path.text().is_empty() {
+            path.required(errors, "");
+        }
+        if paths.contains(&path.text()) {
+            path.invalid(errors, "must be unique");
+        }
+        check::no_backsteps(&path, errors);
+        names.push(name.text());
+        paths.push(path.text());
+    }
+}
+
+fn resize_policy(container: &Field<'_>, errors: &mut Errors) {
+    let mut seen = Vec::new();
+    for policy in container.get("resizePolicy").items() {
+        let resource = policy.get("resourceName");
+        if seen.contains(&resource.text()) {
+            policy.error(errors, FieldErrorKind::Duplicate, resource.shown());
+        }
+        seen.push(resource.text());
+        if resource.text().is_empty() {
+            resource.required(errors, "");
+        } else {
+            resource.one_of(errors, &["cpu", "memory"]);
+        }
+        let restart = policy.get("restartPolicy");
+        if restart.text().is_empty() {
+            restart.required(errors, "");
+        } else {
+            restart.one_of(errors, &["NotRequired", "RestartContainer"]);
+        }
+    }
+}
+
+/// A container may overrule how the pod restarts it.
+fn restart(container: &Field<'_>, errors: &mut Errors) {
+    let policy = container.get("restartPolicy");
+    policy.one_of(errors, &["Always", "Never", "OnFailure"]);
+    let rules = container.get("restartPolicyRules");
+    if rules.len() > 0 && !policy.exists() {
+        policy.required(errors, "must specify restartPolicy when restart rules are used");
+    }
+    for rule in rules.items() {
+        let action = rule.get("action");
+        if action.text().is_empty() {
+            action.required(errors, "must specify a valid action");
+        } else {
+            action.one_of(errors, &["Restart", "RestartAllContainers"]);
+        }
+        let codes = rule.get("exitCodes");
+        if !codes.exists() {
+            codes.required(errors, "must be specified");
+        }
+        codes.get("operator").one_of(errors, &["In", "NotIn"]);
+    }
+}
+
+fn init_container(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
+    restart(container, errors);
+    unique_host_ports_of(container, errors);
+    if container.get("restartPolicy").text() == "Always" {
+        return probes::validate(container, context.grace_seconds, errors);
+    }
+    for name in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
+        let member = container.get(name);
+        if member.exists() {
+            member.forbidden(errors, "may not be set for init containers without restartPolicy=Always");
+        }
+    }
+}
+
+fn unique_host_ports_of(container: &Field<'_>, errors: &mut Errors) {
+    let mut seen = Vec::new();
+    for port in container.get("ports").items() {
+        let number = port.get("hostPort").int().unwrap_or(0);
+        let text = format!("{}/{}/{number}", port.get("protocol").text(), port.get("hostIP").text());
+        if number != 0 && seen.contains(&text) {
+            port.get("hostPort").error(errors, FieldErrorKind::Duplicate, format!("{text:?}"));
+        }
+        seen.push(text);
+    }
+}
+
+fn ephemeral<'a>(
+    container: &Field<'a>,
+    spec: &Field<'a>,
+    context: &Context<'a>,
+    names: &mut BTreeSet<&'a str>,
+    errors: &mut Errors,
+) {
+    common(container, context, errors);
+    unique_name(container, names, errors);
+    let target = container.get("targetContainerName");
+    let mut known = spec.get("containers").items().into_iter().chain(spec.get("initContainers").items());
+    if !target.text().is_empty() && !known.any(|known| known.get("name").text() == target.text()) {
+        target.not_found(errors);
+    }
+    for name in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resizePolicy", "restartPolicy"] {
+        let member = container.get(name);
+        if member.exists() {
+            member.forbidden(errors, "cannot be set for an Ephemeral Container");
+        }
+    }
+    if container.get("resources").len() > 0 {
+        container.get("resources").forbidden(errors, "cannot be set for an Ephemeral Container");
+    }
+    for mount in container.get("volumeMounts").items() {
+        for name in ["subPath", "subPathExpr"] {
+            if !mount.get(name).text().is_empty() {
+                mount.get(name).forbidden(errors, "cannot be set for an Ephemeral Container");
+            }
+        }
+    }
+}

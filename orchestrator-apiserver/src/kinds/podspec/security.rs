@@ -1,0 +1,107 @@
+//! Security contexts of pods and containers.
+
+use serde_json::Value;
+
+use crate::{
+    field::{Errors, Field},
+    kinds::{check, go},
+};
+
+const LARGEST_ID: i64 = i32::MAX as i64;
+
+/// The rules of the security of a whole pod.
+pub(super) fn validate_pod(spec: &Field<'_>, errors: &mut Errors) {
+    let context = spec.get("securityContext");
+    if spec.get("hostNetwork").bool() == Some(true) {
+        for list in ["containers", "initContainers"] {
+            for container in spec.get(list).items() {
+                host_ports(&container, errors);
+            }
+        }
+    }
+    if spec.get("shareProcessNamespace").bool() == Some(true) && spec.get("hostPID").bool() == Some(true) {
+        let share = context.get("shareProcessNamespace");
+        share.wrong(errors, true, "ShareProcessNamespace and HostPID cannot both be enabled");
+    }
+    check::in_range(&context.get("fsGroup"), 0, LARGEST_ID, errors);
+    for group in context.get("supplementalGroups").items() {
+        check::in_range(&group, 0, LARGEST_ID, errors);
+    }
+    context.get("supplementalGroupsPolicy").one_of(errors, &["Merge", "Strict"]);
+    check::in_range(&context.get("runAsUser"), 0, LARGEST_ID, errors);
+    check::in_range(&context.get("runAsGroup"), 0, LARGEST_ID, errors);
+    sysctls(&context.get("sysctls"), errors);
+    context.get("fsGroupChangePolicy").one_of(errors, &["Always", "OnRootMismatch"]);
+    context.get("seLinuxChangePolicy").one_of(errors, &["MountOption", "Recursive"]);
+    profiles(&context, errors);
+}
+
+fn host_ports(container: &Field<'_>, errors: &mut Errors) {
+    for port in container.get("ports").items() {
+        let (host, number) = (port.get("hostPort").int().unwrap_or(0), port.get("containerPort"));
+        if host != number.int().unwrap_or(0) {
+            number.invalid(errors, "must match `hostPort` when `hostNetwork` is true");
+        }
+    }
+}
+
+fn sysctls(sysctls: &Field<'_>, errors: &mut Errors) {
+    let mut seen = Vec::new();
+    for sysctl in sysctls.items() {
+        let name = sysctl.get("name");
+        let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/".contains(&byte);
+        if name.text().is_empty() {
+            name.required(errors, "");
+        } else if !name.text().bytes().all(known) || name.text().len() > 253 {
+            let format = "([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+            name.invalid(errors, &format!("must have at most 253 characters and match regex ^{format}$"));
+        } else if seen.contains(&name.text()) {
+            name.duplicate(errors);
+        }
+        seen.push(name.text());
+    }
+}
+
+/// Profiles of seccomp and AppArmor: only a local one has a path.
+fn profiles(context: &Field<'_>, errors: &mut Errors) {
+    for (profile, words) in [("seccompProfile", "seccomp"), ("appArmorProfile", "AppArmor")] {
+        let profile = context.get(profile);
+        if !profile.exists() {
+            continue;
+        }
+        let (of, path) = (profile.get("type"), profile.get("localhostProfile"));
+        match of.text() {
+            "" => of.required(errors, &format!("type is required when {} is set", if words == "seccomp" { "seccompProfile" } else { "appArmorProfile" })),
+            "Localhost" if path.text().is_empty() => {
+                path.required(errors, &format!("must be set when {words} type is Localhost"));
+            }
+            "Localhost" => check::descending_path(&path, errors),
+            "RuntimeDefault" | "Unconfined" if path.exists() => {
+                path.invalid(errors, &format!("can only be set when {words} type is Localhost"));
+            }
+            "RuntimeDefault" | "Unconfined" => {}
+            _ => of.not_supported(errors, &["Localhost", "RuntimeDefault", "Unconfined"]),
+        }
+    }
+}
+
+/// The rules of the security of a container.
+pub(super) fn validate_container(container: &Field<'_>, errors: &mut Errors) {
+    let context = container.get("securityContext");
+    check::in_range(&context.get("runAsUser"), 0, LARGEST_ID, errors);
+    check::in_range(&context.get("runAsGroup"), 0, LARGEST_ID, errors);
+    context.get("procMount").one_of(errors, &["Default", "Unmasked"]);
+    profiles(&context, errors);
+    if context.get("allowPrivilegeEscalation").bool() != Some(false) {
+        return;
+    }
+    let shown = || go::show("SecurityContext", context.value().unwrap_or(&Value::Null));
+    if context.get("privileged").bool() == Some(true) {
+        context.wrong(errors, shown(), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
+    }
+    let added = context.at("capabilities.add").items();
+    if added.iter().any(|capability| capability.text() == "CAP_SYS_ADMIN") {
+        let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
+        context.wrong(errors, shown(), detail);
+    }
+}

@@ -1,0 +1,60 @@
+//! Every bound of this crate.
+
+use std::time::Duration;
+
+/// Size of a request body, in bytes; upstream's limit.
+pub(crate) const BODY_BYTES: usize = 3 << 20;
+
+/// Operations of one JSON patch; upstream's limit.
+pub(crate) const PATCH_OPERATIONS: usize = 10_000;
+
+/// How often a write without a `resourceVersion` is tried anew when others write the same object.
+pub(crate) const UPDATE_ATTEMPTS: usize = 64;
+
+/// How often an address, a port or a generated name is drawn anew when it is taken.
+pub(crate) const ALLOCATION_ATTEMPTS: usize = 8;
+
+/// Objects of one page when a whole collection is walked.
+pub(crate) const WALK_PAGE_OBJECTS: usize = 500;
+
+/// Unknown or repeated fields that are named in one answer.
+pub(crate) const STRICT_ERRORS: usize = 64;
+
+/// How often the default service account of a young namespace is looked for, and how long between.
+pub(crate) const SERVICE_ACCOUNT_ATTEMPTS: usize = 20;
+
+/// See [`SERVICE_ACCOUNT_ATTEMPTS`].
+pub(crate) const SERVICE_ACCOUNT_WAIT: Duration = Duration::from_millis(100);
+
+/// Events go away after this time; upstream's default.
+pub(crate) const EVENT_LIFE: Duration = Duration::from_secs(3600);
+
+/// A watch without a timeout ends after this time, plus up to as much again.
+pub(crate) const WATCH_LIFE: Duration = Duration::from_secs(1800);
+
+/// Longest life of a service account token, in seconds.
+pub(crate) const TOKEN_SECONDS_MAX: i64 = 1 << 32;
+
+/// Shortest life of a service account token, in seconds; upstream's limit.
+pub(crate) const TOKEN_SECONDS_MIN: i64 = 600;
+
+/// Length of a generated name, suffix included; upstream's limit.
+pub(crate) const GENERATED_NAME_BYTES: usize = 63;
+
+/// Random letters at the end of a generated name.
+pub(crate) const NAME_SUFFIX_LETTERS: usize = 5;
+
+/// Connections served at once.
+pub(crate) const CONNECTIONS: usize = 20_000;
+
+/// Time for a TLS handshake and for the head of a request.
+pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+
+/// Time that open connections get to end when the server stops.
+pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// Size of one message of a stream, in bytes.
+pub(crate) const STREAM_MESSAGE_BYTES: usize = 32 << 10;
+
+/// Requests at once on one HTTP/2 connection; upstream's default.
+pub(crate) const STREAMS_PER_CONNECTION: u32 = 250;

@@ -1,0 +1,85 @@
+//! Patches: an object and a change make a new object. Pure.
+
+mod strategic;
+
+use orchestrator_core::{
+    client::PatchBody,
+    status::{ApiError, ApiResult, Reason},
+};
+use serde_json::Value;
+
+use crate::{limits, registry::Kind};
+
+/// Refuses patches that are out of bounds.
+pub(crate) fn check(patch: &PatchBody) -> ApiResult<()> {
+    match patch {
+        PatchBody::Json(Value::Array(operations)) if operations.len() > limits::PATCH_OPERATIONS => {
+            let message = format!(
+                "The allowed maximum operations in a JSON patch is {}, got {}",
+                limits::PATCH_OPERATIONS,
+                operations.len()
+            );
+            Err(ApiError::new(Reason::RequestEntityTooLarge, message))
+        }
+        PatchBody::Merge(patch) | PatchBody::Strategic(patch) if !patch.is_object() => {
+            Err(ApiError::bad_request("the body of a merge patch must be an object"))
+        }
+        PatchBody::Apply(_) => Err(ApiError::new(
+            Reason::UnsupportedMediaType,
+            "the body of the request was in an unknown format - accepted media types include: \
+             application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The object after the change.
+pub(crate) fn apply(kind: &Kind, old: &Value, patch: &PatchBody) -> ApiResult<Value> {
+    let mut tree = old.clone();
+    match patch {
+        PatchBody::Json(operations) => {
+            let operations: json_patch::Patch =
+                serde_json::from_value(operations.clone()).map_err(|error| ApiError::bad_request(error.to_string()))?;
+            json_patch::patch(&mut tree, &operations).map_err(|error| {
+                ApiError::new(Reason::Invalid, format!("the server rejected our request due to an error in our request: {error}"))
+            })?;
+            if serialized_bytes(&tree) > limits::BODY_BYTES {
+                return Err(ApiError::new(Reason::RequestEntityTooLarge, "the patched object is too large"));
+            }
+        }
+        PatchBody::Merge(patch) => json_patch::merge(&mut tree, patch),
+        PatchBody::Strategic(patch) => match kind.schema {
+            Some(schema) => tree = strategic::merge(tree, patch, schema)?,
+            None => {
+                return Err(ApiError::new(
+                    Reason::UnsupportedMediaType,
+                    "the body of the request was in an unknown format - accepted media types include: \
+                     application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+                ));
+            }
+        },
+        PatchBody::Apply(_) => check(patch)?,
+    }
+    if tree.is_object() {
+        Ok(tree)
+    } else {
+        Err(ApiError::bad_request("the patch does not leave an object"))
+    }
+}
+
+/// Size of a tree when it is encoded, without encoding it.
+fn serialized_bytes(tree: &Value) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, tree).map_or(usize::MAX, |()| count.0)
+}

@@ -1,0 +1,286 @@
+//! Strategic merge patch: a merge that knows by which key the items of a list are the same.
+//!
+//! Upstream: `k8s.io/apimachinery/pkg/util/strategicpatch` and
+//! <https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/>.
+
+use std::collections::BTreeSet;
+
+use orchestrator_core::status::{ApiError, ApiResult};
+use serde_json::{Map, Value};
+
+use crate::decode::{FieldSchema, MergeStrategy, Message, Schema, Shape, Type};
+
+/// What to do with the object or item that it stands in.
+const DIRECTIVE: &str = "$patch";
+
+/// The members that survive.
+const RETAIN_KEYS: &str = "$retainKeys";
+
+/// Plain values to take out of a list; the list's name follows.
+const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
+
+/// The order that a list is to have; the list's name follows.
+const ORDER: &str = "$setElementOrder/";
+
+/// Merges a patch into an object of a known structure.
+pub(super) fn merge(tree: Value, patch: &Value, schema: &Message) -> ApiResult<Value> {
+    let (Value::Object(mut members), Value::Object(patch)) = (tree, patch) else {
+        return Err(ApiError::bad_request("a strategic merge patch needs an object"));
+    };
+    merge_object(&mut members, patch, Some(schema))?;
+    Ok(Value::Object(members))
+}
+
+fn merge_object(
+    members: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    schema: Option<&Message>,
+) -> ApiResult<()> {
+    match patch.get(DIRECTIVE).and_then(Value::as_str) {
+        None | Some("merge") => {}
+        Some("replace") => {
+            *members = patch.iter().filter(|(name, _)| !is_directive(name)).map(clone_pair).collect();
+            return Ok(());
+        }
+        Some("delete") => {
+            members.clear();
+            return Ok(());
+        }
+        Some(other) => return Err(ApiError::bad_request(format!("Unknown patch type '{other}'"))),
+    }
+    if let Some(kept) = patch.get(RETAIN_KEYS) {
+        let kept: BTreeSet<&str> = kept.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        members.retain(|name, _| kept.contains(name.as_str()));
+    }
+    for (name, value) in patch {
+        if let Some(list) = name.strip_prefix(DELETE_FROM) {
+            delete_plain(members, list, value);
+        } else if !is_directive(name) {
+            let field = schema.and_then(|schema| schema.fields.get(name.as_str()));
+            merge_member(members, name, value, field)?;
+        }
+    }
+    // An order may be given for a list that has no patch of its own.
+    for (name, order) in patch {
+        if let Some(list) = name.strip_prefix(ORDER)
+            && let Some(Value::Array(items)) = members.get_mut(list)
+        {
+            let key = schema.and_then(|schema| schema.fields.get(list)).map_or("", |field| field.merge.key);
+            reorder(items, order, key);
+        }
+    }
+    Ok(())
+}
+
+fn is_directive(name: &str) -> bool {
+    name.starts_with('$')
+}
+
+fn clone_pair((name, value): (&String, &Value)) -> (String, Value) {
+    (name.clone(), value.clone())
+}
+
+fn merge_member(
+    members: &mut Map<String, Value>,
+    name: &str,
+    patch: &Value,
+    field: Option<&FieldSchema>,
+) -> ApiResult<()> {
+    match (members.get_mut(name), patch) {
+        (_, Value::Null) => {
+            members.remove(name);
+        }
+        (Some(Value::Object(old)), Value::Object(patch)) => {
+            merge_object(old, patch, field.and_then(message_of_one))?;
+            if patch.get(DIRECTIVE).and_then(Value::as_str) == Some("delete") {
+                members.remove(name);
+            }
+        }
+        (Some(Value::Array(old)), Value::Array(patch)) if field.is_some_and(|field| field.merge.merge) => {
+            let Some(field) = field else { return Ok(()) };
+            merge_list(old, patch, &field.merge, message_of(field))?;
+        }
+        (_, patch) => {
+            members.insert(name.to_owned(), without_directives(patch));
+        }
+    }
+    Ok(())
+}
+
+/// The structure of a member that is one object. The values of a map have no names of their own to look up.
+fn message_of_one(field: &FieldSchema) -> Option<&'static Message> {
+    (field.shape == Shape::One).then(|| message_of(field)).flatten()
+}
+
+fn message_of(field: &FieldSchema) -> Option<&'static Message> {
+    match field.of {
+        Type::Message(index) => Schema::get().message(index),
+        _ => None,
+    }
+}
+
+/// A patch that meets nothing to merge with: what it adds, without what it says about the old object.
+fn without_directives(patch: &Value) -> Value {
+    match patch {
+        Value::Object(members) => Value::Object(
+            members
+                .iter()
+                .filter(|(name, value)| !is_directive(name) && !value.is_null())
+                .map(|(name, value)| (name.clone(), without_directives(value)))
+                .collect(),
+        ),
+        Value::Array(items) => {
+            let keeps = |item: &&Value| item.get(DIRECTIVE).is_none_or(|directive| directive == "merge");
+            Value::Array(items.iter().filter(keeps).map(without_directives).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+fn merge_list(
+    old: &mut Vec<Value>,
+    patch: &[Value],
+    strategy: &MergeStrategy,
+    schema: Option<&Message>,
+) -> ApiResult<()> {
+    let directive = |item: &Value| item.get(DIRECTIVE).and_then(Value::as_str).map(str::to_owned);
+    if patch.iter().any(|item| directive(item).as_deref() == Some("replace")) {
+        let items = patch.iter().filter(|item| directive(item).as_deref() != Some("replace"));
+        *old = items.map(without_directives).collect();
+        return Ok(());
+    }
+    if strategy.key.is_empty() {
+        for item in patch {
+            if !old.contains(item) {
+                old.push(item.clone());
+            }
+        }
+        return Ok(());
+    }
+    for item in patch {
+        let Value::Object(change) = item else {
+            return Err(ApiError::bad_request("a list that is merged by key needs objects"));
+        };
+        let Some(key) = change.get(strategy.key) else {
+            return Err(ApiError::bad_request(format!(
+                "map: {} does not contain declared merge key: {}",
+                item, strategy.key
+            )));
+        };
+        let same = |old: &Value| old.get(strategy.key) == Some(key);
+        if directive(item).as_deref() == Some("delete") {
+            old.retain(|old| !same(old));
+        } else if let Some(Value::Object(old)) = old.iter_mut().find(|old| same(old)) {
+            merge_object(old, change, schema)?;
+        } else {
+            old.push(without_directives(item));
+        }
+    }
+    Ok(())
+}
+
+fn delete_plain(members: &mut Map<String, Value>, list: &str, values: &Value) {
+    let values = values.as_array().map(Vec::as_slice).unwrap_or_default();
+    if let Some(Value::Array(items)) = members.get_mut(list) {
+        items.retain(|item| !values.contains(item));
+    }
+}
+
+/// Puts the items that an order names in that order; the others keep their place behind what they followed.
+fn reorder(items: &mut Vec<Value>, order: &Value, key: &str) {
+    let wanted: Vec<&Value> = order.as_array().into_iter().flatten().collect();
+    let identity = |item: &Value| if key.is_empty() { item.clone() } else { item[key].clone() };
+    let rank = |item: &Value| wanted.iter().position(|wanted| identity(wanted) == identity(item));
+    let (mut named, others): (Vec<_>, Vec<_>) =
+        std::mem::take(items).into_iter().enumerate().partition(|(_, item)| rank(item).is_some());
+    named.sort_by_key(|(_, item)| rank(item));
+    let mut named = named.into_iter().map(|(_, item)| item).peekable();
+    let mut others = others.into_iter().peekable();
+    // Items of the server alone come where they stood, as far as the named ones leave room.
+    while named.peek().is_some() || others.peek().is_some() {
+        let place = items.len();
+        match others.peek() {
+            Some((stood, _)) if *stood <= place || named.peek().is_none() => {
+                items.extend(others.next().map(|(_, item)| item));
+            }
+            _ => items.extend(named.next()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(old: Value, patch: Value, expected: Value) {
+        let schema = Schema::get().kind("", "v1", "Pod").unwrap();
+        assert_eq!(merge(old, &patch, schema).unwrap(), expected);
+    }
+
+    #[test]
+    fn containers_are_merged_by_name() {
+        check(
+            json!({"spec": {"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]}}),
+            json!({"spec": {"containers": [{"name": "b", "image": "2"}, {"name": "c", "image": "3"}]}}),
+            json!({"spec": {"containers": [
+                {"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c", "image": "3"},
+            ]}}),
+        );
+    }
+
+    #[test]
+    fn items_are_deleted_and_lists_replaced() {
+        let old = json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}});
+        check(
+            old.clone(),
+            json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}),
+            json!({"spec": {"containers": [{"name": "b"}]}}),
+        );
+        check(
+            old,
+            json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "z"}]}}),
+            json!({"spec": {"containers": [{"name": "z"}]}}),
+        );
+    }
+
+    #[test]
+    fn an_order_is_kept() {
+        check(
+            json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}),
+            json!({"spec": {
+                "$setElementOrder/containers": [{"name": "c"}, {"name": "b"}, {"name": "a"}],
+                "containers": [{"name": "c"}],
+            }}),
+            json!({"spec": {"containers": [{"name": "c"}, {"name": "b"}, {"name": "a"}]}}),
+        );
+    }
+
+    #[test]
+    fn volumes_keep_only_the_retained_source() {
+        check(
+            json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}),
+            json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}]}}),
+            json!({"spec": {"volumes": [{"name": "v", "hostPath": {"path": "/x"}}]}}),
+        );
+    }
+
+    #[test]
+    fn plain_lists_are_joined_and_pruned() {
+        check(
+            json!({"metadata": {"finalizers": ["a/b", "c/d"]}}),
+            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/b"], "finalizers": ["e/f"]}}),
+            json!({"metadata": {"finalizers": ["c/d", "e/f"]}}),
+        );
+    }
+
+    #[test]
+    fn null_removes() {
+        check(
+            json!({"metadata": {"labels": {"a": "1", "b": "2"}}}),
+            json!({"metadata": {"labels": {"a": null}}}),
+            json!({"metadata": {"labels": {"b": "2"}}}),
+        );
+    }
+}

@@ -1,0 +1,261 @@
+//! Admission: what a cluster adds to objects and refuses, beyond the rules of the kind.
+
+use orchestrator_core::{
+    object::Object,
+    status::{ApiError, ApiResult},
+};
+use serde_json::{Value, json};
+
+use super::{Scope, Server};
+use crate::{
+    field::{Field, items_mut, member, remove, set_default},
+    limits,
+};
+
+/// Where containers find their token.
+const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// How long pods stay on a node that does not answer; upstream's default.
+const TOLERATION_SECONDS: i64 = 300;
+
+/// Life of a pod's token; upstream's odd number.
+const POD_TOKEN_SECONDS: i64 = 3607;
+
+/// The annotation that a new pod of a static kind carries; those have no token.
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+/// The annotation of the storage class that claims without a class get.
+const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+
+impl Server {
+    /// Changes an object before it is checked.
+    pub(super) async fn admit_mutating(&self, scope: &Scope, tree: &mut Value, old: Option<&Value>) -> ApiResult<()> {
+        if old.is_some() || scope.subresource.is_some() {
+            return Ok(());
+        }
+        if scope.kind.is("", "pods") {
+            if self.config.admission.priority {
+                self.admit_priority(scope, tree).await?;
+            }
+            if self.config.admission.service_account {
+                self.admit_service_account(scope, tree).await?;
+            }
+            if self.config.admission.default_tolerations {
+                add_tolerations(tree);
+            }
+        }
+        if scope.kind.is("", "persistentvolumeclaims") && self.config.admission.default_storage_class {
+            self.admit_storage_class(tree).await?;
+        }
+        Ok(())
+    }
+
+    /// Refuses an object that is right by itself.
+    pub(super) async fn admit_validating(
+        &self,
+        _scope: &Scope,
+        _tree: &Value,
+        _old: Option<&Value>,
+        _warnings: &mut Vec<String>,
+    ) -> ApiResult<()> {
+        Ok(())
+    }
+
+    /// Resolves the priority class of a pod.
+    async fn admit_priority(&self, scope: &Scope, tree: &mut Value) -> ApiResult<()> {
+        let name = Field::root(tree).at("spec.priorityClassName").text().to_owned();
+        let class = match name.as_str() {
+            "" => self.default_priority_class().await?,
+            name => {
+                let class = self.find_object("scheduling.k8s.io", "priorityclasses", "", name).await?;
+                let missing = || {
+                    let subject = scope.kind.subject(super::create::name_of(tree));
+                    ApiError::forbidden(subject, &format!("no PriorityClass with name {name} was found"))
+                };
+                Some(class.ok_or_else(missing)?)
+            }
+        };
+        let (value, policy, class_name) = match &class {
+            None => (0, "PreemptLowerPriority".to_owned(), None),
+            Some(class) => {
+                let class = Field::root(class.tree()?);
+                let policy = Some(class.get("preemptionPolicy").text()).filter(|policy| !policy.is_empty());
+                (
+                    class.get("value").int().unwrap_or(0),
+                    policy.unwrap_or("PreemptLowerPriority").to_owned(),
+                    Some(class.at("metadata.name").text().to_owned()),
+                )
+            }
+        };
+        let spec = member(tree, "spec");
+        if let Some(given) = spec["priority"].as_i64()
+            && given != value
+        {
+            let why = format!(
+                "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller \
+                 computed {value} from the given PriorityClass name"
+            );
+            return Err(ApiError::forbidden(scope.kind.subject(super::create::name_of(tree)), &why));
+        }
+        *member(spec, "priority") = value.into();
+        set_default(spec, "preemptionPolicy", policy);
+        if let Some(name) = class_name {
+            *member(spec, "priorityClassName") = name.into();
+        }
+        Ok(())
+    }
+
+    async fn default_priority_class(&self) -> ApiResult<Option<Object>> {
+        for class in self.all_of("scheduling.k8s.io", "priorityclasses").await? {
+            if class.tree()?["globalDefault"] == true {
+                return Ok(Some(class));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All objects of a small collection, for the server's own needs.
+    async fn all_of(&self, group: &'static str, plural: &'static str) -> ApiResult<Vec<Object>> {
+        let resource = orchestrator_core::client::Resource::new(group, "v1", plural);
+        let kind = self.registry.find(&resource).ok_or_else(ApiError::no_such_path)?;
+        let listing = self.store.list(&kind.range(None), Default::default()).await.map_err(super::store_error)?;
+        Ok(listing.entries.iter().map(|entry| self.objects.of(entry)).collect())
+    }
+
+    /// Gives a pod its service account and, unless it says no, a volume with the account's token.
+    async fn admit_service_account(&self, scope: &Scope, tree: &mut Value) -> ApiResult<()> {
+        if !tree["metadata"]["annotations"][MIRROR_ANNOTATION].is_null() {
+            return Ok(());
+        }
+        let spec = member(tree, "spec");
+        let name = match (spec["serviceAccountName"].as_str(), spec["serviceAccount"].as_str()) {
+            (Some(name), _) | (None, Some(name)) if !name.is_empty() => name.to_owned(),
+            _ => "default".to_owned(),
+        };
+        *member(spec, "serviceAccountName") = name.clone().into();
+        *member(spec, "serviceAccount") = name.clone().into();
+        let Some(account) = self.find_account(&scope.namespace, &name).await? else {
+            let why = format!(
+                "error looking up service account {}/{name}: serviceaccount \"{name}\" not found",
+                scope.namespace
+            );
+            return Err(ApiError::forbidden(scope.kind.subject(super::create::name_of(tree)), &why));
+        };
+        let account = account.tree()?;
+        let spec = member(tree, "spec");
+        let wants_token = spec["automountServiceAccountToken"]
+            .as_bool()
+            .or(account["automountServiceAccountToken"].as_bool())
+            .unwrap_or(true);
+        if wants_token {
+            self.mount_token(spec);
+        }
+        if spec["imagePullSecrets"].as_array().is_none_or(Vec::is_empty)
+            && let Some(secrets) = account["imagePullSecrets"].as_array().filter(|secrets| !secrets.is_empty())
+        {
+            *member(spec, "imagePullSecrets") = secrets.clone().into();
+        }
+        Ok(())
+    }
+
+    /// The account, waiting a little for the default one of a young namespace.
+    async fn find_account(&self, namespace: &str, name: &str) -> ApiResult<Option<Object>> {
+        for attempt in 1.. {
+            let account = self.find_object("", "serviceaccounts", namespace, name).await?;
+            if account.is_some() || name != "default" || attempt == limits::SERVICE_ACCOUNT_ATTEMPTS {
+                return Ok(account);
+            }
+            self.env.sleep(limits::SERVICE_ACCOUNT_WAIT).await;
+        }
+        Ok(None)
+    }
+
+    fn mount_token(&self, spec: &mut Value) {
+        let unmounted = |container: &Value| {
+            let mounts = container["volumeMounts"].as_array().map(Vec::as_slice).unwrap_or_default();
+            !mounts.iter().any(|mount| mount["mountPath"] == TOKEN_PATH)
+        };
+        let volume = format!("kube-api-access-{}", self.env.name_suffix(limits::NAME_SUFFIX_LETTERS));
+        let mut used = false;
+        for list in ["initContainers", "containers"] {
+            for container in items_mut(spec, list).filter(|container| unmounted(container)) {
+                let mount = json!({"name": volume, "readOnly": true, "mountPath": TOKEN_PATH});
+                push(container, "volumeMounts", mount);
+                used = true;
+            }
+        }
+        if used {
+            push(spec, "volumes", token_volume(&volume));
+        }
+    }
+
+    /// Gives a claim without a class the default class.
+    async fn admit_storage_class(&self, tree: &mut Value) -> ApiResult<()> {
+        let spec = member(tree, "spec");
+        let beta = "volume.beta.kubernetes.io/storage-class";
+        if !spec["storageClassName"].is_null() || !tree["metadata"]["annotations"][beta].is_null() {
+            return Ok(());
+        }
+        let mut defaults = Vec::new();
+        for class in self.all_of("storage.k8s.io", "storageclasses").await? {
+            let metadata = class.metadata()?;
+            let annotations = metadata.annotations.as_ref();
+            if annotations.and_then(|annotations| annotations.get(DEFAULT_CLASS)).is_some_and(|value| value == "true") {
+                let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
+                defaults.push((created, metadata.name.clone().unwrap_or_default()));
+            }
+        }
+        // The newest one wins; of equal age the first by name.
+        defaults.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        if let Some((_, name)) = defaults.into_iter().next() {
+            *member(member(tree, "spec"), "storageClassName") = name.into();
+        }
+        Ok(())
+    }
+}
+
+fn push(tree: &mut Value, list: &str, item: Value) {
+    match member(tree, list) {
+        Value::Array(items) => items.push(item),
+        other => *other = json!([item]),
+    }
+}
+
+/// The volume with token, root certificate and namespace.
+fn token_volume(name: &str) -> Value {
+    json!({
+        "name": name,
+        "projected": {
+            "defaultMode": 420,
+            "sources": [
+                {"serviceAccountToken": {"expirationSeconds": POD_TOKEN_SECONDS, "path": "token"}},
+                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                {"downwardAPI": {"items": [{
+                    "path": "namespace",
+                    "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"},
+                }]}},
+            ],
+        },
+    })
+}
+
+/// Lets a pod stay for a while on a node that is in trouble.
+fn add_tolerations(tree: &mut Value) {
+    let spec = member(tree, "spec");
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let tolerated = spec["tolerations"].as_array().is_some_and(|tolerations| {
+            tolerations.iter().any(|toleration| {
+                let text = |name: &str| toleration[name].as_str().unwrap_or_default();
+                (text("key") == key || text("key").is_empty()) && matches!(text("effect"), "" | "NoExecute")
+            })
+        });
+        if !tolerated {
+            push(spec, "tolerations", json!({
+                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS,
+            }));
+        }
+    }
+    if spec["tolerations"].as_array().is_some_and(Vec::is_empty) {
+        remove(spec, "tolerations");
+    }
+}

@@ -1,0 +1,107 @@
+//! Commit: one compare-and-swap for the object and all the keys that it reserves.
+
+use bytes::Bytes;
+use orchestrator_core::{
+    object::Object,
+    status::{ApiError, FieldError, FieldErrorKind},
+    store::{Batch, Entry, Operation, Precondition, Revision, StoreError},
+};
+use serde_json::Value;
+
+use super::{Scope, Server, store_error};
+use crate::{limits, registry::Kind, strategy::Reservation};
+
+/// Why a commit did not happen.
+pub(super) enum Refusal {
+    /// The object itself is not as expected.
+    Moved,
+    /// A key that the object reserves is held by another.
+    Taken(Reservation),
+    /// Anything else.
+    Failed(ApiError),
+}
+
+impl Refusal {
+    /// The error of a reservation that the caller asked for by value.
+    pub(super) fn taken(kind: &Kind, name: &str, reservation: &Reservation) -> ApiError {
+        let error = FieldError {
+            field: reservation.field.clone(),
+            kind: FieldErrorKind::Invalid,
+            detail: reservation.shown.clone(),
+        };
+        ApiError::invalid(kind.kind_subject(name), &[error])
+    }
+}
+
+impl Server {
+    /// Writes an object in the place of an old one, or of none.
+    pub(super) async fn put(&self, scope: &Scope, new: &Value, old: Option<&Entry>) -> Result<Object, Refusal> {
+        let failed = |error: orchestrator_core::object::DecodeError| Refusal::Failed(error.into());
+        let kind = &scope.kind;
+        let (namespace, name) = place(new);
+        let key = kind.key(namespace, name);
+        let value = Object::encode_for_store(new).map_err(failed)?;
+        let time_to_live = (kind.resource.plural == "events").then_some(limits::EVENT_LIFE);
+        let precondition = match old {
+            None => Precondition::Absent { key: key.clone() },
+            Some(old) => Precondition::AtRevision { key: key.clone(), revision: old.modified },
+        };
+        let held = old.map_or_else(Vec::new, |old| self.reservations_of(kind, old));
+        let wanted = kind.strategy.reservations(new);
+        let mut batch = Batch {
+            preconditions: vec![precondition],
+            operations: vec![Operation::Put { key: key.clone(), value: value.clone(), time_to_live }],
+        };
+        swap_reservations(&mut batch, &held, &wanted);
+        let revision = self.commit(batch, &wanted).await?;
+        let created = old.map_or(revision, |old| old.created);
+        Ok(self.objects.of(&Entry { key, value, created, modified: revision }))
+    }
+
+    /// Removes an object and everything that it reserves.
+    pub(super) async fn remove(&self, kind: &Kind, old: &Entry) -> Result<Revision, Refusal> {
+        let mut batch = Batch::delete(old.key.clone(), old.modified);
+        swap_reservations(&mut batch, &self.reservations_of(kind, old), &[]);
+        let revision = self.commit(batch, &[]).await?;
+        self.objects.forget(&old.key);
+        Ok(revision)
+    }
+
+    async fn commit(&self, batch: Batch, wanted: &[Reservation]) -> Result<Revision, Refusal> {
+        match self.store.commit(batch).await {
+            Ok(revision) => Ok(revision),
+            Err(StoreError::Conflict { key, .. }) => {
+                let taken = wanted.iter().find(|reservation| reservation.key == key);
+                Err(taken.map_or(Refusal::Moved, |reservation| Refusal::Taken(reservation.clone())))
+            }
+            Err(error) => Err(Refusal::Failed(store_error(error))),
+        }
+    }
+
+    fn reservations_of(&self, kind: &Kind, entry: &Entry) -> Vec<Reservation> {
+        // Most kinds reserve nothing; only for the others is the old object looked at.
+        if !kind.is("", "services") {
+            return Vec::new();
+        }
+        self.objects.of(entry).tree().map(|tree| kind.strategy.reservations(tree)).unwrap_or_default()
+    }
+}
+
+/// Takes the keys that are new and gives back those that are no longer wanted.
+fn swap_reservations(batch: &mut Batch, held: &[Reservation], wanted: &[Reservation]) {
+    let holds = |list: &[Reservation], reservation: &Reservation| list.iter().any(|other| other.key == reservation.key);
+    for reservation in wanted.iter().filter(|reservation| !holds(held, reservation)) {
+        let key = reservation.key.clone();
+        batch.preconditions.push(Precondition::Absent { key: key.clone() });
+        batch.operations.push(Operation::Put { key, value: Bytes::new(), time_to_live: None });
+    }
+    for reservation in held.iter().filter(|reservation| !holds(wanted, reservation)) {
+        batch.operations.push(Operation::Delete { key: reservation.key.clone() });
+    }
+}
+
+/// Namespace and name of a tree.
+pub(super) fn place(tree: &Value) -> (&str, &str) {
+    let text = |name: &str| tree["metadata"][name].as_str().unwrap_or_default();
+    (text("namespace"), text("name"))
+}

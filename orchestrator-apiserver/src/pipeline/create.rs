@@ -1,0 +1,179 @@
+//! Create: the steps of a write, in order.
+
+use orchestrator_core::{
+    client::{Reply, WriteOptions},
+    object::{Object, time},
+    status::{ApiError, ApiResult, FieldError, FieldErrorKind, Subject},
+};
+use serde_json::Value;
+
+use super::{Scope, Server, commit::Refusal, metadata};
+use crate::{
+    field::{Errors, Field, member, remove},
+    limits,
+};
+
+impl Server {
+    /// A new object, or the answer of a kind that is not stored.
+    pub(super) async fn create_any(&self, scope: &Scope, object: Object, options: WriteOptions) -> ApiResult<Reply> {
+        match (&*scope.kind.resource.group, &*scope.kind.resource.plural) {
+            ("authentication.k8s.io" | "authorization.k8s.io", _) => self.review(scope, &object, &options),
+            ("", "bindings") => self.create_binding(scope, None, &object, &options).await,
+            ("", "componentstatuses") => Err(ApiError::method_not_allowed()),
+            _ if scope.name.is_some() => Err(ApiError::method_not_allowed()),
+            _ => self.create(scope, object, options).await,
+        }
+    }
+
+    /// Writes a new object.
+    pub(super) async fn create(&self, scope: &Scope, object: Object, options: WriteOptions) -> ApiResult<Reply> {
+        let mut warnings = Vec::new();
+        let kind = &scope.kind;
+
+        let mut tree = self.decode(scope, &object, options.field_validation, &mut warnings)?;
+        self.place_in_namespace(scope, &mut tree)?;
+        self.check_namespace(scope, &tree).await?;
+        kind.strategy.default(&mut tree);
+        self.admit_mutating(scope, &mut tree, None).await?;
+        kind.strategy.default(&mut tree);
+        self.begin_metadata(scope, &mut tree);
+        kind.strategy.prepare_create(&mut tree);
+
+        let generated = tree["metadata"].get("generateName").is_some() && !has_name(&tree);
+        for attempt in 1.. {
+            if generated {
+                self.generate_name(&mut tree);
+            }
+            let mut candidate = tree.clone();
+            let drawn = self.allocate(scope, &mut candidate);
+            self.validate_new(scope, &candidate)?;
+            self.admit_validating(scope, &candidate, None, &mut warnings).await?;
+            if options.dry_run {
+                return Ok(Self::object_reply(Object::from_tree(candidate), true, warnings));
+            }
+            match self.put(scope, &candidate, None).await {
+                Ok(object) => {
+                    self.after_write(scope, &object).await;
+                    return Ok(Self::object_reply(object, true, warnings));
+                }
+                Err(Refusal::Failed(error)) => return Err(error),
+                Err(Refusal::Moved) if generated && attempt < limits::ALLOCATION_ATTEMPTS => {}
+                Err(Refusal::Taken(_)) if drawn && attempt < limits::ALLOCATION_ATTEMPTS => {}
+                Err(Refusal::Moved) => return Err(ApiError::already_exists(kind.subject(name_of(&candidate)))),
+                Err(Refusal::Taken(key)) => return Err(Refusal::taken(kind, name_of(&candidate), &key)),
+            }
+        }
+        Err(ApiError::internal("the attempts ran out"))
+    }
+
+    /// The namespace of the path is the object's; another one in the body is an error.
+    pub(super) fn place_in_namespace(&self, scope: &Scope, tree: &mut Value) -> ApiResult<()> {
+        let metadata = member(tree, "metadata");
+        if !scope.kind.namespaced {
+            return match remove(metadata, "namespace") {
+                Some(Value::String(namespace)) if !namespace.is_empty() => Err(ApiError::bad_request(
+                    "namespace may not be set on objects of the cluster",
+                )),
+                _ => Ok(()),
+            };
+        }
+        let namespace = member(metadata, "namespace");
+        match namespace.as_str() {
+            None | Some("") => *namespace = scope.namespace.clone().into(),
+            Some(given) if given == scope.namespace => {}
+            Some(given) => {
+                return Err(ApiError::bad_request(format!(
+                    "the namespace of the provided object does not match the namespace sent on the request ({given} != \
+                     {})",
+                    scope.namespace
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the server writes into the metadata of a new object.
+    fn begin_metadata(&self, scope: &Scope, tree: &mut Value) {
+        let metadata = member(tree, "metadata");
+        for name in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "managedFields"] {
+            remove(metadata, name);
+        }
+        *member(metadata, "uid") = self.env.uid().into();
+        *member(metadata, "creationTimestamp") = self.now().into();
+        if scope.kind.strategy.has_generation() {
+            *member(metadata, "generation") = 1.into();
+        } else {
+            remove(metadata, "generation");
+        }
+    }
+
+    /// The time as objects carry it.
+    pub(super) fn now(&self) -> String {
+        time(self.env.now()).0.to_string()
+    }
+
+    fn generate_name(&self, tree: &mut Value) {
+        let metadata = member(tree, "metadata");
+        let mut base = metadata["generateName"].as_str().unwrap_or_default().to_owned();
+        let room = limits::GENERATED_NAME_BYTES - limits::NAME_SUFFIX_LETTERS;
+        while base.len() > room {
+            base.pop();
+        }
+        *member(metadata, "name") = (base + &self.env.name_suffix(limits::NAME_SUFFIX_LETTERS)).into();
+    }
+
+    fn validate_new(&self, scope: &Scope, tree: &Value) -> ApiResult<()> {
+        let object = Field::root(tree);
+        let mut errors = Errors::default();
+        metadata::validate(&scope.kind, &object, &mut errors);
+        scope.kind.strategy.validate(&object, &mut errors);
+        refuse(scope, name_of(tree), errors)
+    }
+
+    /// The namespace must exist and not be about to go.
+    pub(super) async fn check_namespace(&self, scope: &Scope, tree: &Value) -> ApiResult<()> {
+        if !scope.kind.namespaced || !self.config.admission.namespace_lifecycle {
+            return Ok(());
+        }
+        if scope.namespace.is_empty() {
+            let error =
+                FieldError { field: "metadata.namespace".to_owned(), kind: FieldErrorKind::Required, detail: String::new() };
+            return Err(ApiError::invalid(scope.kind.kind_subject(name_of(tree)), &[error]));
+        }
+        let Some(namespace) = self.find_object("", "namespaces", "", &scope.namespace).await? else {
+            let subject = Subject { group: "", resource: "namespaces", name: &scope.namespace };
+            return Err(ApiError::not_found(subject));
+        };
+        if namespace.metadata()?.deletion_timestamp.is_none() {
+            return Ok(());
+        }
+        let why = format!(
+            "unable to create new content in namespace {} because it is being terminated",
+            scope.namespace
+        );
+        let error = ApiError::forbidden(scope.kind.subject(name_of(tree)), &why);
+        let mut status = error.status().clone();
+        if let Some(details) = &mut status.details {
+            details.causes = Some(vec![k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause {
+                field: Some("metadata.namespace".to_owned()),
+                message: Some(format!("namespace {} is being terminated", scope.namespace)),
+                reason: Some("NamespaceTerminating".to_owned()),
+            }]);
+        }
+        Err(ApiError::from_status(status))
+    }
+}
+
+/// The error of an object that breaks rules, if it does.
+pub(super) fn refuse(scope: &Scope, name: &str, errors: Errors) -> ApiResult<()> {
+    let errors = errors.into_vec();
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(scope.kind.kind_subject(name), &errors)) }
+}
+
+pub(super) fn name_of(tree: &Value) -> &str {
+    tree["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+fn has_name(tree: &Value) -> bool {
+    !name_of(tree).is_empty()
+}

@@ -1,0 +1,135 @@
+//! The rules of `metadata`, which are the same for all kinds.
+//!
+//! Upstream: `k8s.io/apimachinery/pkg/api/validation/objectmeta.go`.
+
+use orchestrator_core::status::FieldErrorKind;
+use serde_json::Value;
+
+use crate::{
+    field::{Errors, Field},
+    names,
+    registry::Kind,
+};
+
+/// Size of all annotations of an object, in bytes; upstream's limit.
+const ANNOTATIONS_BYTES: usize = 256 << 10;
+
+/// Finalizers that everyone may set although they have no domain.
+const PLAIN_FINALIZERS: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
+
+/// The rules of an object's metadata by itself.
+pub(super) fn validate(kind: &Kind, object: &Field<'_>, errors: &mut Errors) {
+    let metadata = object.get("metadata");
+    let name = metadata.get("name");
+    if metadata.get("generateName").exists() && !metadata.get("generateName").text().is_empty() {
+        let generate = metadata.get("generateName");
+        let probe = format!("{}a", generate.text().trim_end_matches(['-', '.']));
+        for problem in kind.strategy.names().problems(&probe) {
+            generate.invalid(errors, &problem);
+        }
+    }
+    if name.text().is_empty() {
+        name.required(errors, "name or generateName is required");
+    } else {
+        for problem in kind.strategy.names().problems(name.text()) {
+            name.invalid(errors, &problem);
+        }
+    }
+    let namespace = metadata.get("namespace");
+    if kind.namespaced && namespace.text().is_empty() {
+        namespace.required(errors, "");
+    }
+    validate_maps(&metadata, errors);
+    validate_owners(&metadata.get("ownerReferences"), errors);
+    for finalizer in metadata.get("finalizers").items() {
+        validate_finalizer(&finalizer, errors);
+    }
+}
+
+fn validate_maps(metadata: &Field<'_>, errors: &mut Errors) {
+    validate_labels(&metadata.get("labels"), errors);
+    let annotations = metadata.get("annotations");
+    let mut size = 0;
+    for (key, value) in annotations.entries() {
+        for problem in names::qualified_name(&key.to_lowercase()) {
+            errors.add(annotations.path(), FieldErrorKind::Invalid, format!("{key:?}: {problem}"));
+        }
+        size += key.len() + value.text().len();
+    }
+    if size > ANNOTATIONS_BYTES {
+        let detail = format!("may not be more than {ANNOTATIONS_BYTES} bytes");
+        errors.add(annotations.path(), FieldErrorKind::TooLong, detail);
+    }
+}
+
+/// The rules of a map of labels.
+pub(crate) fn validate_labels(labels: &Field<'_>, errors: &mut Errors) {
+    for (key, value) in labels.entries() {
+        for problem in names::qualified_name(key) {
+            errors.add(labels.path(), FieldErrorKind::Invalid, format!("{key:?}: {problem}"));
+        }
+        for problem in names::label_value(value.text()) {
+            errors.add(labels.path(), FieldErrorKind::Invalid, format!("{:?}: {problem}", value.text()));
+        }
+    }
+}
+
+fn validate_owners(owners: &Field<'_>, errors: &mut Errors) {
+    let mut controllers = Vec::new();
+    for owner in owners.items() {
+        for name in ["apiVersion", "kind", "name", "uid"] {
+            if owner.get(name).text().is_empty() {
+                owner.get(name).invalid(errors, "must not be empty");
+            }
+        }
+        if owner.get("controller").bool() == Some(true) {
+            controllers.push(format!("{}/{}", owner.get("kind").text(), owner.get("name").text()));
+        }
+    }
+    if let [first, second, ..] = controllers.as_slice() {
+        let value = owners.value().map(Value::to_string).unwrap_or_default();
+        let detail = format!(
+            "{value}: Only one reference can have Controller set to true. Found \"true\" in references for {first} and \
+             {second}"
+        );
+        errors.add(owners.path(), FieldErrorKind::Invalid, detail);
+    }
+}
+
+fn validate_finalizer(finalizer: &Field<'_>, errors: &mut Errors) {
+    let name = finalizer.text();
+    for problem in names::qualified_name(name) {
+        errors.add("metadata.finalizers", FieldErrorKind::Invalid, format!("{name:?}: {problem}"));
+    }
+    if !name.contains('/') && !PLAIN_FINALIZERS.contains(&name) {
+        let detail = format!("{name:?}: name is neither a standard finalizer name nor is it fully qualified");
+        errors.add("metadata.finalizers", FieldErrorKind::Invalid, detail);
+    }
+}
+
+/// The rules of a change of metadata.
+pub(super) fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (new, old) = (new.get("metadata"), old.get("metadata"));
+    for name in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        new.get(name).immutable(&old.get(name), errors);
+    }
+    if old.get("deletionTimestamp").exists() {
+        let before: Vec<&str> = old.get("finalizers").items().iter().map(Field::text).collect();
+        let added: Vec<String> = new
+            .get("finalizers")
+            .items()
+            .iter()
+            .map(Field::text)
+            .filter(|finalizer| !before.contains(finalizer))
+            .map(|finalizer| format!("{finalizer:?}"))
+            .collect();
+        if !added.is_empty() {
+            let detail = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers \
+                 []string{{{}}}",
+                added.join(", ")
+            );
+            errors.add("metadata.finalizers", FieldErrorKind::Forbidden, detail);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The one way in: every request, in process or over HTTPS, passes through [`Server::handle`].
+//!
+//! A write goes authenticate ▸ authorize ▸ decode ▸ mutate ▸ default ▸ validate ▸ admit ▸ commit; the steps stand in
+//! that order in [`Server::create`] and [`Server::update`].
+
+mod admission;
+mod allocate;
+mod commit;
+mod create;
+mod custom;
+mod delete;
+mod input;
+mod metadata;
+mod read;
+mod review;
+mod scale;
+mod subresources;
+mod update;
+mod watch;
+
+use std::sync::Arc;
+
+use orchestrator_core::{
+    client::{Call, Reply, Request, UserInfo},
+    env::Env,
+    node_connector::NodeConnector,
+    object::Object,
+    status::{ApiError, ApiResult},
+    store::{Store, StoreError},
+};
+
+use crate::{
+    auth::{Attributes, Authenticator, Authorizer, TokenIssuer},
+    objects::Objects,
+    registry::{Kind, Registry},
+    server::Config,
+};
+
+/// Everything that requests share.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) env: Env,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Registry,
+    pub(crate) objects: Objects,
+    pub(crate) config: Config,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) tokens: TokenIssuer,
+    pub(crate) nodes: Arc<dyn NodeConnector>,
+}
+
+/// A request that was understood: who, where, which kind.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope {
+    pub(crate) user: Arc<UserInfo>,
+    pub(crate) kind: Arc<Kind>,
+    /// Empty for kinds of the cluster and for all namespaces.
+    pub(crate) namespace: String,
+    pub(crate) name: Option<String>,
+    pub(crate) subresource: Option<String>,
+}
+
+impl Scope {
+    pub(crate) fn namespace_opt(&self) -> Option<&str> {
+        Some(self.namespace.as_str()).filter(|namespace| !namespace.is_empty())
+    }
+
+    /// The object's name, or the error that the path has none.
+    pub(crate) fn name(&self) -> ApiResult<&str> {
+        self.name.as_deref().ok_or_else(ApiError::method_not_allowed)
+    }
+}
+
+impl Server {
+    /// Answers a request of a known user.
+    pub(crate) async fn handle(&self, request: Request) -> ApiResult<Reply> {
+        let scope = self.scope(&request)?;
+        self.authorize(&scope, verb(&request.call))?;
+        let subresource = scope.subresource.clone();
+        match (subresource.as_deref(), request.call) {
+            (None | Some("status" | "resize" | "ephemeralcontainers"), Call::Get { .. }) => self.get(&scope).await,
+            (None, Call::List(options)) => self.list(&scope, options).await,
+            (None, Call::Create { object, options }) => self.create_any(&scope, object, options).await,
+            (None, Call::Delete(options)) => self.delete(&scope, options).await,
+            (None, Call::DeleteCollection(delete, list)) => self.delete_collection(&scope, delete, list).await,
+            (None | Some("status" | "resize" | "ephemeralcontainers"), Call::Replace { object, options }) => {
+                self.replace(&scope, object, options).await
+            }
+            (None | Some("status" | "resize" | "ephemeralcontainers"), Call::Patch { patch, options }) => {
+                self.patch(&scope, patch, options).await
+            }
+            (Some("scale"), call) => self.scale(&scope, call).await,
+            (Some("finalize"), Call::Replace { object, options }) => self.finalize(&scope, object, options).await,
+            (Some(name), Call::Create { object, options }) => {
+                self.create_subresource(&scope, name, object, options).await
+            }
+            _ => Err(ApiError::method_not_allowed()),
+        }
+    }
+
+    /// Finds the kind and checks that the place makes sense.
+    pub(crate) fn scope(&self, request: &Request) -> ApiResult<Scope> {
+        self.resolve(
+            request.user.clone(),
+            &request.resource,
+            request.namespace.clone(),
+            request.name.clone(),
+            request.subresource.clone(),
+        )
+    }
+
+    pub(crate) fn resolve(
+        &self,
+        user: Option<Arc<UserInfo>>,
+        resource: &orchestrator_core::client::Resource,
+        namespace: Option<String>,
+        name: Option<String>,
+        subresource: Option<String>,
+    ) -> ApiResult<Scope> {
+        let kind = self.registry.find(resource).ok_or_else(ApiError::no_such_path)?;
+        if let Some(subresource) = &subresource
+            && kind.subresource(subresource).is_none()
+        {
+            return Err(ApiError::no_such_path());
+        }
+        let namespace = namespace.unwrap_or_default();
+        if !kind.namespaced && !namespace.is_empty() {
+            return Err(ApiError::no_such_path());
+        }
+        if let Some(name) = &name {
+            check_path_name(name)?;
+        }
+        check_path_name(&namespace)?;
+        let user = user.unwrap_or_else(|| self.config.own_identity.clone());
+        Ok(Scope { user, kind, namespace, name, subresource })
+    }
+
+    pub(crate) fn authorize(&self, scope: &Scope, verb: &str) -> ApiResult<()> {
+        let attributes = Attributes {
+            verb,
+            group: &scope.kind.resource.group,
+            version: &scope.kind.resource.version,
+            resource: &scope.kind.resource.plural,
+            subresource: scope.subresource.as_deref().unwrap_or_default(),
+            namespace: &scope.namespace,
+            name: scope.name.as_deref().unwrap_or_default(),
+        };
+        self.authorizer.authorize(&scope.user, &attributes).allow(&scope.user, &attributes)
+    }
+
+    /// The reply that holds one object.
+    pub(crate) fn object_reply(object: Object, created: bool, warnings: Vec<String>) -> Reply {
+        Reply::Object { object, created, warnings }
+    }
+}
+
+/// The verb that authorizers see.
+fn verb(call: &Call) -> &'static str {
+    match call {
+        Call::Get { .. } => "get",
+        Call::List(_) => "list",
+        Call::Create { .. } => "create",
+        Call::Replace { .. } => "update",
+        Call::Patch { .. } => "patch",
+        Call::Delete(_) => "delete",
+        Call::DeleteCollection(..) => "deletecollection",
+    }
+}
+
+/// Refuses names that cannot stand in a path.
+fn check_path_name(name: &str) -> ApiResult<()> {
+    match crate::names::path_segment(name).as_slice() {
+        [] => Ok(()),
+        [problem, ..] => Err(ApiError::bad_request(format!("Name parameter invalid: {name:?}: {problem}"))),
+    }
+}
+
+/// A failure of the store in the words of the API, where no better words are at hand.
+pub(crate) fn store_error(error: StoreError) -> ApiError {
+    match error {
+        StoreError::Compacted { asked, oldest } => {
+            ApiError::expired(format!("too old resource version: {asked} ({oldest})"))
+        }
+        StoreError::Lagged => ApiError::expired("the watch fell behind; list again"),
+        StoreError::Refused(why) => ApiError::new(orchestrator_core::status::Reason::RequestEntityTooLarge, why),
+        StoreError::Closed => ApiError::unavailable("the server is shutting down"),
+        other => ApiError::internal(other),
+    }
+}

@@ -1,0 +1,214 @@
+//! Get and list.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use orchestrator_core::{
+    client::{ListOptions, Reply, Resource, VersionMatch},
+    object::Object,
+    selector::{FieldSelector, LabelSelector},
+    status::{ApiError, ApiResult, Reason},
+    store::{self, Entry, Key, Revision, StoreError},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Scope, Server, store_error};
+use crate::selection::Selection;
+
+/// Where a list goes on: upstream's form of the token.
+#[derive(Serialize, Deserialize)]
+struct Continue {
+    v: String,
+    rv: u64,
+    start: String,
+}
+
+const CONTINUE_VERSION: &str = "meta.k8s.io/v1";
+
+impl Server {
+    pub(super) async fn get(&self, scope: &Scope) -> ApiResult<Reply> {
+        let entry = self.entry(scope).await?;
+        Ok(Self::object_reply(self.objects.of(&entry), false, Vec::new()))
+    }
+
+    /// The stored entry of the object that the request names.
+    pub(super) async fn entry(&self, scope: &Scope) -> ApiResult<Entry> {
+        let name = scope.name()?;
+        let key = scope.kind.key(&scope.namespace, name);
+        let entry = self.store.get(&key).await.map_err(store_error)?;
+        entry.ok_or_else(|| ApiError::not_found(scope.kind.subject(name)))
+    }
+
+    /// An object of a built-in kind by its place, for the server's own needs.
+    pub(super) async fn find_object(
+        &self,
+        group: &'static str,
+        plural: &'static str,
+        namespace: &str,
+        name: &str,
+    ) -> ApiResult<Option<Object>> {
+        let resource = Resource::new(group, "v1", plural);
+        let kind = self.registry.find(&resource).ok_or_else(ApiError::no_such_path)?;
+        let entry = self.store.get(&kind.key(namespace, name)).await.map_err(store_error)?;
+        Ok(entry.map(|entry| self.objects.of(&entry)))
+    }
+
+    /// A pod, or the error that there is none.
+    pub(crate) async fn find_pod(&self, namespace: &str, name: &str) -> ApiResult<Object> {
+        let subject = orchestrator_core::status::Subject { group: "", resource: "pods", name };
+        self.find_object("", "pods", namespace, name).await?.ok_or_else(|| ApiError::not_found(subject))
+    }
+
+    pub(super) async fn list(&self, scope: &Scope, options: ListOptions) -> ApiResult<Reply> {
+        let selection = self.selection(scope, &options.label_selector, &options.field_selector)?;
+        let start = self.start(&options).await?;
+        let range = scope.kind.range(scope.namespace_opt());
+        let limit = options.limit.filter(|limit| *limit > 0);
+        if let (None, Some(name)) = (limit, selection.single_name()) {
+            return self.list_one(scope, &selection, name).await;
+        }
+        let mut items = Vec::new();
+        let (mut after, mut revision) = (start.after, start.revision);
+        loop {
+            // With a selector a page may need more than one read.
+            let wanted = limit.map(|limit| limit - items.len());
+            let page = store::ListOptions { revision, limit: wanted, after: after.clone() };
+            let listing = self.store.list(&range, page).await.map_err(|error| continue_error(error, &options))?;
+            revision = Some(listing.revision);
+            after = listing.entries.last().map(|entry| entry.key.clone()).or(after);
+            for entry in &listing.entries {
+                let object = self.objects.of(entry);
+                if selection.matches(&object)? {
+                    items.push(object);
+                }
+            }
+            let more = listing.remaining > 0;
+            if more && limit.is_some_and(|limit| items.len() < limit) {
+                continue;
+            }
+            let token = match (&after, more) {
+                (Some(after), true) => Some(encode_continue(listing.revision, after)?),
+                _ => None,
+            };
+            return Ok(Reply::List {
+                items,
+                resource_version: listing.revision.to_string(),
+                remaining: token.as_ref().filter(|_| selection.is_empty()).map(|_| listing.remaining),
+                continue_token: token,
+            });
+        }
+    }
+
+    /// A list that a selector narrows to one name is a read of one key.
+    async fn list_one(&self, scope: &Scope, selection: &Selection, name: &str) -> ApiResult<Reply> {
+        let resource_version = self.store.status().await.map_err(store_error)?.revision;
+        let mut items = Vec::new();
+        if let (Some(namespace), _) | (None, Some(namespace)) =
+            (scope.namespace_opt(), (!scope.kind.namespaced).then_some(""))
+        {
+            if let Some(entry) = self.store.get(&scope.kind.key(namespace, name)).await.map_err(store_error)? {
+                let object = self.objects.of(&entry);
+                if selection.matches(&object)? {
+                    items.push(object);
+                }
+            }
+        } else {
+            let range = scope.kind.range(None);
+            let listing = self.store.list(&range, store::ListOptions::default()).await.map_err(store_error)?;
+            for entry in &listing.entries {
+                let object = self.objects.of(entry);
+                if selection.matches(&object)? {
+                    items.push(object);
+                }
+            }
+        }
+        Ok(Reply::List { items, resource_version: resource_version.to_string(), continue_token: None, remaining: None })
+    }
+
+    /// The selectors of a request, checked against what the kind can select by.
+    pub(super) fn selection(&self, scope: &Scope, labels: &str, fields: &str) -> ApiResult<Selection> {
+        let labels: LabelSelector =
+            labels.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
+        let fields: FieldSelector =
+            fields.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
+        Selection::new(&scope.kind, labels, fields)
+    }
+
+    /// Where and at which state a list begins.
+    async fn start(&self, options: &ListOptions) -> ApiResult<Start> {
+        if let Some(token) = options.continue_token.as_deref().filter(|token| !token.is_empty()) {
+            let (revision, after) = decode_continue(token)?;
+            return Ok(Start { revision, after: Some(after) });
+        }
+        let asked = parse_version(options.resource_version.as_deref())?;
+        let Some(asked) = asked.filter(|asked| asked.0 > 0) else { return Ok(Start::default()) };
+        let current = self.store.status().await.map_err(store_error)?.revision;
+        if asked > current {
+            return Err(too_large(asked, current));
+        }
+        let exact = options.version_match == Some(VersionMatch::Exact)
+            || (options.version_match.is_none() && options.limit.is_some_and(|limit| limit > 0));
+        Ok(Start { revision: exact.then_some(asked), after: None })
+    }
+}
+
+#[derive(Default)]
+struct Start {
+    revision: Option<Revision>,
+    after: Option<Key>,
+}
+
+/// A version as a request gives it. `None` where it gives none.
+pub(super) fn parse_version(text: Option<&str>) -> ApiResult<Option<Revision>> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let number = text.parse().map_err(|_| {
+        ApiError::bad_request(format!("invalid resource version \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"))
+    })?;
+    Ok(Some(Revision(number)))
+}
+
+/// The error of a version that lies ahead.
+pub(super) fn too_large(asked: Revision, current: Revision) -> ApiError {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
+    let details = StatusDetails {
+        causes: Some(vec![StatusCause {
+            message: Some("Too large resource version".to_owned()),
+            reason: Some("ResourceVersionTooLarge".to_owned()),
+            field: None,
+        }]),
+        retry_after_seconds: Some(1),
+        ..Default::default()
+    };
+    let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
+    ApiError::with_details(Reason::Timeout, message, Some(details))
+}
+
+fn encode_continue(revision: Revision, after: &Key) -> ApiResult<String> {
+    let token = Continue { v: CONTINUE_VERSION.to_owned(), rv: revision.0, start: after.as_str().to_owned() };
+    let json = serde_json::to_vec(&token).map_err(ApiError::internal)?;
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(json))
+}
+
+fn decode_continue(token: &str) -> ApiResult<(Option<Revision>, Key)> {
+    let invalid = || ApiError::bad_request("continue key is not valid: it was not made by this server");
+    let json = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
+    let token: Continue = serde_json::from_slice(&json).map_err(|_| invalid())?;
+    if token.v != CONTINUE_VERSION {
+        return Err(invalid());
+    }
+    Ok((Some(Revision(token.rv)).filter(|revision| revision.0 > 0), Key::new(token.start)))
+}
+
+/// A walk whose snapshot is gone gets a token that goes on with the newest state, as upstream gives it.
+fn continue_error(error: StoreError, options: &ListOptions) -> ApiError {
+    let StoreError::Compacted { .. } = &error else { return store_error(error) };
+    let Some(Ok((_, after))) = options.continue_token.as_deref().map(decode_continue) else { return store_error(error) };
+    let Ok(token) = encode_continue(Revision(0), &after) else { return store_error(error) };
+    let expired = ApiError::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+         results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    let mut status = expired.status().clone();
+    status.metadata.continue_ = Some(token);
+    ApiError::from_status(status)
+}

@@ -1,0 +1,140 @@
+//! The `scale` subresource: the number of replicas, in the same form for every kind that has one.
+
+use orchestrator_core::{
+    client::{Call, PatchBody, Reply, Resource, WriteOptions},
+    object::Object,
+    selector::LabelSelector,
+    status::{ApiError, ApiResult},
+};
+use serde_json::{Value, json};
+
+use super::{Scope, Server, input};
+use crate::{
+    field::member,
+    patch,
+    registry::{Kind, ScalePaths},
+};
+
+impl Server {
+    pub(super) async fn scale(&self, scope: &Scope, call: Call) -> ApiResult<Reply> {
+        let entry = self.entry(scope).await?;
+        let object = self.objects.of(&entry);
+        let current = scale_of(&scope.kind, object.tree()?);
+        let (wanted, options) = match call {
+            Call::Get { .. } => return Ok(Self::object_reply(Object::from_tree(current), false, Vec::new())),
+            Call::Replace { object, options } => (self.decode_scale(&object, &options)?, options),
+            Call::Patch { patch, options } => (self.patch_scale(&current, &patch)?, options),
+            _ => return Err(ApiError::method_not_allowed()),
+        };
+        let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
+        if replicas < 0 {
+            let error = orchestrator_core::status::FieldError {
+                field: "spec.replicas".to_owned(),
+                kind: orchestrator_core::status::FieldErrorKind::Invalid,
+                detail: format!("{replicas}: must be greater than or equal to 0"),
+            };
+            let subject = orchestrator_core::status::Subject { group: "autoscaling", resource: "Scale", name: scope.name()? };
+            return Err(ApiError::invalid(subject, &[error]));
+        }
+        let mut change = json!({});
+        set(&mut change, &paths(&scope.kind).spec_replicas, replicas.into());
+        if let Some(version) = wanted["metadata"]["resourceVersion"].as_str().filter(|version| !version.is_empty()) {
+            *member(member(&mut change, "metadata"), "resourceVersion") = version.into();
+        }
+        let parent = Scope { subresource: None, ..scope.clone() };
+        let reply = self.patch(&parent, PatchBody::Merge(change), options).await?;
+        let Reply::Object { object, warnings, .. } = reply else {
+            return Err(ApiError::internal("an object was expected"));
+        };
+        Ok(Self::object_reply(Object::from_tree(scale_of(&scope.kind, object.tree()?)), false, warnings))
+    }
+
+    fn decode_scale(&self, object: &Object, options: &WriteOptions) -> ApiResult<Value> {
+        let mut warnings = Vec::new();
+        input::decode_as(&scale_kind(), object, options.field_validation, &mut warnings)
+    }
+
+    fn patch_scale(&self, current: &Value, change: &PatchBody) -> ApiResult<Value> {
+        patch::check(change)?;
+        let kind = scale_kind();
+        let mut tree = patch::apply(&kind, current, change)?;
+        input::prune(&kind, &mut tree, Vec::new(), Default::default(), &mut Vec::new())?;
+        Ok(tree)
+    }
+}
+
+/// `Scale` as a kind, only to decode it.
+fn scale_kind() -> Kind {
+    Kind {
+        resource: Resource::new("autoscaling", "v1", "scales"),
+        kind: "Scale".to_owned(),
+        singular: String::new(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        namespaced: true,
+        verbs: Vec::new(),
+        subresources: Vec::new(),
+        prefix: String::new(),
+        stored_as: "autoscaling/v1".to_owned(),
+        schema: crate::decode::Schema::get().kind("autoscaling", "v1", "Scale"),
+        strategy: std::sync::Arc::new(crate::strategy::Plain {
+            generation: false,
+            status: false,
+            names: crate::names::NameRule::Subdomain,
+        }),
+        columns: Vec::new(),
+        scale: None,
+    }
+}
+
+fn paths(kind: &Kind) -> ScalePaths {
+    kind.scale.clone().unwrap_or_else(|| ScalePaths {
+        spec_replicas: "spec.replicas".to_owned(),
+        status_replicas: "status.replicas".to_owned(),
+        label_selector: String::new(),
+    })
+}
+
+fn get<'a>(tree: &'a Value, path: &str) -> &'a Value {
+    path.split('.').fold(tree, |tree, name| &tree[name])
+}
+
+fn set(tree: &mut Value, path: &str, value: Value) {
+    *path.split('.').fold(tree, member) = value;
+}
+
+fn scale_of(kind: &Kind, tree: &Value) -> Value {
+    let paths = paths(kind);
+    let metadata = &tree["metadata"];
+    let kept = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
+    let metadata: serde_json::Map<String, Value> = kept
+        .into_iter()
+        .filter(|name| !metadata[*name].is_null())
+        .map(|name| (name.to_owned(), metadata[name].clone()))
+        .collect();
+    let mut spec = json!({});
+    let replicas = get(tree, &paths.spec_replicas).as_i64().unwrap_or(0);
+    if replicas != 0 {
+        *member(&mut spec, "replicas") = replicas.into();
+    }
+    let mut status = json!({"replicas": get(tree, &paths.status_replicas).as_i64().unwrap_or(0)});
+    let selector = if paths.label_selector.is_empty() {
+        structured_selector(&tree["spec"]["selector"])
+    } else {
+        get(tree, &paths.label_selector).as_str().map(str::to_owned)
+    };
+    if let Some(selector) = selector.filter(|selector| !selector.is_empty()) {
+        *member(&mut status, "selector") = selector.into();
+    }
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+}
+
+/// A structured selector in the form that URLs have. The plain map of a ReplicationController is one, too.
+fn structured_selector(selector: &Value) -> Option<String> {
+    if selector.get("matchLabels").is_none() && selector.get("matchExpressions").is_none() {
+        let labels: std::collections::BTreeMap<String, String> = serde_json::from_value(selector.clone()).ok()?;
+        return Some(LabelSelector::from_labels(&labels).to_string());
+    }
+    let selector = serde_json::from_value(selector.clone()).ok()?;
+    Some(LabelSelector::from_meta(&selector).ok()?.to_string())
+}

@@ -1,0 +1,252 @@
+//! Replace and patch: read, change, check, compare-and-swap; tried anew when another write came between.
+
+use orchestrator_core::{
+    client::{PatchBody, Reply, WriteOptions},
+    object::Object,
+    status::{ApiError, ApiResult},
+    store::Entry,
+};
+use serde_json::Value;
+
+use super::{Scope, Server, commit::Refusal, create::{name_of, refuse}, input, metadata};
+use crate::{
+    field::{Errors, Field, member, remove},
+    limits, patch,
+};
+
+/// Which part of an object a request may touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// All but the status.
+    Main,
+    /// The status alone.
+    Status,
+}
+
+/// What a request wants the object to be.
+enum Change {
+    Replace(Value),
+    Patch(PatchBody),
+}
+
+impl Server {
+    pub(super) async fn replace(&self, scope: &Scope, object: Object, options: WriteOptions) -> ApiResult<Reply> {
+        let mut warnings = Vec::new();
+        let mut tree = self.decode(scope, &object, options.field_validation, &mut warnings)?;
+        self.place_in_namespace(scope, &mut tree)?;
+        check_name(scope, &tree)?;
+        self.update(scope, &Change::Replace(tree), &options, warnings).await
+    }
+
+    pub(super) async fn patch(&self, scope: &Scope, patch: PatchBody, options: WriteOptions) -> ApiResult<Reply> {
+        patch::check(&patch)?;
+        self.update(scope, &Change::Patch(patch), &options, Vec::new()).await
+    }
+
+    async fn update(
+        &self,
+        scope: &Scope,
+        change: &Change,
+        options: &WriteOptions,
+        mut warnings: Vec<String>,
+    ) -> ApiResult<Reply> {
+        let kind = &scope.kind;
+        for _ in 0..limits::UPDATE_ATTEMPTS {
+            let entry = self.entry(scope).await?;
+            let old_object = self.objects.of(&entry);
+            let old = old_object.to_tree()?;
+
+            let mut new = self.changed(scope, change, &old, options, &mut warnings)?;
+            let conditional = self.check_preconditions(scope, &new, &old)?;
+            keep_identity(&mut new, &old);
+            match part(scope) {
+                Part::Main => self.prepare_main(scope, &mut new, &old).await?,
+                Part::Status => prepare_status(&mut new, &old),
+            }
+            if new == old {
+                return Ok(Self::object_reply(old_object, false, warnings));
+            }
+            let mut candidate = new;
+            let drawn = self.allocate(scope, &mut candidate);
+            validate_changed(scope, &candidate, &old)?;
+            self.admit_validating(scope, &candidate, Some(&old), &mut warnings).await?;
+            if options.dry_run {
+                return Ok(Self::object_reply(Object::from_tree(candidate), false, warnings));
+            }
+            match self.store_changed(scope, &candidate, &entry).await {
+                Ok(object) => {
+                    self.after_write(scope, &object).await;
+                    return Ok(Self::object_reply(object, false, warnings));
+                }
+                Err(Refusal::Failed(error)) => return Err(error),
+                Err(Refusal::Moved) if conditional => return Err(ApiError::stale(kind.subject(scope.name()?))),
+                Err(Refusal::Taken(key)) if !drawn => return Err(Refusal::taken(kind, scope.name()?, &key)),
+                Err(Refusal::Moved | Refusal::Taken(_)) => {}
+            }
+            warnings.clear();
+        }
+        Err(ApiError::stale(kind.subject(scope.name()?)))
+    }
+
+    /// The object as the request wants it.
+    fn changed(
+        &self,
+        scope: &Scope,
+        change: &Change,
+        old: &Value,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> ApiResult<Value> {
+        match change {
+            Change::Replace(tree) => Ok(tree.clone()),
+            Change::Patch(patch) => {
+                let mut tree = patch::apply(&scope.kind, old, patch)?;
+                input::prune(&scope.kind, &mut tree, Vec::new(), options.field_validation, warnings)?;
+                check_name(scope, &tree)?;
+                *member(&mut tree, "kind") = scope.kind.kind.clone().into();
+                *member(&mut tree, "apiVersion") = scope.kind.api_version().into();
+                Ok(tree)
+            }
+        }
+    }
+
+    /// The caller's UID and version must be the object's, where they are given. Tells whether a version was.
+    fn check_preconditions(&self, scope: &Scope, new: &Value, old: &Value) -> ApiResult<bool> {
+        let text = |tree: &Value, name: &str| tree["metadata"][name].as_str().unwrap_or_default().to_owned();
+        let subject = scope.kind.subject(scope.name()?);
+        let (uid, current_uid) = (text(new, "uid"), text(old, "uid"));
+        if !uid.is_empty() && uid != current_uid {
+            let key = scope.kind.key(&scope.namespace, scope.name()?);
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
+                 failed: UID in precondition: {uid}, UID in object meta: {current_uid}"
+            );
+            return Err(ApiError::conflict(subject, &why));
+        }
+        let version = text(new, "resourceVersion");
+        if version.is_empty() || version == "0" {
+            return Ok(false);
+        }
+        if version != text(old, "resourceVersion") {
+            return Err(ApiError::stale(subject));
+        }
+        Ok(true)
+    }
+
+    async fn prepare_main(&self, scope: &Scope, new: &mut Value, old: &Value) -> ApiResult<()> {
+        let strategy = &scope.kind.strategy;
+        strategy.default(new);
+        self.admit_mutating(scope, new, Some(old)).await?;
+        strategy.default(new);
+        if strategy.has_status() {
+            keep(new, old, "status");
+        }
+        strategy.prepare_update(new, old);
+        if strategy.has_generation() && intent(new) != intent(old) {
+            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+            *member(member(new, "metadata"), "generation") = generation.into();
+        }
+        Ok(())
+    }
+
+    /// Writes the object, or removes it when this write took away what held it.
+    async fn store_changed(&self, scope: &Scope, new: &Value, entry: &Entry) -> Result<Object, Refusal> {
+        if released(new) {
+            let revision = self.remove(&scope.kind, entry).await?;
+            let mut gone = new.clone();
+            *member(member(&mut gone, "metadata"), "resourceVersion") = revision.to_string().into();
+            return Ok(Object::from_tree(gone));
+        }
+        self.put(scope, new, Some(entry)).await
+    }
+}
+
+/// Whether nothing holds a deleted object any more.
+pub(super) fn released(tree: &Value) -> bool {
+    let metadata = &tree["metadata"];
+    let finalizers = metadata["finalizers"].as_array().map_or(0, Vec::len);
+    let grace = metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    let held_by_spec = tree["kind"] == "Namespace" && tree["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+    metadata["deletionTimestamp"].is_string() && finalizers == 0 && grace == 0 && !held_by_spec
+}
+
+fn part(scope: &Scope) -> Part {
+    if scope.subresource.as_deref() == Some("status") { Part::Status } else { Part::Main }
+}
+
+/// What a caller can never change.
+fn keep_identity(new: &mut Value, old: &Value) {
+    let old = &old["metadata"];
+    let new = member(new, "metadata");
+    for name in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "resourceVersion",
+        "selfLink",
+    ] {
+        match old.get(name) {
+            Some(value) => *member(new, name) = value.clone(),
+            None => drop(remove(new, name)),
+        }
+    }
+    // Owners of fields are not tracked yet, so nothing a client sends about them is stored.
+    remove(new, "managedFields");
+}
+
+/// Takes a member from the old object.
+fn keep(new: &mut Value, old: &Value, name: &str) {
+    match old.get(name) {
+        Some(value) => *member(new, name) = value.clone(),
+        None => drop(remove(new, name)),
+    }
+}
+
+/// The status endpoint takes the status, and of the metadata only annotations and labels.
+fn prepare_status(new: &mut Value, old: &Value) {
+    let names: Vec<String> = new.as_object().map(|members| members.keys().cloned().collect()).unwrap_or_default();
+    for name in names.iter().map(String::as_str).filter(|name| !matches!(*name, "status" | "metadata")) {
+        keep(new, old, name);
+    }
+    let old_names = old.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+    for name in old_names.filter(|name| !matches!(*name, "status" | "metadata")) {
+        keep(new, old, name);
+    }
+    for name in ["ownerReferences", "finalizers"] {
+        keep(member(new, "metadata"), &old["metadata"], name);
+    }
+}
+
+/// The part of an object that generations count: all but metadata and status.
+fn intent(tree: &Value) -> Vec<(&String, &Value)> {
+    let members = tree.as_object().into_iter().flatten();
+    members.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status" | "apiVersion" | "kind")).collect()
+}
+
+fn check_name(scope: &Scope, tree: &Value) -> ApiResult<()> {
+    let (given, expected) = (name_of(tree), scope.name()?);
+    if given.is_empty() || given == expected {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "the name of the object ({given}) does not match the name on the URL ({expected})"
+    )))
+}
+
+fn validate_changed(scope: &Scope, new: &Value, old: &Value) -> ApiResult<()> {
+    let (new_field, old_field) = (Field::root(new), Field::root(old));
+    let mut errors = Errors::default();
+    metadata::validate(&scope.kind, &new_field, &mut errors);
+    metadata::validate_update(&new_field, &old_field, &mut errors);
+    let strategy = &scope.kind.strategy;
+    match part(scope) {
+        Part::Main => {
+            strategy.validate(&new_field, &mut errors);
+            strategy.validate_update(&new_field, &old_field, &mut errors);
+        }
+        Part::Status => strategy.validate_status(&new_field, &old_field, &mut errors),
+    }
+    refuse(scope, name_of(new), errors)
+}

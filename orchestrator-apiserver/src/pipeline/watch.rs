@@ -1,0 +1,127 @@
+//! Watch: changes of the store as changes of a selection.
+
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, future::Either, stream};
+use orchestrator_core::{
+    client::{ListOptions, Reply, WatchEvent, WatchRequest, WatchStream},
+    object::Object,
+    status::{ApiError, ApiResult},
+    store::{Change, Revision, StoreError, WatchItem, WatchOptions},
+};
+
+use super::{Scope, Server, read::parse_version, store_error};
+use crate::{limits, selection::Selection};
+
+impl Server {
+    /// Follows a collection for a known user.
+    pub(crate) async fn watch(self: &std::sync::Arc<Self>, request: WatchRequest) -> ApiResult<WatchStream> {
+        let scope = self.resolve(request.user.clone(), &request.resource, request.namespace.clone(), None, None)?;
+        self.authorize(&scope, "watch")?;
+        let selection = self.selection(&scope, &request.label_selector, &request.field_selector)?;
+        let asked = parse_version(request.resource_version.as_deref())?.filter(|asked| asked.0 > 0);
+        let (initial, after) = match asked {
+            Some(revision) if !request.send_initial_events => (Vec::new(), revision),
+            _ => self.initial_events(&scope, &request).await?,
+        };
+        if let Some(error) = self.lies_ahead(after).await? {
+            return Ok(stream::once(async move { Err(error) }).boxed());
+        }
+        let options = WatchOptions { after: Some(after), bookmarks: request.bookmarks };
+        let changes = match self.store.watch(scope.kind.range(scope.namespace_opt()), options).await {
+            Ok(changes) => changes,
+            Err(error) => return Ok(stream::once(async move { Err(store_error(error)) }).boxed()),
+        };
+        let server = self.clone();
+        let events = changes.flat_map(move |item| stream::iter(server.events(&selection, item)));
+        let events = stream::iter(initial.into_iter().map(Ok)).chain(events);
+        Ok(self.until(events, request.timeout).boxed())
+    }
+
+    async fn lies_ahead(&self, after: Revision) -> ApiResult<Option<ApiError>> {
+        let current = self.store.status().await.map_err(store_error)?.revision;
+        Ok((after > current).then(|| super::read::too_large(after, current)))
+    }
+
+    /// The state as it is, as additions.
+    async fn initial_events(&self, scope: &Scope, request: &WatchRequest) -> ApiResult<(Vec<WatchEvent>, Revision)> {
+        let options = ListOptions {
+            label_selector: request.label_selector.clone(),
+            field_selector: request.field_selector.clone(),
+            ..Default::default()
+        };
+        let Reply::List { items, resource_version, .. } = self.list(scope, options).await? else {
+            return Err(ApiError::internal("a list was expected"));
+        };
+        let revision = parse_version(Some(&resource_version))?.unwrap_or_default();
+        let mut events: Vec<WatchEvent> = items.into_iter().map(WatchEvent::Added).collect();
+        if request.send_initial_events && request.bookmarks {
+            events.push(WatchEvent::Bookmark { resource_version, initial_events_end: true });
+        }
+        Ok((events, revision))
+    }
+
+    /// What a change of the store is to somebody who selects.
+    fn events(
+        &self,
+        selection: &Selection,
+        item: Result<WatchItem, StoreError>,
+    ) -> Vec<ApiResult<WatchEvent>> {
+        match item {
+            Err(error) => vec![Err(store_error(error))],
+            Ok(WatchItem::Bookmark(revision)) => {
+                vec![Ok(WatchEvent::Bookmark { resource_version: revision.to_string(), initial_events_end: false })]
+            }
+            Ok(WatchItem::Changes { revision, changes }) => {
+                changes.iter().filter_map(|change| self.event(selection, revision, change).transpose()).collect()
+            }
+        }
+    }
+
+    fn event(&self, selection: &Selection, revision: Revision, change: &Change) -> ApiResult<Option<WatchEvent>> {
+        let new = change.entry.as_ref().map(|entry| self.objects.of(entry));
+        let is = match &new {
+            Some(object) => selection.matches(object)?,
+            None => false,
+        };
+        // Without a selector the old object is only needed when there is no new one.
+        let was = match &change.previous {
+            None => false,
+            Some(_) if selection.is_empty() => true,
+            Some(previous) => selection.matches(&Object::from_stored(&previous.value, previous.modified))?,
+        };
+        let last = || change.previous.as_ref().map(|previous| Object::from_stored(&previous.value, revision));
+        Ok(match (was, is, new) {
+            (false, true, Some(new)) => Some(WatchEvent::Added(new)),
+            (true, true, Some(new)) => Some(WatchEvent::Modified(new)),
+            (true, false, None) => last().map(WatchEvent::Deleted),
+            // It left the selection: watchers see its last state in there, at the version of the change.
+            (true, false, Some(_)) => last().map(WatchEvent::Deleted),
+            _ => None,
+        })
+    }
+
+    /// Ends a watch at its time, or after a while of the server's choice, so that load moves on.
+    fn until(
+        &self,
+        events: impl Stream<Item = ApiResult<WatchEvent>> + Send + 'static,
+        timeout: Option<Duration>,
+    ) -> impl Stream<Item = ApiResult<WatchEvent>> + Send + 'static {
+        let life = timeout.filter(|timeout| !timeout.is_zero()).unwrap_or_else(|| {
+            limits::WATCH_LIFE + Duration::from_millis(self.env.random_below(limits::WATCH_LIFE.as_millis() as u64))
+        });
+        let state = (Box::pin(events), self.env.sleep(life), false);
+        stream::unfold(state, |(mut events, end, failed)| async move {
+            if failed {
+                return None;
+            }
+            match futures::future::select(events.next(), end).await {
+                Either::Left((Some(event), end)) => {
+                    let failed = event.is_err();
+                    Some((event, (events, end, failed)))
+                }
+                Either::Left((None, _)) | Either::Right(_) => None,
+            }
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! What is served: a row for each kind. Built-in rows are made of tables, custom ones of definitions at run time.
+
+mod builtin;
+mod custom;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use orchestrator_core::{client::Resource, status::Subject, store::{Key, KeyRange}};
+
+pub use builtin::support_matrix;
+pub(crate) use custom::custom_kinds;
+
+use crate::{decode::Message, strategy::Strategy};
+
+/// A served kind.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    pub(crate) resource: Resource,
+    pub(crate) kind: String,
+    pub(crate) singular: String,
+    pub(crate) short_names: Vec<String>,
+    pub(crate) categories: Vec<String>,
+    pub(crate) namespaced: bool,
+    pub(crate) verbs: Vec<String>,
+    pub(crate) subresources: Vec<Subresource>,
+    /// Where its objects lie in the store, up to and without the last slash.
+    pub(crate) prefix: String,
+    /// The version that objects are stored in, as `apiVersion`.
+    pub(crate) stored_as: String,
+    /// `None` for custom kinds.
+    pub(crate) schema: Option<&'static Message>,
+    pub(crate) strategy: Arc<dyn Strategy>,
+    /// Columns of a custom kind's table.
+    pub(crate) columns: Vec<CustomColumn>,
+    /// Paths of the scale of a custom kind.
+    pub(crate) scale: Option<ScalePaths>,
+}
+
+/// A subresource, as discovery shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Subresource {
+    pub(crate) name: String,
+    /// Group, version and kind of its body, where it is not the parent's.
+    pub(crate) group_version: Option<(String, String)>,
+    pub(crate) kind: String,
+    pub(crate) verbs: Vec<String>,
+}
+
+/// A column of a custom kind's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CustomColumn {
+    pub(crate) name: String,
+    pub(crate) of: String,
+    pub(crate) format: String,
+    pub(crate) description: String,
+    pub(crate) priority: i64,
+    pub(crate) json_path: String,
+}
+
+/// Where a custom kind keeps what `scale` shows. Dotted paths, without the leading dot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ScalePaths {
+    pub(crate) spec_replicas: String,
+    pub(crate) status_replicas: String,
+    pub(crate) label_selector: String,
+}
+
+impl Kind {
+    /// `v1` or `apps/v1`.
+    pub(crate) fn api_version(&self) -> String {
+        self.resource.api_version()
+    }
+
+    pub(crate) fn key(&self, namespace: &str, name: &str) -> Key {
+        if self.namespaced {
+            Key::new(format!("{}/{namespace}/{name}", self.prefix))
+        } else {
+            Key::new(format!("{}/{name}", self.prefix))
+        }
+    }
+
+    pub(crate) fn range(&self, namespace: Option<&str>) -> KeyRange {
+        match namespace {
+            Some(namespace) if self.namespaced => KeyRange::prefix(format!("{}/{namespace}/", self.prefix)),
+            _ => KeyRange::prefix(format!("{}/", self.prefix)),
+        }
+    }
+
+    /// For errors about an object: the resource.
+    pub(crate) fn subject<'a>(&'a self, name: &'a str) -> Subject<'a> {
+        Subject { group: &self.resource.group, resource: &self.resource.plural, name }
+    }
+
+    /// For errors of validation: the kind.
+    pub(crate) fn kind_subject<'a>(&'a self, name: &'a str) -> Subject<'a> {
+        Subject { group: &self.resource.group, resource: &self.kind, name }
+    }
+
+    pub(crate) fn is_custom(&self) -> bool {
+        self.schema.is_none()
+    }
+
+    pub(crate) fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|subresource| subresource.name == name)
+    }
+
+    /// Whether this is that built-in resource.
+    pub(crate) fn is(&self, group: &str, plural: &str) -> bool {
+        self.resource.group == group && self.resource.plural == plural
+    }
+}
+
+/// All served kinds.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    builtin: BTreeMap<Resource, Arc<Kind>>,
+    /// By the definition's name.
+    custom: RwLock<BTreeMap<String, Vec<Arc<Kind>>>>,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Self {
+        let builtin = builtin::kinds().into_iter().map(|kind| (kind.resource.clone(), Arc::new(kind))).collect();
+        Self { builtin, custom: RwLock::default() }
+    }
+
+    pub(crate) fn find(&self, resource: &Resource) -> Option<Arc<Kind>> {
+        self.builtin.get(resource).cloned().or_else(|| {
+            let custom = self.custom.read().unwrap_or_else(PoisonError::into_inner);
+            custom.values().flatten().find(|kind| kind.resource == *resource).cloned()
+        })
+    }
+
+    /// All kinds, the core group first, then by group, version and name.
+    pub(crate) fn kinds(&self) -> Vec<Arc<Kind>> {
+        let custom = self.custom.read().unwrap_or_else(PoisonError::into_inner);
+        self.builtin.values().chain(custom.values().flatten()).cloned().collect()
+    }
+
+    /// Serves the kinds of a definition, in place of those that it had.
+    pub(crate) fn define(&self, definition: &str, kinds: Vec<Kind>) {
+        let kinds = kinds.into_iter().map(Arc::new).collect();
+        self.custom.write().unwrap_or_else(PoisonError::into_inner).insert(definition.to_owned(), kinds);
+    }
+
+    /// Serves the kinds of a definition no more.
+    pub(crate) fn undefine(&self, definition: &str) {
+        self.custom.write().unwrap_or_else(PoisonError::into_inner).remove(definition);
+    }
+}

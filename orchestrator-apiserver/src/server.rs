@@ -1,0 +1,192 @@
+//! The API server as a value: [`ApiServer`], made by [`ApiServerBuilder`].
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use async_trait::async_trait;
+use orchestrator_core::{
+    client::{Backend, Client, Reply, Request, UserInfo, WatchRequest, WatchStream},
+    env::Env,
+    node_connector::{NodeConnector, NodeDirectory},
+    status::{ApiError, ApiResult},
+    store::Store,
+};
+
+use crate::{
+    auth::{Authenticator, Authorizer, DefaultAuthorizer, TokenIssuer},
+    objects::Objects,
+    pipeline::Server,
+    registry::Registry,
+};
+
+/// An API server. Cheap to clone; clones are the same server.
+///
+/// As a [`Backend`] it is what in-process clients speak to: the same pipeline that HTTPS requests pass through.
+#[derive(Clone, Debug)]
+pub struct ApiServer {
+    server: Arc<Server>,
+}
+
+/// How a server behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which admission steps are on.
+    pub admission: Admission,
+    /// Where the addresses of services come from.
+    pub service_range: AddressRange,
+    /// Whom requests come from that name nobody: in-process clients.
+    pub own_identity: Arc<UserInfo>,
+}
+
+/// A range of IPv4 addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressRange {
+    /// The first address.
+    pub base: Ipv4Addr,
+    /// How many leading bits all its addresses share.
+    pub prefix_bits: u8,
+}
+
+/// Admission steps that can be switched off, for servers that run without the controllers they rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Objects are created in namespaces that exist only.
+    pub namespace_lifecycle: bool,
+    /// Pods get a service account and its token.
+    pub service_account: bool,
+    /// Priority classes become priorities.
+    pub priority: bool,
+    /// Pods leave nodes in trouble only after a while.
+    pub default_tolerations: bool,
+    /// Claims without a class get the default class.
+    pub default_storage_class: bool,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self {
+            namespace_lifecycle: true,
+            service_account: true,
+            priority: true,
+            default_tolerations: true,
+            default_storage_class: true,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            admission: Admission::default(),
+            service_range: AddressRange { base: Ipv4Addr::new(10, 96, 0, 0), prefix_bits: 12 },
+            own_identity: Arc::new(UserInfo::admin()),
+        }
+    }
+}
+
+/// Makes an [`ApiServer`].
+#[derive(Debug)]
+pub struct ApiServerBuilder {
+    env: Env,
+    store: Arc<dyn Store>,
+    config: Config,
+    authenticator: Authenticator,
+    authorizer: Arc<dyn Authorizer>,
+    tokens: Option<TokenIssuer>,
+    nodes: Arc<dyn NodeConnector>,
+}
+
+impl ApiServerBuilder {
+    /// Behaves like this.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Knows these users.
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: Authenticator) -> Self {
+        self.authenticator = authenticator;
+        self
+    }
+
+    /// Asks this one who may.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
+        self.authorizer = authorizer;
+        self
+    }
+
+    /// Signs the tokens of service accounts with this key.
+    #[must_use]
+    pub fn token_issuer(mut self, tokens: TokenIssuer) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Reaches containers through this one.
+    #[must_use]
+    pub fn nodes(mut self, nodes: Arc<dyn NodeConnector>) -> Self {
+        self.nodes = nodes;
+        self
+    }
+
+    /// Reads what the store holds and is ready to serve it.
+    ///
+    /// # Errors
+    /// The store cannot be read, or no key for tokens can be made.
+    pub async fn build(self) -> ApiResult<ApiServer> {
+        let tokens = match self.tokens {
+            Some(tokens) => tokens,
+            None => TokenIssuer::generate()?,
+        };
+        let server = Server {
+            env: self.env,
+            store: self.store,
+            registry: Registry::new(),
+            objects: Objects::default(),
+            config: self.config,
+            authenticator: self.authenticator,
+            authorizer: self.authorizer,
+            tokens,
+            nodes: self.nodes,
+        };
+        server.load_definitions().await?;
+        Ok(ApiServer { server: Arc::new(server) })
+    }
+}
+
+impl ApiServer {
+    /// A server over a store.
+    pub fn builder(env: &Env, store: Arc<dyn Store>) -> ApiServerBuilder {
+        ApiServerBuilder {
+            env: env.clone(),
+            store,
+            config: Config::default(),
+            authenticator: Authenticator::default(),
+            authorizer: Arc::new(DefaultAuthorizer),
+            tokens: None,
+            nodes: Arc::new(NodeDirectory::default()),
+        }
+    }
+
+    /// A client in this process, with the server's own identity.
+    pub fn client(&self) -> Client {
+        Client::new(Arc::new(self.clone()))
+    }
+
+    pub(crate) fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+}
+
+#[async_trait]
+impl Backend for ApiServer {
+    async fn request(&self, request: Request) -> Result<Reply, ApiError> {
+        self.server.handle(request).await
+    }
+
+    async fn watch(&self, request: WatchRequest) -> Result<WatchStream, ApiError> {
+        self.server.watch(request).await
+    }
+}

@@ -1,0 +1,3 @@
+//! The ReplicaSet controller: keeps as many pods as a set asks for.
+
+mod decide;

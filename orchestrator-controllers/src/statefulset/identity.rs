@@ -1,0 +1,249 @@
+//! What makes a pod of a stateful set the one it is: name, labels, host name and claims.
+//!
+//! Upstream: <https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#pod-identity>.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume},
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+
+use crate::pods::{controller_of, controller_reference, pod_from_template, pod_name_prefix};
+
+/// The label that names a pod's revision.
+pub(crate) const REVISION_LABEL: &str = "controller-revision-hash";
+const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
+const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
+
+/// The name of the set.
+pub(crate) fn set_name(set: &StatefulSet) -> &str {
+    set.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// The name of the set's pod with this ordinal.
+pub(crate) fn pod_name(set: &StatefulSet, ordinal: i32) -> String {
+    format!("{}-{ordinal}", set_name(set))
+}
+
+/// The ordinal that a name means in a set, if it is a name of one of its pods.
+pub(crate) fn ordinal_of(set: &StatefulSet, name: &str) -> Option<i32> {
+    let ordinal = name.strip_prefix(set_name(set))?.strip_prefix('-')?.parse().ok()?;
+    (ordinal >= 0 && pod_name(set, ordinal) == name).then_some(ordinal)
+}
+
+/// The ordinals that the set wants, from the first to before the last.
+pub(crate) fn ordinals(set: &StatefulSet) -> std::ops::Range<i32> {
+    let spec = set.spec.as_ref();
+    let start = spec.and_then(|spec| spec.ordinals.as_ref()?.start).unwrap_or(0);
+    let replicas = spec.and_then(|spec| spec.replicas).unwrap_or(1);
+    start..start.saturating_add(replicas.max(0))
+}
+
+/// The labels that tell the set's pods apart.
+pub(crate) fn identity_labels(set: &StatefulSet, ordinal: i32) -> BTreeMap<String, String> {
+    let labels = [(POD_NAME_LABEL, pod_name(set, ordinal)), (POD_INDEX_LABEL, ordinal.to_string())];
+    labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// The pod of an ordinal, made from a revision's template.
+pub(crate) fn make_pod(set: &StatefulSet, ordinal: i32, template: &PodTemplateSpec, revision: &str) -> Pod {
+    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+    let mut pod = pod_from_template(template, namespace, controller_reference(set));
+    let name = pod_name(set, ordinal);
+    pod.metadata.generate_name = Some(pod_name_prefix(set_name(set)));
+    pod.metadata.name = Some(name.clone());
+    let labels = pod.metadata.labels.get_or_insert_default();
+    labels.extend(identity_labels(set, ordinal));
+    labels.insert(REVISION_LABEL.to_owned(), revision.to_owned());
+    let spec = pod.spec.get_or_insert_default();
+    spec.hostname = Some(name);
+    spec.subdomain = set.spec.as_ref().and_then(|spec| spec.service_name.clone());
+    let claims = claim_names(set, ordinal);
+    let mut volumes: Vec<Volume> = claims.iter().map(|(volume, claim)| claim_volume(volume, claim)).collect();
+    let others = spec.volumes.take().unwrap_or_default();
+    volumes.extend(others.into_iter().filter(|other| claims.iter().all(|(volume, _)| *volume != other.name)));
+    spec.volumes = (!volumes.is_empty()).then_some(volumes);
+    pod
+}
+
+fn claim_volume(volume: &str, claim: &str) -> Volume {
+    Volume {
+        name: volume.to_owned(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: claim.to_owned(),
+            read_only: None,
+        }),
+        ..Default::default()
+    }
+}
+
+fn claim_templates(set: &StatefulSet) -> &[PersistentVolumeClaim] {
+    set.spec.as_ref().and_then(|spec| spec.volume_claim_templates.as_deref()).unwrap_or_default()
+}
+
+/// Volumes of an ordinal's pod and the claims behind them.
+pub(crate) fn claim_names(set: &StatefulSet, ordinal: i32) -> Vec<(String, String)> {
+    let volumes = claim_templates(set).iter().map(|template| template.metadata.name.clone().unwrap_or_default());
+    volumes.map(|volume| (volume.clone(), format!("{volume}-{}", pod_name(set, ordinal)))).collect()
+}
+
+/// The claims of an ordinal's pod, as they are made.
+pub(crate) fn make_claims(set: &StatefulSet, ordinal: i32) -> Vec<PersistentVolumeClaim> {
+    let names = claim_names(set, ordinal);
+    let selector = set.spec.as_ref().and_then(|spec| spec.selector.match_labels.clone()).unwrap_or_default();
+    let claims = claim_templates(set).iter().zip(names).map(|(template, (_, name))| {
+        let mut labels = template.metadata.labels.clone().unwrap_or_default();
+        labels.extend(selector.clone());
+        let owners = Retention::of(set).owners(set, None, false, &[]);
+        PersistentVolumeClaim {
+            metadata: ObjectMeta {
+                name: Some(name),
+                namespace: set.metadata.namespace.clone(),
+                labels: Some(labels).filter(|labels| !labels.is_empty()),
+                annotations: template.metadata.annotations.clone(),
+                owner_references: (!owners.is_empty()).then_some(owners),
+                ..Default::default()
+            },
+            spec: template.spec.clone(),
+            status: None,
+        }
+    });
+    claims.collect()
+}
+
+/// Whether claims go with the set, and with the pods that scaling removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retention {
+    delete_with_set: bool,
+    delete_when_scaled: bool,
+}
+
+impl Retention {
+    /// As the set says; claims stay when it says nothing.
+    pub(crate) fn of(set: &StatefulSet) -> Self {
+        let policy = set.spec.as_ref().and_then(|spec| spec.persistent_volume_claim_retention_policy.as_ref());
+        let delete = |text: Option<&String>| text.is_some_and(|text| text == "Delete");
+        Self {
+            delete_with_set: delete(policy.and_then(|policy| policy.when_deleted.as_ref())),
+            delete_when_scaled: delete(policy.and_then(|policy| policy.when_scaled.as_ref())),
+        }
+    }
+
+    /// The owners that a claim is to have: its set while it is to go with the set, its pod once scaling removes that.
+    /// The garbage collector does the rest. A claim that somebody else controls is left alone.
+    pub(crate) fn owners(
+        self,
+        set: &StatefulSet,
+        pod: Option<&Pod>,
+        scaled_down: bool,
+        owners: &[OwnerReference],
+    ) -> Vec<OwnerReference> {
+        let of_set = |owner: &OwnerReference| Some(&owner.uid) == set.metadata.uid.as_ref();
+        let of_pod = |owner: &OwnerReference| {
+            owner.kind == "Pod" && pod.is_some_and(|pod| Some(&owner.name) == pod.metadata.name.as_ref())
+        };
+        if owners.iter().any(|owner| owner.controller == Some(true) && !of_set(owner) && !of_pod(owner)) {
+            return owners.to_vec();
+        }
+        let wants_set = self.delete_with_set && !(self.delete_when_scaled && scaled_down);
+        let wanted_pod = pod.filter(|_| self.delete_when_scaled && scaled_down);
+        let mut result: Vec<OwnerReference> = owners
+            .iter()
+            .filter(|owner| if of_set(owner) { wants_set } else { !of_pod(owner) })
+            .cloned()
+            .collect();
+        if wants_set && !result.iter().any(of_set) {
+            result.push(controller_reference(set));
+        }
+        result.extend(wanted_pod.map(controller_reference));
+        result
+    }
+}
+
+/// Whether a claim goes away with an earlier pod of this name: a new pod must not use it.
+pub(crate) fn belongs_to_former_pod(claim: &PersistentVolumeClaim, pod_name: &str, pod_uid: Option<&str>) -> bool {
+    controller_of(&claim.metadata).is_some_and(|owner| {
+        owner.kind == "Pod" && owner.name == pod_name && Some(owner.uid.as_str()) != pod_uid
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::apps::v1::{StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec};
+
+    use super::*;
+
+    fn set(deleted: &str, scaled: &str) -> StatefulSet {
+        let mut set = StatefulSet::default();
+        set.metadata.name = Some("s".to_owned());
+        set.metadata.uid = Some("uid-s".to_owned());
+        let template = PersistentVolumeClaim {
+            metadata: ObjectMeta { name: Some("w".to_owned()), ..Default::default() },
+            ..Default::default()
+        };
+        set.spec = Some(StatefulSetSpec {
+            service_name: Some("svc".to_owned()),
+            volume_claim_templates: Some(vec![template]),
+            persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
+                when_deleted: Some(deleted.to_owned()),
+                when_scaled: Some(scaled.to_owned()),
+            }),
+            ..Default::default()
+        });
+        set
+    }
+
+    #[test]
+    fn only_canonical_names_are_ordinals() {
+        let set = set("Retain", "Retain");
+        for (name, ordinal) in
+            [("s-0", Some(0)), ("s-12", Some(12)), ("s-01", None), ("s-", None), ("t-0", None), ("s--1", None)]
+        {
+            assert_eq!(ordinal_of(&set, name), ordinal, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_pod_carries_its_identity_and_claims() {
+        let mut template = PodTemplateSpec::default();
+        let own = Volume { name: "w".to_owned(), ..Default::default() };
+        let other = Volume { name: "x".to_owned(), ..Default::default() };
+        template.spec.get_or_insert_default().volumes = Some(vec![own, other]);
+        let pod = make_pod(&set("Retain", "Retain"), 3, &template, "s-abc");
+        assert_eq!(pod.metadata.name.as_deref(), Some("s-3"));
+        assert_eq!(pod.metadata.labels.as_ref().unwrap()[POD_INDEX_LABEL], "3");
+        let spec = pod.spec.unwrap();
+        assert_eq!((spec.hostname.as_deref(), spec.subdomain.as_deref()), (Some("s-3"), Some("svc")));
+        let volumes = spec.volumes.unwrap();
+        assert_eq!(volumes.iter().map(|volume| volume.name.as_str()).collect::<Vec<_>>(), ["w", "x"]);
+        assert_eq!(volumes[0].persistent_volume_claim.as_ref().unwrap().claim_name, "w-s-3");
+    }
+
+    #[test]
+    fn the_retention_policy_decides_on_owners() {
+        let mut pod = Pod::default();
+        pod.metadata.name = Some("s-3".to_owned());
+        pod.metadata.uid = Some("uid-pod".to_owned());
+        for (deleted, scaled, scaled_down, expected) in [
+            ("Retain", "Retain", true, vec![]),
+            ("Delete", "Retain", false, vec!["uid-s"]),
+            ("Delete", "Retain", true, vec!["uid-s"]),
+            ("Retain", "Delete", false, vec![]),
+            ("Retain", "Delete", true, vec!["uid-pod"]),
+            ("Delete", "Delete", false, vec!["uid-s"]),
+            ("Delete", "Delete", true, vec!["uid-pod"]),
+        ] {
+            let set = set(deleted, scaled);
+            let owners = Retention::of(&set).owners(&set, Some(&pod), scaled_down, &[]);
+            let uids: Vec<&str> = owners.iter().map(|owner| owner.uid.as_str()).collect();
+            assert_eq!(uids, expected, "{deleted} {scaled} {scaled_down}");
+            assert_eq!(Retention::of(&set).owners(&set, Some(&pod), scaled_down, &owners), owners);
+            let none = self::set("Retain", "Retain");
+            assert!(Retention::of(&none).owners(&none, Some(&pod), scaled_down, &owners).is_empty());
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The revisions of a stateful set's template: which one is current, which one is to be rolled out.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{ControllerRevision, StatefulSet},
+        core::v1::{Pod, PodTemplateSpec},
+    },
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, runtime::RawExtension},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::identity::{REVISION_LABEL, set_name};
+use crate::pods::{controller_reference, short_hash};
+
+const HASH_LABEL: &str = "controller.kubernetes.io/hash";
+/// So many characters of the set's name go into a revision's, as upstream.
+const NAME_CHARACTERS: usize = 223;
+
+/// What the set's template asks for, in terms of its revisions.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Update {
+    /// The newest revision has it.
+    Newest(ControllerRevision),
+    /// An older revision has it: a rollback. It is to get this number.
+    Renumber(ControllerRevision, i64),
+    /// None has it; this one is to be made.
+    Create(ControllerRevision),
+}
+
+/// The revisions, the oldest first.
+pub(crate) fn sorted(revisions: &[Arc<ControllerRevision>]) -> Vec<Arc<ControllerRevision>> {
+    let mut revisions = revisions.to_vec();
+    revisions.sort_by_key(|revision| {
+        let created = revision.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (revision.revision, created, revision.metadata.name.clone())
+    });
+    revisions
+}
+
+/// Which revision the set's template is. `revisions` are [`sorted`].
+pub(crate) fn update_revision(set: &StatefulSet, revisions: &[Arc<ControllerRevision>], collisions: i32) -> Update {
+    let next = revisions.last().map_or(1, |newest| newest.revision + 1);
+    let wanted = make(set, next, collisions);
+    match revisions.iter().rposition(|revision| is_equal(revision, &wanted)) {
+        Some(index) if index + 1 == revisions.len() => Update::Newest(revisions[index].as_ref().clone()),
+        Some(index) => Update::Renumber(revisions[index].as_ref().clone(), next),
+        None => Update::Create(wanted),
+    }
+}
+
+/// The revision that the set's pods had before the update; the update itself when there is none.
+pub(crate) fn current_revision(
+    set: &StatefulSet,
+    revisions: &[Arc<ControllerRevision>],
+    update: &ControllerRevision,
+) -> ControllerRevision {
+    let name = set.status.as_ref().and_then(|status| status.current_revision.as_ref());
+    let current = revisions.iter().find(|revision| name.is_some() && revision.metadata.name.as_ref() == name);
+    current.map_or_else(|| update.clone(), |current| current.as_ref().clone())
+}
+
+/// Whether two revisions say the same.
+pub(crate) fn is_equal(a: &ControllerRevision, b: &ControllerRevision) -> bool {
+    a.data.as_ref().map(|data| &data.0) == b.data.as_ref().map(|data| &data.0)
+}
+
+/// The template that a revision keeps; `None` when it is not one of ours.
+pub(crate) fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
+    PodTemplateSpec::deserialize(revision.data.as_ref()?.0.get("spec")?.get("template")?).ok()
+}
+
+/// A revision of the set's template, as a patch that puts the template back.
+fn make(set: &StatefulSet, revision: i64, collisions: i32) -> ControllerRevision {
+    let template = set.spec.as_ref().map(|spec| &spec.template);
+    let mut body = serde_json::to_value(template).unwrap_or(Value::Null);
+    if let Some(body) = body.as_object_mut() {
+        body.insert("$patch".to_owned(), json!("replace"));
+    }
+    let data = json!({"spec": {"template": body}});
+    let hash = short_hash(&data, Some(collisions));
+    let prefix: String = set_name(set).chars().take(NAME_CHARACTERS).collect();
+    let mut labels =
+        template.and_then(|template| template.metadata.as_ref()?.labels.clone()).unwrap_or_default();
+    labels.insert(HASH_LABEL.to_owned(), hash.clone());
+    ControllerRevision {
+        metadata: ObjectMeta {
+            name: Some(format!("{prefix}-{hash}")),
+            namespace: set.metadata.namespace.clone(),
+            labels: Some(labels),
+            annotations: set.metadata.annotations.clone(),
+            owner_references: Some(vec![controller_reference(set)]),
+            ..Default::default()
+        },
+        data: Some(RawExtension(data)),
+        revision,
+    }
+}
+
+/// Revisions beyond the history limit, the oldest first; never one that a pod or the set still uses.
+pub(crate) fn surplus(
+    set: &StatefulSet,
+    revisions: &[Arc<ControllerRevision>],
+    used: [&ControllerRevision; 2],
+    pods: &[Arc<Pod>],
+) -> Vec<Arc<ControllerRevision>> {
+    let mut live: BTreeSet<&str> = used.iter().filter_map(|revision| revision.metadata.name.as_deref()).collect();
+    live.extend(pods.iter().filter_map(|pod| pod_revision(pod)));
+    let history: Vec<_> = revisions
+        .iter()
+        .filter(|revision| revision.metadata.name.as_deref().is_some_and(|name| !live.contains(name)))
+        .cloned()
+        .collect();
+    let limit = set.spec.as_ref().and_then(|spec| spec.revision_history_limit).unwrap_or(10);
+    let surplus = history.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
+    history.into_iter().take(surplus).collect()
+}
+
+/// The name of a pod's revision.
+pub(crate) fn pod_revision(pod: &Pod) -> Option<&str> {
+    pod.metadata.labels.as_ref()?.get(REVISION_LABEL).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::apps::v1::{StatefulSetSpec, StatefulSetStatus};
+
+    use super::*;
+
+    fn set(image: &str) -> StatefulSet {
+        let mut set = StatefulSet::default();
+        set.metadata.name = Some("s".to_owned());
+        let mut spec = StatefulSetSpec { revision_history_limit: Some(1), ..Default::default() };
+        spec.template.metadata.get_or_insert_default().labels = Some([("app".to_owned(), image.to_owned())].into());
+        set.spec = Some(spec);
+        set
+    }
+
+    fn created(set: &StatefulSet, history: &[Arc<ControllerRevision>]) -> ControllerRevision {
+        match update_revision(set, history, 0) {
+            Update::Create(revision) => revision,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_template_seen_before_gets_a_new_number() {
+        let first = Arc::new(created(&set("a"), &[]));
+        let second = Arc::new(created(&set("b"), std::slice::from_ref(&first)));
+        assert_eq!((first.revision, second.revision), (1, 2));
+        let history = sorted(&[second.clone(), first.clone()]);
+        assert_eq!(update_revision(&set("b"), &history, 0), Update::Newest((*second).clone()));
+        assert_eq!(update_revision(&set("a"), &history, 0), Update::Renumber((*first).clone(), 3));
+        assert_eq!(template_of(&first).as_ref(), set("a").spec.as_ref().map(|spec| &spec.template));
+    }
+
+    #[test]
+    fn a_collision_changes_the_name() {
+        let names = [0, 1].map(|collisions| make(&set("a"), 1, collisions).metadata.name);
+        assert_ne!(names[0], names[1]);
+    }
+
+    #[test]
+    fn the_current_revision_is_the_one_of_the_status() {
+        let first = Arc::new(created(&set("a"), &[]));
+        let second = created(&set("b"), std::slice::from_ref(&first));
+        let mut set = set("b");
+        assert_eq!(current_revision(&set, std::slice::from_ref(&first), &second), second);
+        let name = first.metadata.name.clone();
+        set.status = Some(StatefulSetStatus { current_revision: name, ..Default::default() });
+        assert_eq!(current_revision(&set, std::slice::from_ref(&first), &second), *first);
+    }
+
+    #[test]
+    fn history_goes_when_nobody_uses_it() {
+        let mut history: Vec<Arc<ControllerRevision>> = Vec::new();
+        for image in ["a", "b", "c", "d", "e"] {
+            history.push(Arc::new(created(&set(image), &history)));
+        }
+        let mut pod = Pod::default();
+        let used_by_pod = history[0].metadata.name.clone().unwrap();
+        pod.metadata.labels = Some([(REVISION_LABEL.to_owned(), used_by_pod)].into());
+        let surplus = surplus(&set("e"), &history, [&history[3], &history[4]], &[Arc::new(pod)]);
+        assert_eq!(surplus, [history[1].clone()]);
+    }
+}

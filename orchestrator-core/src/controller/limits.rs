@@ -1,0 +1,39 @@
+//! The bounds of the reconcile loop, with their units.
+
+use std::time::Duration;
+
+/// Objects in one page of a list.
+pub const LIST_PAGE_OBJECTS: usize = 500;
+
+/// Changes of a watch that are taken in one go.
+pub const WATCH_BATCH_CHANGES: usize = 256;
+
+/// A watch is opened anew after a time between this and its double, as upstream's reflector does.
+pub const WATCH_TIME: Duration = Duration::from_secs(300);
+
+/// How much longer than agreed a watch may stay open before it counts as broken.
+pub const WATCH_OVERTIME: Duration = Duration::from_secs(30);
+
+/// The first pause after a list or watch failed; it doubles from there.
+pub const RELIST_BACKOFF_FIRST: Duration = Duration::from_millis(100);
+
+/// The longest pause after a list or watch failed.
+pub const RELIST_BACKOFF_LONGEST: Duration = Duration::from_secs(30);
+
+/// The first pause before a failed key is tried again; it doubles from there. As upstream's default rate limiter.
+pub const RETRY_FIRST: Duration = Duration::from_millis(5);
+
+/// The longest pause before a failed key is tried again. As upstream's default rate limiter.
+pub const RETRY_LONGEST: Duration = Duration::from_secs(1000);
+
+/// Keys that a controller works on at the same time, unless told otherwise. As upstream's `--concurrent-*-syncs`.
+pub const CONCURRENCY_KEYS: usize = 5;
+
+/// How long running reconciles may take to end after a shutdown was asked for.
+pub const DRAIN_TIME: Duration = Duration::from_secs(30);
+
+/// How long a run of a key waits for the caches to contain the key's last writes before it is put back.
+pub const OWN_WRITES_TIME: Duration = Duration::from_secs(10);
+
+/// Keys whose last writes are remembered, before those that the caches contain by now are forgotten.
+pub const REMEMBERED_KEYS: usize = 256;

@@ -1,0 +1,274 @@
+//! Which events are written, which are counted on an earlier one, and which are dropped; the time is given.
+//!
+//! The rules are those of `k8s.io/client-go/tools/record` (`events_cache.go`): repeats raise the count of the event
+//! that is there; many similar events of one object become one combined event; an object that floods is cut off.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::{Event, ObjectReference};
+
+use super::limits;
+use crate::object;
+
+/// What to do with an event.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Decision {
+    /// Nothing: its source floods.
+    Drop,
+    /// Write it.
+    Create(Box<Event>, Key),
+    /// It has been written before: raise its count.
+    Repeat(Box<Event>, Key),
+}
+
+/// What makes two events the same.
+pub(super) type Key = Vec<String>;
+
+/// What was seen lately; bounded.
+#[derive(Debug)]
+pub(super) struct Correlator {
+    written: Recent<Written>,
+    similar: Recent<Similar>,
+    budgets: Recent<Budget>,
+}
+
+#[derive(Clone, Debug)]
+struct Written {
+    name: String,
+    count: i32,
+    first: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>,
+}
+
+#[derive(Debug)]
+struct Similar {
+    messages: BTreeSet<String>,
+    last: Duration,
+}
+
+/// Tokens of a source and object.
+#[derive(Debug)]
+struct Budget {
+    tokens: f64,
+    last: Duration,
+}
+
+impl Correlator {
+    pub(super) fn new() -> Self {
+        Self { written: Recent::new(), similar: Recent::new(), budgets: Recent::new() }
+    }
+
+    /// Decides on an event that happened `now`.
+    pub(super) fn decide(&mut self, event: Event, now: Duration) -> Decision {
+        let (mut event, key) = self.combine(event, now);
+        if !self.afford(source_of(&event), now) {
+            return Decision::Drop;
+        }
+        match self.written.get(&key) {
+            Some(written) => {
+                event.metadata.name = Some(written.name.clone());
+                event.count = Some(written.count.saturating_add(1));
+                event.first_timestamp.clone_from(&written.first);
+                Decision::Repeat(Box::new(event), key)
+            }
+            None => Decision::Create(Box::new(event), key),
+        }
+    }
+
+    /// Takes note of what was written.
+    pub(super) fn wrote(&mut self, key: Key, event: &Event) {
+        let written = Written {
+            name: event.metadata.name.clone().unwrap_or_default(),
+            count: event.count.unwrap_or(1),
+            first: event.first_timestamp.clone(),
+        };
+        self.written.insert(key, written);
+    }
+
+    /// After so many different messages about the same thing they are combined.
+    fn combine(&mut self, mut event: Event, now: Duration) -> (Event, Key) {
+        let similar_key = similar_to(&event);
+        let fresh = Similar { messages: BTreeSet::new(), last: now };
+        let mut similar = self.similar.remove(&similar_key).unwrap_or(fresh);
+        if now.saturating_sub(similar.last) > limits::SIMILAR_TIME {
+            similar.messages.clear();
+        }
+        similar.last = now;
+        let message = event.message.clone().unwrap_or_default();
+        similar.messages.insert(message.clone());
+        let combined = similar.messages.len() >= limits::SIMILAR_MESSAGES;
+        if combined {
+            similar.messages.pop_first();
+        }
+        self.similar.insert(similar_key.clone(), similar);
+        if combined {
+            event.message = Some(format!("(combined from similar events): {message}"));
+            return (event, similar_key);
+        }
+        let mut key = similar_key;
+        key.push(event.involved_object.field_path.clone().unwrap_or_default());
+        key.push(message);
+        (event, key)
+    }
+
+    fn afford(&mut self, source: Key, now: Duration) -> bool {
+        let full = Budget { tokens: limits::BURST_EVENTS, last: now };
+        let mut budget = self.budgets.remove(&source).unwrap_or(full);
+        let gained = now.saturating_sub(budget.last).as_secs_f64() / limits::REFILL_TIME.as_secs_f64();
+        budget.tokens = (budget.tokens + gained).min(limits::BURST_EVENTS);
+        budget.last = now;
+        let affordable = budget.tokens >= 1.0;
+        if affordable {
+            budget.tokens -= 1.0;
+        }
+        self.budgets.insert(source, budget);
+        affordable
+    }
+}
+
+/// An object and who speaks about it.
+fn source_of(event: &Event) -> Key {
+    let source = event.source.clone().unwrap_or_default();
+    let ObjectReference { kind, namespace, name, uid, api_version, .. } = event.involved_object.clone();
+    let parts = [source.component, source.host, kind, namespace, name, uid, api_version];
+    parts.into_iter().map(Option::unwrap_or_default).collect()
+}
+
+/// Everything but the message.
+fn similar_to(event: &Event) -> Key {
+    let mut key = source_of(event);
+    key.push(event.type_.clone().unwrap_or_default());
+    key.push(event.reason.clone().unwrap_or_default());
+    key
+}
+
+/// A map that forgets what was used least recently.
+#[derive(Debug)]
+struct Recent<V> {
+    entries: BTreeMap<Key, (u64, V)>,
+    order: BTreeMap<u64, Key>,
+    clock: u64,
+}
+
+impl<V> Recent<V> {
+    fn new() -> Self {
+        Self { entries: BTreeMap::new(), order: BTreeMap::new(), clock: 0 }
+    }
+
+    fn get(&mut self, key: &Key) -> Option<&V> {
+        self.clock += 1;
+        let (used, value) = self.entries.get_mut(key)?;
+        self.order.remove(used);
+        *used = self.clock;
+        self.order.insert(self.clock, key.clone());
+        Some(value)
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<V> {
+        let (used, value) = self.entries.remove(key)?;
+        self.order.remove(&used);
+        Some(value)
+    }
+
+    fn insert(&mut self, key: Key, value: V) {
+        self.remove(&key);
+        self.clock += 1;
+        self.order.insert(self.clock, key.clone());
+        self.entries.insert(key, (self.clock, value));
+        while self.entries.len() > limits::REMEMBERED_EVENTS
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.entries.remove(&oldest);
+        }
+    }
+}
+
+/// A time as the state machine wants it, from an event's own.
+pub(super) fn seconds(timestamp: jiff::Timestamp) -> Duration {
+    Duration::from_secs(u64::try_from(object::time(timestamp).0.as_second()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event(message: &str) -> Event {
+        Event {
+            message: Some(message.to_owned()),
+            reason: Some("Reason".to_owned()),
+            count: Some(1),
+            metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                name: Some(format!("pod.{message}")),
+                ..Default::default()
+            },
+            ..Default::default()
+        }
+    }
+
+    /// Decides and writes; gives the event that stands for this one afterwards.
+    fn publish(correlator: &mut Correlator, message: &str, now: u64) -> Option<(bool, Event)> {
+        match correlator.decide(event(message), Duration::from_secs(now)) {
+            Decision::Drop => None,
+            Decision::Create(event, key) => {
+                correlator.wrote(key, &event);
+                Some((true, *event))
+            }
+            Decision::Repeat(event, key) => {
+                correlator.wrote(key, &event);
+                Some((false, *event))
+            }
+        }
+    }
+
+    #[test]
+    fn repeats_are_counted_on_the_first() {
+        let mut correlator = Correlator::new();
+        assert!(publish(&mut correlator, "a", 0).unwrap().0);
+        let (new, repeat) = publish(&mut correlator, "a", 1).unwrap();
+        assert!(!new);
+        assert_eq!((repeat.count, repeat.metadata.name.as_deref()), (Some(2), Some("pod.a")));
+        assert!(publish(&mut correlator, "b", 2).unwrap().0);
+    }
+
+    #[test]
+    fn the_tenth_similar_message_is_combined() {
+        let mut correlator = Correlator::new();
+        for number in 0..9 {
+            assert!(publish(&mut correlator, &format!("m{number}"), 0).unwrap().0);
+        }
+        let (new, combined) = publish(&mut correlator, "m9", 0).unwrap();
+        assert!(new);
+        assert_eq!(combined.message.as_deref(), Some("(combined from similar events): m9"));
+        let (new, combined) = publish(&mut correlator, "m10", 0).unwrap();
+        assert!(!new);
+        assert_eq!(combined.count, Some(2));
+        let (_, later) = publish(&mut correlator, "m11", 3600).unwrap();
+        assert_eq!(later.message.as_deref(), Some("m11"));
+    }
+
+    #[test]
+    fn a_flood_is_cut_off_and_trickles() {
+        let mut correlator = Correlator::new();
+        let passed = (0..100).filter(|_| publish(&mut correlator, "a", 0).is_some()).count();
+        assert_eq!(passed, 25);
+        assert!(publish(&mut correlator, "a", 299).is_none());
+        assert!(publish(&mut correlator, "a", 600).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_remembered_is_bounded(keys in prop::collection::vec(0..6000_u32, 0..200)) {
+            let mut recent = Recent::new();
+            for key in &keys {
+                recent.insert(vec![key.to_string()], *key);
+                prop_assert_eq!(recent.get(&vec![key.to_string()]), Some(key));
+                prop_assert_eq!(recent.entries.len(), recent.order.len());
+                prop_assert!(recent.entries.len() <= limits::REMEMBERED_EVENTS);
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The pod's helper process: everything in here runs in a program that was executed for it, on one thread.
+
+mod boot;
+mod capabilities;
+mod connection;
+mod container;
+mod exec;
+mod executor;
+mod log_writer;
+mod mounts;
+mod netlink;
+mod lifecycle;
+mod network;
+mod output;
+mod pod_files;
+mod requests;
+mod server;
+mod specification;
+mod start;
+mod sweep;
+mod worker;
+
+use std::{
+    ffi::OsStr,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+pub(crate) use capabilities::{have as have_capability, is_known as is_known_capability};
+pub(crate) use specification::command;
+
+use crate::protocol::{Errand, Outcome};
+pub(crate) use boot::pod_cgroup;
+
+/// What the helper's first argument is, and by which it is recognized.
+pub(crate) const MARKER: &str = "orchestrator-pod-helper";
+
+/// To be called first in `main` of a program that uses [`crate::Helper::CurrentExe`].
+///
+/// It returns at once, unless this process was started as a pod's helper; then it never returns. Nothing that starts
+/// a thread may come before it.
+pub fn init() {
+    if std::env::args_os().next().as_deref() == Some(OsStr::new(MARKER)) {
+        // Only the exit code is left to tell: the outcome was reported where the agent reads it.
+        std::process::exit(match run() {
+            Ok(()) => 0,
+            Err(_) => 1,
+        });
+    }
+}
+
+/// The `main` of a program that is nothing but the helper, see [`crate::Helper::Program`].
+pub fn helper_main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Reads the errand from standard input and does it.
+fn run() -> io::Result<()> {
+    let errand: Errand = serde_json::from_reader(io::stdin().lock())?;
+    let outcome = match errand {
+        Errand::Sandbox(record) => return boot::run(*record),
+        Errand::Settle { root, id } => sweep::settle(&root, &id),
+        Errand::Sweep { root, id } => sweep::sweep(&root, &id),
+        Errand::RemoveNetwork { directory } => network::NetworkDirectory::new(&directory).remove(),
+    };
+    report(outcome)
+}
+
+/// Tells the agent how it went, on standard output.
+fn report(outcome: io::Result<()>) -> io::Result<()> {
+    let outcome = match outcome {
+        Ok(()) => Outcome::Done,
+        Err(error) => Outcome::Failed(error.to_string()),
+    };
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer(&mut stdout, &outcome)?;
+    stdout.flush()
+}
+
+/// The time of day.
+#[expect(clippy::disallowed_methods, reason = "helper processes have the real clock only")]
+pub(crate) fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
+/// A point in time that never goes back.
+#[expect(clippy::disallowed_methods, reason = "helper processes have the real clock only")]
+fn instant() -> std::time::Instant {
+    std::time::Instant::now()
+}

@@ -1,0 +1,234 @@
+//! The OCI specification of a container, as libcontainer reads it from `config.json`.
+
+use std::path::Path;
+
+use orchestrator_core::runtime::Resources;
+use serde_json::{Value, json};
+
+use super::{capabilities, mounts::Volume, pod_files};
+use crate::{
+    cgroups::Cgroups,
+    layout::{ContainerDirectory, SandboxDirectory},
+    limits::{SCRATCH_BYTES, SHARED_MEMORY_BYTES},
+    protocol::Failure,
+    records::{ContainerRecord, SandboxRecord},
+};
+
+/// The search path of containers that bring none.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Directories of the machine that every container has empty ones instead of.
+const SCRATCH: [(&str, &str); 3] = [("/tmp", "1777"), ("/run", "755"), ("/var/tmp", "1777")];
+
+/// All that a specification is made from.
+pub(super) struct Input<'a> {
+    pub(super) sandbox: &'a SandboxRecord,
+    pub(super) sandbox_directory: &'a SandboxDirectory,
+    pub(super) record: &'a ContainerRecord,
+    pub(super) directory: &'a ContainerDirectory,
+    pub(super) cgroups: &'a Cgroups,
+    pub(super) cgroup: &'a str,
+    pub(super) volumes: &'a [Volume],
+    /// The process that holds the pod's namespaces.
+    pub(super) holder: i32,
+}
+
+/// Makes the specification.
+pub(super) fn make(input: &Input<'_>) -> Result<Value, Failure> {
+    let security = &input.record.config.security;
+    Ok(json!({
+        "ociVersion": "1.0.2",
+        "root": { "path": input.directory.root_file_system(), "readonly": security.read_only_root },
+        "process": process(input.record, !input.cgroups.is_unified())?,
+        "mounts": mounts(input),
+        "linux": {
+            "cgroupsPath": input.cgroup,
+            "namespaces": namespaces(input),
+            "resources": resources(&input.record.config.resources),
+            "rootfsPropagation": "slave",
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+        },
+    }))
+}
+
+const MASKED: [&str; 10] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 6] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", "/sys/fs/cgroup"];
+
+/// The command of a container: what the image says, where the container says nothing else.
+pub(crate) fn command(record: &ContainerRecord) -> Vec<String> {
+    let (config, image) = (&record.config, &record.image);
+    let mut command = if config.command.is_empty() { image.entrypoint.clone() } else { config.command.clone() };
+    if !config.args.is_empty() {
+        command.extend(config.args.iter().cloned());
+    } else if config.command.is_empty() {
+        command.extend(image.args.iter().cloned());
+    }
+    command
+}
+
+fn process(record: &ContainerRecord, devices_confined: bool) -> Result<Value, Failure> {
+    let (config, image, security) = (&record.config, &record.image, &record.config.security);
+    let mut environment = vec![("PATH".to_owned(), PATH.to_owned())];
+    for (name, value) in image.environment.iter().chain(&config.environment) {
+        match environment.iter_mut().find(|(known, _)| known == name) {
+            Some(known) => known.1.clone_from(value),
+            None => environment.push((name.clone(), value.clone())),
+        }
+    }
+    if config.tty && !environment.iter().any(|(name, _)| name == "TERM") {
+        environment.push(("TERM".to_owned(), "xterm".to_owned()));
+    }
+    let environment: Vec<String> = environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let names = capabilities::of(security, devices_confined)
+        .map_err(|error| Failure::internal("reading capabilities", error))?;
+    Ok(json!({
+        "terminal": config.tty,
+        "user": {
+            "uid": security.run_as_user.or(image.user).unwrap_or(0),
+            "gid": security.run_as_group.unwrap_or(0),
+            "additionalGids": security.supplemental_groups,
+        },
+        "args": command(record),
+        "env": environment,
+        "cwd": config.working_directory.as_ref().or(image.working_directory.as_ref()).map_or("/", String::as_str),
+        "capabilities": { "bounding": names, "effective": names, "permitted": names },
+        "noNewPrivileges": security.no_new_privileges,
+        "oomScoreAdj": oom_score(config.resources.oom_score_adjust),
+    }))
+}
+
+/// Who may not lower the score leaves it where it is: asked for in vain, the container would not start at all.
+fn oom_score(asked: Option<i32>) -> Option<i32> {
+    let asked = asked?;
+    let current: i32 =
+        std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    Some(if asked < current && !capabilities::have("SYS_RESOURCE") { current } else { asked })
+}
+
+fn namespaces(input: &Input<'_>) -> Value {
+    let options = &input.sandbox.config.namespaces;
+    let held = |name: &str| format!("/proc/{}/ns/{name}", input.holder);
+    let mut namespaces = vec![json!({ "type": "mount" }), json!({ "type": "uts", "path": held("uts") })];
+    namespaces.push(json!({ "type": "cgroup" }));
+    if !options.host_network {
+        namespaces.push(json!({ "type": "network", "path": held("net") }));
+    }
+    if !options.host_ipc {
+        namespaces.push(json!({ "type": "ipc", "path": held("ipc") }));
+    }
+    if !options.host_pid {
+        namespaces.push(json!({ "type": "pid" }));
+    }
+    Value::Array(namespaces)
+}
+
+fn resources(limits: &Resources) -> Value {
+    let mut resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
+    let mut cpu = serde_json::Map::new();
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            cpu.insert(name.to_owned(), value);
+        }
+    };
+    set("shares", limits.cpu_shares.map(Value::from));
+    set("quota", limits.cpu_quota_microseconds.map(Value::from));
+    set("period", limits.cpu_period_microseconds.map(Value::from));
+    if !cpu.is_empty() {
+        resources["cpu"] = Value::Object(cpu);
+    }
+    if let Some(bytes) = limits.memory_limit_bytes {
+        resources["memory"] = json!({ "limit": bytes });
+    }
+    if let Some(pids) = limits.pids_limit {
+        resources["pids"] = json!({ "limit": pids });
+    }
+    resources
+}
+
+fn mounts(input: &Input<'_>) -> Value {
+    let mut mounts = vec![
+        file_system("proc", "/proc", &["nosuid", "noexec", "nodev"]),
+        file_system("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        file_system("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        file_system("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
+        file_system("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
+    ];
+    let shared = format!("size={SHARED_MEMORY_BYTES}");
+    mounts.push(file_system("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &shared]));
+    mounts.extend(cgroup_views(input));
+    let size = format!("size={SCRATCH_BYTES}");
+    for (path, mode) in SCRATCH {
+        mounts.push(file_system("tmpfs", path, &["nosuid", "nodev", &format!("mode={mode}"), &size]));
+    }
+    mounts.extend(hidden(input.sandbox).iter().map(|path| file_system("tmpfs", path, &["ro", "mode=000", "size=4k"])));
+
+    let etc = Path::new("/etc");
+    for name in pod_files::NAMES {
+        let target = etc.join(name);
+        // What the agent mounts there itself comes last and lies on top.
+        let read_only = input.record.config.security.read_only_root;
+        mounts.push(bind(&input.sandbox_directory.pod_file(name), &target, read_only));
+    }
+    mounts.extend(input.volumes.iter().map(|volume| bind(&volume.source, &volume.target, volume.read_only)));
+    Value::Array(mounts)
+}
+
+/// The container's own cgroup, for programs that size themselves by it. Nobody can change limits through it.
+fn cgroup_views(input: &Input<'_>) -> Vec<Value> {
+    let root = Path::new("/sys/fs/cgroup");
+    let views = input.cgroups.views(input.cgroup);
+    let mut mounts = Vec::new();
+    if views.iter().any(|(_, name)| name.is_some()) {
+        mounts.push(file_system("tmpfs", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "mode=755", "size=64k"]));
+    }
+    mounts.extend(views.iter().map(|(source, name)| {
+        let target = name.as_ref().map_or_else(|| root.to_owned(), |name| root.join(name));
+        bind(source, &target, true)
+    }));
+    mounts
+}
+
+/// Directories that no container sees: the runtime's own, with the files of other pods, and what the embedder named.
+fn hidden(sandbox: &SandboxRecord) -> Vec<String> {
+    let mut hidden: Vec<String> = std::iter::once(&sandbox.root)
+        .chain(std::iter::once(&sandbox.network.directory))
+        .chain(&sandbox.hidden_paths)
+        .filter_map(|path| path.canonicalize().ok())
+        .filter(|path| path.is_dir() && path.parent().is_some())
+        .filter(|path| {
+            let covered = SCRATCH.iter().map(|(path, _)| *path).chain(["/proc", "/dev", "/sys"]);
+            !covered.into_iter().any(|covered| path.starts_with(covered))
+        })
+        .filter_map(|path| path.into_os_string().into_string().ok())
+        .collect();
+    hidden.sort();
+    // What lies in a hidden directory needs no hiding of its own.
+    let mut outer: Vec<String> = Vec::new();
+    for path in hidden {
+        if !outer.iter().any(|known| Path::new(&path).starts_with(known)) {
+            outer.push(path);
+        }
+    }
+    outer
+}
+
+fn file_system(kind: &str, target: &str, options: &[&str]) -> Value {
+    json!({ "type": kind, "source": kind, "destination": target, "options": options })
+}
+
+fn bind(source: &Path, target: &Path, read_only: bool) -> Value {
+    let options = if read_only { vec!["rbind", "rro"] } else { vec!["rbind"] };
+    json!({ "type": "bind", "source": source, "destination": target, "options": options })
+}

@@ -1,0 +1,83 @@
+//! The few calls into the system that have no safe wrapper, each with the reason why it is sound.
+#![expect(unsafe_code, reason = "fork, exit without cleanup and raw signals have no safe wrapper")]
+
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd, RawFd},
+};
+
+use nix::{
+    libc,
+    unistd::{ForkResult, Pid},
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// Splits this process in two. Refused in a process with threads.
+pub(crate) fn fork() -> io::Result<ForkResult> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("a process with several threads cannot fork"));
+    }
+    // SAFETY: the process has exactly one thread (checked above, and nothing between the check and the call starts
+    // one), so the copy holds no lock of a thread that is missing in it.
+    Ok(unsafe { nix::unistd::fork() }?)
+}
+
+/// Ends this process at once, without running destructors or exit handlers.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes any number, touches no memory of the program and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Closes every file descriptor from 3 on, except those to keep. For forked copies only, see below.
+pub(crate) fn close_others(keep: &[RawFd]) -> io::Result<()> {
+    let mut keep: Vec<RawFd> = keep.to_vec();
+    keep.sort_unstable();
+    let mut first: libc::c_uint = 3;
+    for fd in keep.into_iter().filter(|fd| *fd >= 3) {
+        let fd = fd as libc::c_uint;
+        if fd > first {
+            close_range(first, fd - 1)?;
+        }
+        first = first.max(fd + 1);
+    }
+    close_range(first, libc::c_uint::MAX)
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()> {
+    // SAFETY: the call takes three numbers. It runs only in forked copies of the helper, which end with `exit_now`:
+    // no owner of one of the closed descriptors is used or dropped after it.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Lets writing into a closed pipe end the process, as programs expect. Rust programs start with it ignored, and
+/// what is ignored stays ignored in the programs that they execute.
+pub(crate) fn restore_broken_pipe_signal() {
+    // SAFETY: sets the default action; no handler function is involved.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+/// Sends a signal by its number, real-time signals included.
+pub(crate) fn kill(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: takes two numbers and touches no memory.
+    match unsafe { libc::kill(pid.as_raw(), signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A descriptor by its number, for writing the last words of a process that is about to become another program.
+pub(crate) fn borrow<'a>(descriptor: RawFd) -> BorrowedFd<'a> {
+    // SAFETY: the only user is the launcher in a container's first process, where the number was opened by the worker
+    // before the fork and nothing closes it before the program is executed. It is only written to.
+    unsafe { BorrowedFd::borrow_raw(descriptor) }
+}
+
+/// Lets tokio tell when a descriptor is ready.
+pub(crate) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` keeps its descriptor open and always the same for as long as it lives, and the `AsyncFd`
+    // owns it.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, interest) }?)
+}

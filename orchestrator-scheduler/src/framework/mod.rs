@@ -1,0 +1,221 @@
+//! The framework: small traits, one for each point at which a plugin takes part in scheduling.
+//!
+//! In upstream's order: [`QueueSort`], [`PreFilter`] (which gives a [`Filter`]), [`PostFilter`], [`PreScore`] (which
+//! gives a [`Score`]), then, once a node is chosen, [`Reserve`], [`Permit`], [`PreBind`], [`Bind`], [`PostBind`]. What
+//! comes before the choice decides purely; what comes after may act. A [`Profile`] puts plugins together and is a
+//! [`Scheduler`](orchestrator_core::scheduler::Scheduler).
+//!
+//! <https://kubernetes.io/docs/concepts/scheduling-eviction/scheduling-framework/>
+
+mod filters;
+mod profile;
+
+use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
+
+use async_trait::async_trait;
+use orchestrator_core::{
+    client::Client,
+    env::Env,
+    scheduler::{ClusterChange, NodeState, PodInfo, Preemption, Rejection, Snapshot, Unschedulable},
+    status::ApiError,
+};
+
+pub use filters::Filters;
+pub use profile::{DEFAULT_SCHEDULER_NAME, Profile, is_gated};
+
+/// The best score of a node.
+pub const MAX_SCORE: i64 = 100;
+
+/// What all plugins have.
+pub trait Plugin: Send + Sync + 'static {
+    /// Its name, as upstream's configuration has it.
+    fn name(&self) -> &'static str;
+
+    /// Whether a change of the cluster may make schedulable a pod that this plugin refused.
+    fn may_help(&self, _change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
+        true
+    }
+}
+
+/// Orders the pods that wait for scheduling.
+pub trait QueueSort: Plugin {
+    /// Which comes first, given since when each waits (time since the environment's fixed point).
+    fn order(&self, a: (&PodInfo, std::time::Duration), b: (&PodInfo, std::time::Duration)) -> Ordering;
+}
+
+/// Looks at a pod and the cluster once, before nodes are looked at one by one.
+pub trait PreFilter: Plugin {
+    /// Prepares the filter for a pod.
+    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, cluster: &'a Snapshot) -> Prepared<'a>;
+}
+
+/// What a plugin knows before nodes are looked at one by one.
+pub enum Prepared<'a> {
+    /// It has no objections to any node.
+    Skip,
+    /// No node can be right.
+    Refuse(Rejection),
+    /// Nodes are to be looked at.
+    Filter {
+        /// Only these nodes can be right.
+        only: Option<BTreeSet<String>>,
+        /// Looks at one node.
+        filter: Box<dyn Filter + 'a>,
+    },
+}
+
+impl std::fmt::Debug for Prepared<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Skip => f.write_str("Skip"),
+            Self::Refuse(rejection) => f.debug_tuple("Refuse").field(rejection).finish(),
+            Self::Filter { only, .. } => f.debug_struct("Filter").field("only", only).finish_non_exhaustive(),
+        }
+    }
+}
+
+impl<'a> Prepared<'a> {
+    /// A filter that needs nothing but the node.
+    pub fn per_node(filter: impl Fn(&NodeState) -> Option<Rejection> + 'a) -> Self {
+        Self::filter(PerNode(filter))
+    }
+
+    /// A filter for all nodes.
+    pub fn filter(filter: impl Filter + 'a) -> Self {
+        Self::Filter { only: None, filter: Box::new(filter) }
+    }
+}
+
+/// Looks at one node for one pod.
+pub trait Filter {
+    /// Why the node is refused; `None` if it is right.
+    fn filter(&self, node: &NodeState) -> Option<Rejection>;
+
+    /// From now on, suppose that this pod were on the node. Undone by [`Self::remove_pod`].
+    fn add_pod(&mut self, _pod: &PodInfo, _node: &NodeState) {}
+
+    /// From now on, suppose that this pod were not on the node. Undone by [`Self::add_pod`].
+    fn remove_pod(&mut self, _pod: &PodInfo, _node: &NodeState) {}
+}
+
+struct PerNode<F>(F);
+
+impl<F: Fn(&NodeState) -> Option<Rejection>> Filter for PerNode<F> {
+    fn filter(&self, node: &NodeState) -> Option<Rejection> {
+        (self.0)(node)
+    }
+}
+
+/// Does something about a pod for which no node is right.
+pub trait PostFilter: Plugin {
+    /// What can be done.
+    fn post_filter(
+        &self,
+        pod: &PodInfo,
+        cluster: &Snapshot,
+        why: &Unschedulable,
+        filters: &mut Filters<'_>,
+        tie: u64,
+    ) -> Afterwards;
+}
+
+/// What can be done about a pod for which no node is right.
+#[derive(Clone, Debug)]
+pub enum Afterwards {
+    /// Room can be made.
+    Preempt(Preemption),
+    /// Nothing, in words.
+    Nothing(String),
+    /// Nothing, in words, and what was promised to the pod before is void.
+    Hopeless(String),
+}
+
+/// Looks at a pod and the nodes that are right for it once, before they are scored one by one.
+pub trait PreScore: Plugin {
+    /// Prepares the score for a pod; `None` if all nodes are alike.
+    fn pre_score<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        cluster: &'a Snapshot,
+        nodes: &[&'a NodeState],
+    ) -> Option<Box<dyn Score + 'a>>;
+}
+
+/// Says how good a node is for one pod.
+pub trait Score {
+    /// How good, in any unit that [`Self::normalize`] understands.
+    fn score(&self, node: &NodeState) -> i64;
+
+    /// Brings the scores of all nodes (in the same order) between 0 and [`MAX_SCORE`].
+    fn normalize(&self, _nodes: &[&NodeState], _scores: &mut [i64]) {}
+}
+
+/// Scales scores so that the largest becomes [`MAX_SCORE`]; reversed, so that the largest becomes 0.
+pub fn scale(scores: &mut [i64], reverse: bool) {
+    let largest = scores.iter().copied().max().unwrap_or(0);
+    for score in scores {
+        let scaled = if largest == 0 { 0 } else { *score * MAX_SCORE / largest };
+        *score = if reverse { MAX_SCORE - scaled } else { scaled };
+    }
+}
+
+/// What plugins act with once a node is chosen.
+#[derive(Clone, Debug)]
+pub struct Binding {
+    /// The pod.
+    pub pod: Arc<PodInfo>,
+    /// The node it goes to.
+    pub node: String,
+    /// The API server.
+    pub client: Client,
+    /// Time and chance.
+    pub env: Env,
+}
+
+/// Something kept a pod from being bound.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BindError {
+    /// A plugin refuses after all.
+    #[error("{}", .0.reasons.join(", "))]
+    Refused(Rejection),
+    /// A call failed.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+}
+
+/// Notes what a pod will use on its node, until it is bound.
+pub trait Reserve: Plugin {
+    /// Called once a node is chosen. `Some` sends the pod back.
+    fn reserve(&self, pod: &PodInfo, node: &str, cluster: &Snapshot) -> Option<Rejection>;
+
+    /// Called when the pod is not bound after all. May be called without [`Self::reserve`], and more than once.
+    fn unreserve(&self, pod: &PodInfo, node: &str);
+}
+
+/// Lets a pod wait before it is bound.
+#[async_trait]
+pub trait Permit: Plugin {
+    /// Resolves when the pod may go on. It must end by itself, with a refusal if need be.
+    async fn permit(&self, binding: &Binding) -> Result<(), Rejection>;
+}
+
+/// Does what must be done before a pod is bound.
+#[async_trait]
+pub trait PreBind: Plugin {
+    /// Acts.
+    async fn pre_bind(&self, binding: &Binding) -> Result<(), BindError>;
+}
+
+/// Binds a pod to its node.
+#[async_trait]
+pub trait Bind: Plugin {
+    /// Acts. `false` leaves it to the next plugin.
+    async fn bind(&self, binding: &Binding) -> Result<bool, BindError>;
+}
+
+/// Is told that a pod was bound.
+#[async_trait]
+pub trait PostBind: Plugin {
+    /// Acts.
+    async fn post_bind(&self, binding: &Binding);
+}

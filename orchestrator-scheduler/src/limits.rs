@@ -1,0 +1,30 @@
+//! All bounds of this crate, with their units.
+
+use std::time::Duration;
+
+/// In clusters of more nodes than this, not all right nodes are looked for, in nodes.
+pub const FEWEST_NODES_TO_FIND: usize = 100;
+/// The smallest share of nodes that is looked for, in percent.
+pub const FEWEST_PERCENT_TO_FIND: usize = 5;
+/// At least so many nodes are considered for preemption, in nodes.
+pub const FEWEST_PREEMPTION_CANDIDATES: usize = 100;
+/// At least this share of nodes is considered for preemption, in percent.
+pub const FEWEST_PREEMPTION_PERCENT: usize = 10;
+/// How long a pod waits after its first failed attempt. Each further one doubles it.
+pub const BACKOFF_START: Duration = Duration::from_secs(1);
+/// How long a pod waits at most after a failed attempt.
+pub const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
+/// After this time a refused pod is tried again even if nothing has happened.
+pub const UNSCHEDULABLE_LONGEST: Duration = Duration::from_secs(300);
+/// How many pods are being bound at a time.
+pub const CONCURRENT_BINDINGS: usize = 256;
+/// How many calls that tell users (conditions, events) or make room (evictions) run at a time.
+pub const CONCURRENT_REPORTS: usize = 64;
+/// How many changes of the cluster may wait to be taken in before all objects are looked at anew, in changes.
+pub const PENDING_CHANGES: usize = 100_000;
+/// How long volumes may take to be bound.
+pub const VOLUME_BINDING_LONGEST: Duration = Duration::from_secs(600);
+/// How long the loop waits between looks whether volumes are bound.
+pub const VOLUME_BINDING_STEP: Duration = Duration::from_millis(100);
+/// After this time a pod that was bound but not seen bound is no longer counted on its node.
+pub const ASSUMED_LONGEST: Duration = Duration::from_secs(900);

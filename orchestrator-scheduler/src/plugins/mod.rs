@@ -1,0 +1,65 @@
+//! The plugins of upstream's default profile, one per file.
+
+mod image_locality;
+mod inter_pod_affinity;
+mod node;
+mod node_affinity;
+mod node_ports;
+mod node_resources;
+mod pod_topology_spread;
+mod preemption;
+mod queue_sort;
+mod resource_claims;
+mod taint_toleration;
+
+use std::sync::Arc;
+
+pub use image_locality::ImageLocality;
+pub use inter_pod_affinity::InterPodAffinity;
+pub use node::{NodeName, NodeUnschedulable};
+pub use node_affinity::NodeAffinity;
+pub use node_ports::NodePorts;
+pub use node_resources::{NodeResourcesBalancedAllocation, NodeResourcesFit, Strategy};
+pub use pod_topology_spread::PodTopologySpread;
+pub use preemption::DefaultPreemption;
+pub use queue_sort::PrioritySort;
+pub use resource_claims::DynamicResources;
+pub use taint_toleration::TaintToleration;
+
+use crate::framework::{PreFilter, PreScore, Profile};
+
+/// Upstream's default profile, with a way to use nodes.
+pub(crate) fn default_profile(name: &str, strategy: Strategy) -> Profile {
+    let filters: Vec<Arc<dyn PreFilter>> = vec![
+        Arc::new(NodeUnschedulable),
+        Arc::new(NodeName),
+        Arc::new(TaintToleration),
+        Arc::new(NodeAffinity),
+        Arc::new(NodePorts),
+        Arc::new(NodeResourcesFit::new(strategy)),
+        Arc::new(PodTopologySpread),
+        Arc::new(InterPodAffinity),
+        Arc::new(DynamicResources),
+    ];
+    let scores: Vec<(i64, Arc<dyn PreScore>)> = vec![
+        (3, Arc::new(TaintToleration)),
+        (2, Arc::new(NodeAffinity)),
+        (1, Arc::new(NodeResourcesFit::new(strategy))),
+        (2, Arc::new(PodTopologySpread)),
+        (2, Arc::new(InterPodAffinity)),
+        (1, Arc::new(NodeResourcesBalancedAllocation)),
+        (1, Arc::new(ImageLocality)),
+    ];
+    Profile {
+        name: name.to_owned(),
+        queue_sort: Arc::new(PrioritySort),
+        filters,
+        post_filters: vec![Arc::new(DynamicResources), Arc::new(DefaultPreemption)],
+        scores,
+        reserve: Vec::new(),
+        permit: Vec::new(),
+        pre_bind: Vec::new(),
+        bind: Vec::new(),
+        post_bind: Vec::new(),
+    }
+}

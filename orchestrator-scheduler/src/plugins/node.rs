@@ -1,0 +1,56 @@
+//! `NodeUnschedulable` and `NodeName`: nodes that are closed, and pods that ask for one node.
+
+use orchestrator_core::scheduler::{
+    ClusterChange, PodInfo, Rejection, Snapshot,
+    matching::{is_closed, tolerations},
+};
+
+use crate::framework::{Plugin, PreFilter, Prepared};
+
+/// Refuses nodes that are closed to new pods.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeUnschedulable;
+
+/// Refuses all nodes but the one that the pod names.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeName;
+
+impl Plugin for NodeUnschedulable {
+    fn name(&self) -> &'static str {
+        "NodeUnschedulable"
+    }
+
+    fn may_help(&self, change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
+        matches!(change, ClusterChange::Node { new: Some(_), .. } | ClusterChange::WaitingPod { .. })
+    }
+}
+
+impl PreFilter for NodeUnschedulable {
+    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _cluster: &'a Snapshot) -> Prepared<'a> {
+        Prepared::per_node(|node| {
+            let tolerations = pod.spec.as_ref().map(tolerations).unwrap_or_default();
+            is_closed(tolerations, node.node())
+                .then(|| Rejection::unresolvable(self.name(), "node(s) were unschedulable"))
+        })
+    }
+}
+
+impl Plugin for NodeName {
+    fn name(&self) -> &'static str {
+        "NodeName"
+    }
+
+    fn may_help(&self, change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
+        matches!(change, ClusterChange::Node { old: None, .. })
+    }
+}
+
+impl PreFilter for NodeName {
+    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _cluster: &'a Snapshot) -> Prepared<'a> {
+        let Some(name) = pod.node_name() else { return Prepared::Skip };
+        Prepared::per_node(move |node| {
+            (node.name() != name)
+                .then(|| Rejection::unresolvable(self.name(), "node(s) didn't match the requested node name"))
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! `NodeAffinity`: the nodes a pod must have and those it likes, by their labels.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{NodeSelectorTerm, PodSpec};
+use orchestrator_core::scheduler::{
+    ClusterChange, NodeState, PodInfo, Rejection, Snapshot,
+    matching::{node_affinity_matches, node_preference, required_node_affinity},
+};
+
+use crate::framework::{Filter, Plugin, PreFilter, PreScore, Prepared, Score, scale};
+
+/// Refuses nodes that the pod's node selector or affinity does not match; prefers those it likes.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeAffinity;
+
+impl Plugin for NodeAffinity {
+    fn name(&self) -> &'static str {
+        "NodeAffinity"
+    }
+
+    fn may_help(&self, change: &ClusterChange<'_>, pod: &PodInfo) -> bool {
+        let ClusterChange::Node { new: Some(node), .. } = change else {
+            return matches!(change, ClusterChange::WaitingPod { .. });
+        };
+        pod.spec.as_ref().is_none_or(|spec| node_affinity_matches(spec, node))
+    }
+}
+
+impl PreFilter for NodeAffinity {
+    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _cluster: &'a Snapshot) -> Prepared<'a> {
+        let Some(spec) = &pod.spec else { return Prepared::Skip };
+        let required = required_node_affinity(spec);
+        if required.is_none() && spec.node_selector.as_ref().is_none_or(|selector| selector.is_empty()) {
+            return Prepared::Skip;
+        }
+        let only = required.and_then(|selector| named_nodes(&selector.node_selector_terms));
+        if only.as_ref().is_some_and(BTreeSet::is_empty) {
+            return Prepared::Refuse(Rejection::unresolvable(self.name(), "pod affinity terms conflict"));
+        }
+        Prepared::Filter { only, filter: Box::new(Matches { plugin: self.name(), spec }) }
+    }
+}
+
+struct Matches<'a> {
+    plugin: &'static str,
+    spec: &'a PodSpec,
+}
+
+impl Filter for Matches<'_> {
+    fn filter(&self, node: &NodeState) -> Option<Rejection> {
+        (!node_affinity_matches(self.spec, node.node()))
+            .then(|| Rejection::unresolvable(self.plugin, "node(s) didn't match Pod's node affinity/selector"))
+    }
+}
+
+/// The nodes that terms name, if every term names some.
+fn named_nodes(terms: &[NodeSelectorTerm]) -> Option<BTreeSet<String>> {
+    let mut all = BTreeSet::new();
+    for term in terms {
+        let fields = term.match_fields.iter().flatten();
+        let named = fields.filter(|field| field.key == "metadata.name" && field.operator == "In");
+        let named = named.map(|field| field.values.iter().flatten().cloned().collect::<BTreeSet<_>>());
+        all.extend(named.reduce(|a, b| a.intersection(&b).cloned().collect())?);
+    }
+    (!terms.is_empty()).then_some(all)
+}
+
+impl PreScore for NodeAffinity {
+    fn pre_score<'a>(&'a self, pod: &'a PodInfo, _: &'a Snapshot, _: &[&'a NodeState]) -> Option<Box<dyn Score + 'a>> {
+        let spec = pod.spec.as_ref()?;
+        let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+        affinity.preferred_during_scheduling_ignored_during_execution.as_ref()?;
+        Some(Box::new(Preference(spec)))
+    }
+}
+
+struct Preference<'a>(&'a PodSpec);
+
+impl Score for Preference<'_> {
+    fn score(&self, node: &NodeState) -> i64 {
+        node_preference(self.0, node.node())
+    }
+
+    fn normalize(&self, _nodes: &[&NodeState], scores: &mut [i64]) {
+        scale(scores, false);
+    }
+}

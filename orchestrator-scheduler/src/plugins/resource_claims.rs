@@ -1,0 +1,38 @@
+//! `DynamicResources`: claims of devices. They are not supported; pods that have them are refused.
+
+use orchestrator_core::scheduler::{PodInfo, Rejection, Snapshot, Unschedulable};
+
+use crate::framework::{Afterwards, Filters, Plugin, PostFilter, PreFilter, Prepared};
+
+/// Refuses pods with claims of devices.
+#[derive(Clone, Copy, Debug)]
+pub struct DynamicResources;
+
+impl Plugin for DynamicResources {
+    fn name(&self) -> &'static str {
+        "DynamicResources"
+    }
+}
+
+impl PreFilter for DynamicResources {
+    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _cluster: &'a Snapshot) -> Prepared<'a> {
+        let claims = pod.spec.as_ref().and_then(|spec| spec.resource_claims.as_deref()).unwrap_or_default();
+        if claims.is_empty() {
+            return Prepared::Skip;
+        }
+        Prepared::Refuse(Rejection::unresolvable(self.name(), "resource claims are not supported"))
+    }
+}
+
+impl PostFilter for DynamicResources {
+    fn post_filter(
+        &self,
+        _pod: &PodInfo,
+        _cluster: &Snapshot,
+        _why: &Unschedulable,
+        _filters: &mut Filters<'_>,
+        _tie: u64,
+    ) -> Afterwards {
+        Afterwards::Nothing("no new claims to deallocate".to_owned())
+    }
+}

@@ -1,0 +1,55 @@
+//! `TaintToleration`: nodes whose taints keep a pod off, and taints that only make a node worse.
+
+use k8s_openapi::api::core::v1::Toleration;
+use orchestrator_core::scheduler::{
+    ClusterChange, NodeState, PodInfo, Rejection, Snapshot,
+    matching::{taints, tolerates, tolerations, untolerated_taint},
+};
+
+use crate::framework::{Plugin, PreFilter, PreScore, Prepared, Score, scale};
+
+/// Refuses nodes with taints that the pod does not tolerate; prefers nodes with few that ask it to stay away.
+#[derive(Clone, Copy, Debug)]
+pub struct TaintToleration;
+
+impl Plugin for TaintToleration {
+    fn name(&self) -> &'static str {
+        "TaintToleration"
+    }
+
+    fn may_help(&self, change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
+        matches!(change, ClusterChange::Node { new: Some(_), .. } | ClusterChange::WaitingPod { .. })
+    }
+}
+
+impl PreFilter for TaintToleration {
+    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _cluster: &'a Snapshot) -> Prepared<'a> {
+        let tolerations = pod.spec.as_ref().map(tolerations).unwrap_or_default();
+        Prepared::per_node(move |node| {
+            untolerated_taint(tolerations, node.node())
+                .map(|_| Rejection::unresolvable(self.name(), "node(s) had untolerated taint(s)"))
+        })
+    }
+}
+
+impl PreScore for TaintToleration {
+    fn pre_score<'a>(&'a self, pod: &'a PodInfo, _: &'a Snapshot, _: &[&'a NodeState]) -> Option<Box<dyn Score + 'a>> {
+        const SOFT: [&str; 2] = ["", "PreferNoSchedule"];
+        let tolerations = pod.spec.as_ref().map(tolerations).unwrap_or_default().iter();
+        let soft = |toleration: &&Toleration| SOFT.contains(&toleration.effect.as_deref().unwrap_or_default());
+        Some(Box::new(FewTaints(tolerations.filter(soft).cloned().collect())))
+    }
+}
+
+struct FewTaints(Vec<Toleration>);
+
+impl Score for FewTaints {
+    fn score(&self, node: &NodeState) -> i64 {
+        let soft = taints(node.node()).iter().filter(|taint| taint.effect == "PreferNoSchedule");
+        soft.filter(|taint| !tolerates(&self.0, taint)).count() as i64
+    }
+
+    fn normalize(&self, _nodes: &[&NodeState], scores: &mut [i64]) {
+        scale(scores, true);
+    }
+}
