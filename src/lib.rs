@@ -1,1 +1,31 @@
-//! Kubernetes as Rust crates.
+//! Kubernetes as Rust crates: a cluster in your own process, with the real API.
+//!
+//! Start at [`Cluster::builder`]. Everything else is re-exported here from the crate that it lives in.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use orchestrator::{Cluster, client::Api, k8s_openapi::api::core::v1::Namespace};
+//!
+//! let cluster = Cluster::builder().start().await?;
+//! let namespaces: Api<Namespace> = Api::all(&cluster.client());
+//! assert!(namespaces.get("kube-system").await.is_ok());
+//! cluster.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod cluster;
+
+pub use cluster::{ApplyError, Cluster, ClusterBuilder, NodeSpec, StartError, WaitError};
+pub use k8s_openapi;
+pub use kube;
+pub use orchestrator_apiserver as apiserver;
+pub use orchestrator_controllers as controllers;
+pub use orchestrator_core as core;
+pub use orchestrator_core::{client, controller, env, object, runtime, scheduler, store};
+pub use orchestrator_node as node;
+pub use orchestrator_runtime_sim as runtime_sim;
+pub use orchestrator_runtime_youki as runtime_youki;
+pub use orchestrator_scheduler as kube_scheduler;
+pub use orchestrator_store_mem as store_mem;

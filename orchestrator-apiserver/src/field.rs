@@ -127,8 +127,13 @@ impl<'a> Field<'a> {
 
     /// The value is not one of the known ones, which are named in order.
     pub(crate) fn not_supported(&self, errors: &mut Errors, known: &[&str]) {
+        self.not_supported_as(errors, &self.shown(), known);
+    }
+
+    /// As [`Self::not_supported`], the value shown as given here, in JSON.
+    pub(crate) fn not_supported_as(&self, errors: &mut Errors, shown: &str, known: &[&str]) {
         let known = known.iter().map(|known| format!("{known:?}")).collect::<Vec<_>>().join(", ");
-        self.error(errors, FieldErrorKind::NotSupported, format!("{}: supported values: {known}", self.shown()));
+        self.error(errors, FieldErrorKind::NotSupported, format!("{shown}: supported values: {known}"));
     }
 
     /// The value is wrong; it is shown as given here, in JSON.

@@ -5,6 +5,7 @@
 //! nothing outside of it names HTTP.
 
 mod auth;
+mod bootstrap;
 mod decode;
 mod field;
 pub mod http;

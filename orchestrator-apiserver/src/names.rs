@@ -9,8 +9,6 @@ pub(crate) enum NameRule {
     Subdomain,
     /// RFC 1123 label: up to 63 letters, no dots.
     Label,
-    /// RFC 1035 label: begins with a letter.
-    Label1035,
     /// Whatever can stand in a path.
     PathSegment,
 }
@@ -27,7 +25,6 @@ impl NameRule {
         match self {
             Self::Subdomain => subdomain(name),
             Self::Label => label(name),
-            Self::Label1035 => label_1035(name),
             Self::PathSegment => path_segment(name),
         }
     }
@@ -164,7 +161,6 @@ mod tests {
             (NameRule::Subdomain, "Bad_Name!", false),
             (NameRule::Label, "a.b", false),
             (NameRule::Label, "1a", true),
-            (NameRule::Label1035, "1a", false),
             (NameRule::PathSegment, "system:node", true),
             (NameRule::PathSegment, "a/b", false),
         ] {

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use async_trait::async_trait;
 use orchestrator_core::{
-    client::{Backend, Client, Reply, Request, UserInfo, WatchRequest, WatchStream},
+    client::{Backend, Client, Reply, Request, Resource, UserInfo, WatchRequest, WatchStream},
     env::Env,
     node_connector::{NodeConnector, NodeDirectory},
     status::{ApiError, ApiResult},
@@ -131,7 +131,7 @@ impl ApiServerBuilder {
         self
     }
 
-    /// Reads what the store holds and is ready to serve it.
+    /// Reads what the store holds, adds what every cluster has, and is ready to serve.
     ///
     /// # Errors
     /// The store cannot be read, or no key for tokens can be made.
@@ -152,6 +152,7 @@ impl ApiServerBuilder {
             nodes: self.nodes,
         };
         server.load_definitions().await?;
+        server.bootstrap().await?;
         Ok(ApiServer { server: Arc::new(server) })
     }
 }
@@ -173,6 +174,13 @@ impl ApiServer {
     /// A client in this process, with the server's own identity.
     pub fn client(&self) -> Client {
         Client::new(Arc::new(self.clone()))
+    }
+
+    /// Which resource a kind belongs to, such as `v1` and `Pod` to `pods`, and whether it is in namespaces.
+    pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<(Resource, bool)> {
+        let kinds = self.server.registry.kinds();
+        let found = kinds.iter().find(|row| row.kind == kind && row.api_version() == api_version)?;
+        Some((found.resource.clone(), found.namespaced))
     }
 
     pub(crate) fn server(&self) -> &Arc<Server> {

@@ -1,7 +1,109 @@
 //! The controllers of kube-controller-manager and cloud-controller-manager, one folder each.
+//!
+//! Start at [`Controllers::builder`] to run them, and at `TABLE` in this file to find them. Each folder has a `decide.rs`,
+//! pure and carrying the property tests, and a `mod.rs` that reads the shared caches, asks `decide`, and writes:
+//!
+//! ```text
+//! pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken)
+//! ```
+//!
+//! Every controller can be replaced by upstream's, or left out: they share nothing but the API server.
 
+mod context;
 mod deployment;
+mod endpointslice;
+mod garbage_collector;
 mod limits;
+mod namespace;
+mod node_lifecycle;
+mod pod_garbage_collector;
 mod pods;
 mod replicaset;
+mod root_ca;
+mod serviceaccount;
+mod set;
 mod statefulset;
+mod taint_eviction;
+mod volumes;
+
+use futures::FutureExt;
+
+pub use context::Options;
+pub use set::{ControllerState, Controllers, ControllersBuilder, UnknownController};
+pub use volumes::{DirectoryProvisioner, PlannedDirectories};
+
+use set::Entry;
+
+/// All controllers, by upstream's names.
+const TABLE: &[Entry] = &[
+    Entry {
+        name: "deployment-controller",
+        component: "deployment-controller",
+        run: |context, shutdown| deployment::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "endpointslice-controller",
+        component: "endpoint-slice-controller",
+        run: |context, shutdown| endpointslice::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "garbage-collector-controller",
+        component: "garbage-collector-controller",
+        run: |context, shutdown| garbage_collector::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "namespace-controller",
+        component: "namespace-controller",
+        run: |context, shutdown| namespace::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "node-lifecycle-controller",
+        component: "node-controller",
+        run: |context, shutdown| node_lifecycle::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "persistentvolume-binder-controller",
+        component: "persistentvolume-controller",
+        run: |context, shutdown| volumes::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "persistentvolume-protection-controller",
+        component: "persistentvolume-protection-controller",
+        run: |context, shutdown| volumes::run_volume_protection(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "persistentvolumeclaim-protection-controller",
+        component: "persistentvolumeclaim-protection-controller",
+        run: |context, shutdown| volumes::run_claim_protection(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "pod-garbage-collector-controller",
+        component: "pod-garbage-collector",
+        run: |context, shutdown| pod_garbage_collector::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "replicaset-controller",
+        component: "replicaset-controller",
+        run: |context, shutdown| replicaset::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "root-ca-certificate-publisher-controller",
+        component: "root-ca-certificate-publisher",
+        run: |context, shutdown| root_ca::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "serviceaccount-controller",
+        component: "serviceaccount-controller",
+        run: |context, shutdown| serviceaccount::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "statefulset-controller",
+        component: "statefulset-controller",
+        run: |context, shutdown| statefulset::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "taint-eviction-controller",
+        component: "taint-eviction-controller",
+        run: |context, shutdown| taint_eviction::run(context, shutdown).boxed(),
+    },
+];

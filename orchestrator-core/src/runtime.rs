@@ -39,6 +39,12 @@ pub trait ContainerRuntime: ImageService {
     /// All sandboxes that this runtime holds, ready or not, in order of their keys.
     async fn list_sandboxes(&self) -> Result<Vec<SandboxStatus>, RuntimeError>;
 
+    /// One sandbox as it is now.
+    async fn inspect_sandbox(&self, id: &SandboxId) -> Result<SandboxStatus, RuntimeError> {
+        let mut sandboxes = self.list_sandboxes().await?.into_iter();
+        sandboxes.find(|sandbox| sandbox.id == *id).ok_or_else(|| RuntimeError::no_sandbox(id))
+    }
+
     /// Creates a container in a ready sandbox. Repeating the call with the same key returns the existing one.
     async fn create_container(
         &self,

@@ -257,10 +257,17 @@ impl ApiError {
     /// 422 with all broken rules. The subject's `resource` is the kind.
     pub fn invalid(subject: Subject<'_>, errors: &[FieldError]) -> Self {
         let text = |error: &FieldError| format!("{}: {}", error.field, error.message());
-        let list = match errors {
+        // The text says everything once, although the causes may repeat themselves.
+        let mut texts: Vec<String> = Vec::new();
+        for text in errors.iter().map(text) {
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+        let list = match texts.as_slice() {
             [] => String::new(),
-            [error] => text(error),
-            errors => format!("[{}]", errors.iter().map(text).collect::<Vec<_>>().join(", ")),
+            [only] => only.clone(),
+            texts => format!("[{}]", texts.join(", ")),
         };
         let message = format!("{} \"{}\" is invalid: {list}", subject.qualified(), subject.name);
         let mut details = subject.details();

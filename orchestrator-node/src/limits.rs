@@ -42,8 +42,6 @@ pub(crate) const VOLUME_PAYLOAD_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) const ENVIRONMENT_VALUE_BYTES: usize = 1024 * 1024;
 /// A file that `fileKeyRef` reads, in bytes.
 pub(crate) const FILES_IN_VOLUME: usize = 10_000;
-/// Events waiting to be published, per node.
-pub(crate) const EVENT_QUEUE: usize = 256;
 /// How many runs of a container are kept in the runtime: the present one and the one before.
 pub(crate) const RUNS_KEPT: usize = 2;
 /// The least life of a service account token, in seconds.

@@ -87,12 +87,12 @@ impl Follower {
         if let Some(line) = line.filter(|line| due(line, finished_at.unwrap_or(Timestamp::MAX))) {
             let wait = line.timestamp.duration_since(now).try_into().unwrap_or_default();
             let ending = std::pin::pin!(ended.wait_for(|ended| *ended));
-            if finished_at.is_none() {
-                if let Either::Right((_, _)) = select(self.machine.env.sleep(wait), ending).await {
-                    let finished = self.machine.lock().containers.get(&self.id)?.finished_at()?;
-                    if !due(&line, finished) {
-                        return None;
-                    }
+            if finished_at.is_none()
+                && let Either::Right(_) = select(self.machine.env.sleep(wait), ending).await
+            {
+                let finished = self.machine.lock().containers.get(&self.id)?.finished_at()?;
+                if !due(&line, finished) {
+                    return None;
                 }
             }
             self.next += 1;

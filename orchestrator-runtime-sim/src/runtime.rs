@@ -106,6 +106,11 @@ impl ContainerRuntime for SimRuntime {
         Ok(state.sandboxes.values().map(|sandbox| sandbox.status.clone()).collect())
     }
 
+    async fn inspect_sandbox(&self, id: &SandboxId) -> Result<SandboxStatus, RuntimeError> {
+        let state = self.0.lock();
+        state.sandbox(id).map(|sandbox| sandbox.status.clone()).ok_or_else(|| RuntimeError::no_sandbox(id))
+    }
+
     async fn create_container(
         &self,
         sandbox: &SandboxId,

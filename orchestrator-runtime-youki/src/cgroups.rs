@@ -83,20 +83,12 @@ impl Cgroups {
     /// Moves this process into a cgroup in every hierarchy there is, so that no one who ends the cgroup that it was
     /// started in ends it.
     pub(crate) fn join(&self, path: &str) -> io::Result<()> {
-        for hierarchy in &self.hierarchies {
-            let mut attempt = 1;
-            loop {
-                // Another helper that leaves may take the empty directory away in between.
-                let result = hierarchy.make(path).and_then(|()| write(&hierarchy.directory(path).join("cgroup.procs"), "0"));
-                match result {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < CGROUP_JOIN_ATTEMPTS => {
-                        attempt += 1;
-                    }
-                    other => break other?,
-                }
-            }
-        }
-        Ok(())
+        self.hierarchies.iter().try_for_each(|hierarchy| hierarchy.join(path))
+    }
+
+    /// Moves this process into a cgroup in every hierarchy that controls something, as a container's processes are.
+    pub(crate) fn join_controlling(&self, path: &str) -> io::Result<()> {
+        self.controlling().try_for_each(|hierarchy| hierarchy.join(path))
     }
 
     /// Moves this process to the top and removes the cgroup that it was in, and its parent, if they are empty.
@@ -163,9 +155,8 @@ impl Cgroups {
 
     /// What the cgroup uses now; `None` when it is gone.
     pub(crate) fn usage(&self, path: &str) -> Option<Usage> {
-        let read = |controller: &str, file: &str| {
-            fs::read_to_string(self.directory(controller, path).ok()?.join(file)).ok()
-        };
+        let read =
+            |controller: &str, file: &str| fs::read_to_string(self.directory(controller, path).ok()?.join(file)).ok();
         let number = |controller: &str, file: &str| read(controller, file)?.trim().parse::<u64>().ok();
         let pids = number("pids", "pids.current")?;
         let (cpu_nanoseconds, memory, inactive) = if self.unified {
@@ -210,6 +201,18 @@ impl Hierarchy {
 
     fn directory(&self, path: &str) -> PathBuf {
         self.mount.join(path.trim_start_matches('/'))
+    }
+
+    /// Moves this process into the cgroup, made if there is none.
+    fn join(&self, path: &str) -> io::Result<()> {
+        for _ in 1..CGROUP_JOIN_ATTEMPTS {
+            // Another helper that leaves may take the empty directory away in between.
+            match self.make(path).and_then(|()| write(&self.directory(path).join("cgroup.procs"), "0")) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => return other,
+            }
+        }
+        Err(io::Error::other(format!("the cgroup {path} comes and goes")))
     }
 
     /// Makes the directory with its parents. In version 2, controllers are passed down on the way; in `cpuset` of

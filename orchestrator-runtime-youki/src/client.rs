@@ -62,8 +62,7 @@ impl HelperConnection {
             }
             self.stream.readable().await.map_err(internal)?;
             let (stream, descriptors) = (&self.stream, &mut self.descriptors);
-            let received =
-                stream.try_io(Interest::READABLE, || descriptors::receive(stream, &mut chunk, descriptors));
+            let received = stream.try_io(Interest::READABLE, || descriptors::receive(stream, &mut chunk, descriptors));
             match received {
                 Ok(0) => return Err(CallError::Gone),
                 Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
@@ -82,10 +81,7 @@ impl HelperConnection {
 }
 
 /// Asks a helper for something and waits for its one reply.
-pub(crate) async fn call(
-    directory: &SandboxDirectory,
-    request: &Request,
-) -> Result<(Reply, Vec<OwnedFd>), CallError> {
+pub(crate) async fn call(directory: &SandboxDirectory, request: &Request) -> Result<(Reply, Vec<OwnedFd>), CallError> {
     HelperConnection::open(directory, request).await?.next().await
 }
 

@@ -10,13 +10,17 @@ use orchestrator_core::{env::Env, runtime::RuntimeError};
 
 use crate::{
     config::Helper,
-    helper::MARKER,
+    helper::{MARKER, is_initialized},
     protocol::{Errand, Outcome},
 };
 
 /// Has a helper do something and waits for the outcome. For a sandbox, the helper stays.
 pub(crate) async fn launch(env: &Env, helper: &Helper, errand: Errand) -> Result<(), RuntimeError> {
     let program = match helper {
+        Helper::CurrentExe if !is_initialized() => {
+            let message = "a `main` that calls `orchestrator_runtime_youki::init` first, or a helper program";
+            return Err(RuntimeError::Missing(message.to_owned()));
+        }
         Helper::CurrentExe => "/proc/self/exe".into(),
         Helper::Program(path) => path.clone(),
     };

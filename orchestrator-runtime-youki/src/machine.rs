@@ -41,5 +41,8 @@ fn has_overlay() -> bool {
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let modules = fs::read_to_string(Path::new("/lib/modules").join(release.trim()).join("modules.dep"));
-    modules.unwrap_or_default().lines().any(|line| line.split(':').next().is_some_and(|path| path.contains("/overlay.ko")))
+    modules
+        .unwrap_or_default()
+        .lines()
+        .any(|line| line.split(':').next().is_some_and(|path| path.contains("/overlay.ko")))
 }

@@ -122,8 +122,12 @@ impl ObservedSandbox {
 
     /// Whether the helper died without saying so: containers may still run, and nobody looks after them.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.helper.is_none()
-            && self.progress.as_ref().is_none_or(|progress| progress.state == SandboxState::Ready)
+        self.helper.is_none() && self.progress.as_ref().is_none_or(|progress| progress.state == SandboxState::Ready)
+    }
+
+    /// Whether it is being made just now, and nobody has seen it yet.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.helper.is_some() && self.progress.is_none()
     }
 
     pub(crate) fn status(&self) -> SandboxStatus {
@@ -147,10 +151,11 @@ impl ObservedSandbox {
     }
 }
 
-/// Reads a container; `None` when there is none.
+/// Reads a container; `None` when there is none. What ran in an abandoned sandbox may or may not run.
 pub(crate) fn read_container(
     sandbox: &SandboxId,
     directory: &ContainerDirectory,
+    abandoned: bool,
 ) -> io::Result<Option<(ContainerRecord, ContainerStatus)>> {
     let Some(record) = read_json::<ContainerRecord>(&directory.record())? else { return Ok(None) };
     let progress: Option<ContainerProgress> = read_json(&directory.progress())?;
@@ -161,7 +166,11 @@ pub(crate) fn read_container(
         image: record.config.image.clone(),
         image_id: record.image_id.clone(),
         created_at: record.created_at,
-        state: progress.map_or(ContainerState::Created, |progress| progress.state),
+        state: match progress.map(|progress| progress.state) {
+            Some(ContainerState::Running { .. }) if abandoned => ContainerState::Unknown,
+            Some(state) => state,
+            None => ContainerState::Created,
+        },
         labels: record.config.labels.clone(),
         annotations: record.config.annotations.clone(),
     };

@@ -8,8 +8,8 @@ use orchestrator_core::{
     env::Env,
     runtime::{
         AttachOptions, ContainerConfig, ContainerId, ContainerRuntime, ContainerStats, ContainerStatus, Duplex,
-        ExecOptions, Image, ImageService, LogLine, LogOptions, PullRequest, RuntimeError, RuntimeEvent,
-        RuntimeStatus, SandboxConfig, SandboxId, SandboxState, SandboxStatus, Session,
+        ExecOptions, Image, ImageService, LogLine, LogOptions, PullRequest, RuntimeError, RuntimeEvent, RuntimeStatus,
+        SandboxConfig, SandboxId, SandboxState, SandboxStatus, Session,
     },
 };
 use tokio::sync::{Mutex, broadcast};
@@ -20,11 +20,11 @@ use crate::{
     config::{Helper, YoukiBuilder},
     events,
     files::remove_tree,
-    helper::{command, pod_cgroup},
+    helper::{command, pod_cgroup, wants_devices},
     images::Images,
     launch::launch,
     layout::{Layout, SandboxDirectory, container_id, sandbox_id, short_name},
-    limits::EVENT_BACKLOG,
+    limits::{EVENT_BACKLOG, UNFINISHED_PAUSE, UNFINISHED_TIME},
     logs, machine,
     protocol::{Errand, Reply, Request},
     records::{ContainerRecord, NetworkRecord, ObservedSandbox, SandboxRecord, read_container},
@@ -72,8 +72,7 @@ impl YoukiRuntime {
 
     pub(crate) fn new(builder: YoukiBuilder, env: Env) -> Result<Self, RuntimeError> {
         let invalid = |message: String| Err(RuntimeError::Invalid(message));
-        let cgroup_parent =
-            builder.cgroup_parent.unwrap_or_else(|| format!("orchestrator-{}", builder.cluster));
+        let cgroup_parent = builder.cgroup_parent.unwrap_or_else(|| format!("orchestrator-{}", builder.cluster));
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if cgroup_parent.is_empty() || cgroup_parent.starts_with('.') || !cgroup_parent.bytes().all(is_plain) {
             return invalid(format!("the cgroup parent {cgroup_parent:?} is not a plain name"));
@@ -135,10 +134,7 @@ impl Inner {
     }
 
     /// Reads a sandbox. If its helper died, what it left running is ended first, so that what is read is true.
-    async fn observe(
-        &self,
-        id: &SandboxId,
-    ) -> Result<Option<(SandboxDirectory, ObservedSandbox)>, RuntimeError> {
+    async fn observe(&self, id: &SandboxId) -> Result<Option<(SandboxDirectory, ObservedSandbox)>, RuntimeError> {
         let Ok(directory) = self.layout.sandbox(id) else { return Ok(None) };
         let Some(mut observed) = read(&directory)? else { return Ok(None) };
         if observed.is_abandoned() {
@@ -147,7 +143,11 @@ impl Inner {
             // Someone else may have seen to it meanwhile.
             match read(&directory)? {
                 Some(now) if now.is_abandoned() => {
-                    self.launch(Errand::Settle { root: self.layout.root().to_owned(), id: id.clone() }).await?;
+                    let errand = Errand::Settle { root: self.layout.root().to_owned(), id: id.clone() };
+                    // What cannot be ended is told as it is: not ready, and unknown. The next look tries again.
+                    if let Err(error) = self.launch(errand).await {
+                        tracing::warn!(sandbox = %id, %error, "clearing up after a pod's helper failed");
+                    }
                 }
                 _ => {}
             }
@@ -166,7 +166,8 @@ impl Inner {
     ) -> Result<(SandboxDirectory, ObservedSandbox, ContainerRecord, ContainerStatus), RuntimeError> {
         let (sandbox, _) = self.layout.sandbox_of(id)?;
         let (directory, observed) = self.observe(&sandbox).await?.ok_or_else(|| RuntimeError::no_container(id))?;
-        let container = read_container(&sandbox, &directory.container(id)).map_err(unreadable)?;
+        let container =
+            read_container(&sandbox, &directory.container(id), observed.is_abandoned()).map_err(unreadable)?;
         let (record, status) = container.ok_or_else(|| RuntimeError::no_container(id))?;
         Ok((directory, observed, record, status))
     }
@@ -184,12 +185,7 @@ impl Inner {
         }
     }
 
-    async fn streams(
-        &self,
-        id: &ContainerId,
-        request: Request,
-        kind: session::Kind,
-    ) -> Result<Session, RuntimeError> {
+    async fn streams(&self, id: &ContainerId, request: Request, kind: session::Kind) -> Result<Session, RuntimeError> {
         let (directory, ..) = self.observe_container(id).await?;
         let gone = || RuntimeError::WrongState(format!("the container {id} is not running"));
         let opened = HelperConnection::open(&directory, &request).await;
@@ -202,6 +198,13 @@ impl Inner {
         let turn = self.turn(id).await;
         let _turn = turn.lock().await;
         let directory = self.layout.sandbox(id)?;
+        // A start that an agent before this one began, or that died a moment ago, is over soon, one way or the other.
+        let since = self.env.monotonic();
+        while read(&directory)?.is_some_and(|observed| observed.is_unfinished())
+            && self.env.monotonic().saturating_sub(since) < UNFINISHED_TIME
+        {
+            self.env.sleep(UNFINISHED_PAUSE).await;
+        }
         if let Some(observed) = read(&directory)? {
             let status = observed.status();
             match (&observed.progress, observed.helper) {
@@ -305,7 +308,9 @@ impl ContainerRuntime for YoukiRuntime {
         self.0.ready()?;
         let mut statuses = Vec::new();
         for id in self.0.layout.list().map_err(unreadable)? {
-            if let Some((_, observed)) = self.0.observe(&id).await? {
+            if let Some((_, observed)) = self.0.observe(&id).await?
+                && !observed.is_unfinished()
+            {
                 statuses.push(observed.status());
             }
         }
@@ -320,10 +325,16 @@ impl ContainerRuntime for YoukiRuntime {
     ) -> Result<ContainerId, RuntimeError> {
         self.0.ready()?;
         validate::container(config)?;
+        let cgroups = Cgroups::find().map_err(RuntimeError::Missing)?;
+        if cgroups.is_unified() && wants_devices(&config.security) {
+            let message =
+                "the capability MKNOD where only cgroups of version 2 are: libcontainer does not confine devices there";
+            return Err(RuntimeError::Unsupported(message.to_owned()));
+        }
         let id = container_id(sandbox, &config.key)?;
-        let (directory, _) =
-            self.0.observe(sandbox).await?.ok_or_else(|| RuntimeError::no_sandbox(sandbox))?;
-        if read_container(sandbox, &directory.container(&id)).map_err(unreadable)?.is_some() {
+        let (directory, observed) = self.0.observe(sandbox).await?.ok_or_else(|| RuntimeError::no_sandbox(sandbox))?;
+        let abandoned = observed.is_abandoned();
+        if read_container(sandbox, &directory.container(&id), abandoned).map_err(unreadable)?.is_some() {
             return Ok(id);
         }
         let (image_id, image) = self
@@ -339,7 +350,10 @@ impl ContainerRuntime for YoukiRuntime {
             created_at: self.0.env.now(),
         };
         if command(&record).is_empty() {
-            return Err(RuntimeError::Invalid(format!("neither the container nor the image {} has a command", config.image)));
+            return Err(RuntimeError::Invalid(format!(
+                "neither the container nor the image {} has a command",
+                config.image
+            )));
         }
         match self.0.call(&directory, &Request::Create(Box::new(record))).await? {
             Some(_) => Ok(id),
@@ -397,7 +411,8 @@ impl ContainerRuntime for YoukiRuntime {
             let Some((directory, observed)) = self.0.observe(&sandbox).await? else { continue };
             let first = statuses.len();
             for id in directory.containers().map_err(unreadable)? {
-                if let Some((_, status)) = read_container(&sandbox, &directory.container(&id)).map_err(unreadable)? {
+                let container = read_container(&sandbox, &directory.container(&id), observed.is_abandoned());
+                if let Some((_, status)) = container.map_err(unreadable)? {
                     statuses.push((observed.record.config.key.clone(), status));
                 }
             }
@@ -431,9 +446,10 @@ impl ContainerRuntime for YoukiRuntime {
         let internal = |error: std::io::Error| RuntimeError::internal("connecting into a pod", error);
         match self.0.call(&directory, &Request::Connect { port }).await? {
             Some((Reply::Connected, descriptors)) => {
-                let descriptor = descriptors.into_iter().next().ok_or_else(|| {
-                    RuntimeError::internal("connecting into a pod", "the helper sent no connection")
-                })?;
+                let descriptor = descriptors
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| RuntimeError::internal("connecting into a pod", "the helper sent no connection"))?;
                 let stream = std::net::TcpStream::from(descriptor);
                 stream.set_nonblocking(true).map_err(internal)?;
                 Ok(Box::new(tokio::net::TcpStream::from_std(stream).map_err(internal)?))
@@ -491,7 +507,9 @@ impl ImageService for YoukiRuntime {
     async fn remove_image(&self, name: &str) -> Result<(), RuntimeError> {
         match self.0.images.status(name) {
             None => Ok(()),
-            Some(_) => Err(RuntimeError::Unsupported(format!("removing the image {name}, which is the machine itself"))),
+            Some(_) => {
+                Err(RuntimeError::Unsupported(format!("removing the image {name}, which is the machine itself")))
+            }
         }
     }
 }

@@ -43,10 +43,10 @@ pub(crate) fn session(
         return Err(RuntimeError::internal("taking over streams", "the helper sent none"));
     };
     let mut descriptors = descriptors.into_iter();
-    let mut next = || {
-        descriptors.next().ok_or_else(|| RuntimeError::internal("taking over streams", "the helper sent too few"))
-    };
-    let mut session = Session { stdin: None, stdout: None, stderr: None, resize: None, exit: futures::future::ready(Ok(0)).boxed() };
+    let mut next =
+        || descriptors.next().ok_or_else(|| RuntimeError::internal("taking over streams", "the helper sent too few"));
+    let mut session =
+        Session { stdin: None, stdout: None, stderr: None, resize: None, exit: futures::future::ready(Ok(0)).boxed() };
     let mut window = None;
     if terminal && kind == Kind::Exec {
         let descriptor = Arc::new(Terminal::new(next()?).map_err(internal)?);

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    os::fd::{BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use nix::{
@@ -52,11 +52,13 @@ fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()> {
     }
 }
 
-/// Lets writing into a closed pipe end the process, as programs expect. Rust programs start with it ignored, and
-/// what is ignored stays ignored in the programs that they execute.
-pub(crate) fn restore_broken_pipe_signal() {
-    // SAFETY: sets the default action; no handler function is involved.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+/// Gives every signal its default action. What a process ignores stays ignored in the programs that it executes: Rust
+/// programs start with SIGPIPE ignored, and whoever started the agent may have ignored others.
+pub(crate) fn restore_signal_actions() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: sets the default action; no handler function is involved. Signals that have none are refused.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }
 
 /// Sends a signal by its number, real-time signals included.
@@ -73,6 +75,23 @@ pub(crate) fn borrow<'a>(descriptor: RawFd) -> BorrowedFd<'a> {
     // SAFETY: the only user is the launcher in a container's first process, where the number was opened by the worker
     // before the fork and nothing closes it before the program is executed. It is only written to.
     unsafe { BorrowedFd::borrow_raw(descriptor) }
+}
+
+/// Makes a mount that is known only by its descriptor read-only.
+pub(crate) fn make_mount_read_only(mount: &OwnedFd) -> io::Result<()> {
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the path is an empty C string, and the structure is valid for the whole call and of the size given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Lets tokio tell when a descriptor is ready.

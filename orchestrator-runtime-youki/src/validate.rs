@@ -19,8 +19,8 @@ fn invalid(what: impl Into<String>) -> Result<(), RuntimeError> {
 /// Checks a sandbox before anything is made.
 pub(crate) fn sandbox(config: &SandboxConfig) -> Result<(), RuntimeError> {
     let options = &config.namespaces;
-    if options.share_process_namespace {
-        return unsupported("one process namespace for all containers of a pod");
+    if options.share_process_namespace && options.host_pid {
+        return invalid("a process namespace that is both the pod's and the machine's");
     }
     if config.hostname.is_empty() || config.hostname.len() > 64 {
         return invalid(format!("the host name {:?} is not 1 to 64 characters long", config.hostname));
@@ -50,9 +50,13 @@ pub(crate) fn container(config: &ContainerConfig) -> Result<(), RuntimeError> {
     for mount in &config.mounts {
         let (host, inside) = (&mount.host_path, &mount.container_path);
         if mount.propagation == MountPropagation::Bidirectional {
-            return unsupported(format!("mounts of {} that travel from the container to the machine", inside.display()));
+            return unsupported(format!(
+                "mounts of {} that travel from the container to the machine",
+                inside.display()
+            ));
         }
-        if !host.is_absolute() || !inside.is_absolute() || inside.components().any(|part| part == Component::ParentDir) {
+        if !host.is_absolute() || !inside.is_absolute() || inside.components().any(|part| part == Component::ParentDir)
+        {
             return invalid(format!("a mount of {} at {}", host.display(), inside.display()));
         }
         if inside.parent().is_none() || ["/proc", "/sys"].iter().any(|path| inside.starts_with(path)) {
@@ -123,10 +127,8 @@ mod tests {
 
     #[test]
     fn profiles_are_refused() {
-        let with = |profile: &str| SecurityContext {
-            seccomp_profile: Some(profile.to_owned()),
-            ..SecurityContext::default()
-        };
+        let with =
+            |profile: &str| SecurityContext { seccomp_profile: Some(profile.to_owned()), ..SecurityContext::default() };
         assert!(matches!(security(&with("RuntimeDefault")), Err(RuntimeError::Unsupported(_))));
         assert!(security(&with("Unconfined")).is_ok());
     }

@@ -1,7 +1,16 @@
 //! The scheduler: queue, snapshot, plugins, bind.
 //!
-//! Start at [`framework::Profile`], which decides, and at [`plugins`], which it is made of.
+//! Start at [`Scheduling`], the running scheduler. [`framework::Profile`] decides, purely; [`plugins`] are what it is
+//! made of; [`model::Model`] is what the loop knows, and [`queue::Queue`] who waits. To decide otherwise, write a plugin
+//! for [`framework`], or a whole [`Scheduler`](orchestrator_core::scheduler::Scheduler).
 
+mod apply;
 pub mod framework;
+mod inbox;
 pub mod limits;
+pub mod model;
 pub mod plugins;
+pub mod queue;
+mod scheduling;
+
+pub use scheduling::{Builder, Scheduling};

@@ -20,11 +20,9 @@ pub const UNSCHEDULABLE_LONGEST: Duration = Duration::from_secs(300);
 pub const CONCURRENT_BINDINGS: usize = 256;
 /// How many calls that tell users (conditions, events) or make room (evictions) run at a time.
 pub const CONCURRENT_REPORTS: usize = 64;
-/// How many changes of the cluster may wait to be taken in before all objects are looked at anew, in changes.
-pub const PENDING_CHANGES: usize = 100_000;
 /// How long volumes may take to be bound.
 pub const VOLUME_BINDING_LONGEST: Duration = Duration::from_secs(600);
-/// How long the loop waits between looks whether volumes are bound.
-pub const VOLUME_BINDING_STEP: Duration = Duration::from_millis(100);
 /// After this time a pod that was bound but not seen bound is no longer counted on its node.
 pub const ASSUMED_LONGEST: Duration = Duration::from_secs(900);
+/// How often a pod's status is tried to be written while others write it.
+pub const STATUS_ATTEMPTS: usize = 4;

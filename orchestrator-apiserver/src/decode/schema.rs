@@ -84,6 +84,11 @@ impl Schema {
         self.messages.get(index)
     }
 
+    /// All messages by their full name, such as `k8s.io.api.core.v1.Pod`, with their index.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        self.by_name.iter().map(|(name, index)| (*name, *index))
+    }
+
     pub(crate) fn message(&self, index: usize) -> Option<&Message> {
         self.messages.get(index)
     }

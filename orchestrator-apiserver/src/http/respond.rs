@@ -82,6 +82,15 @@ impl Accept {
     }
 }
 
+/// Adds a warning to an answer.
+pub(super) fn warn(response: &mut Response<Body>, warning: Option<&str>) {
+    if let Some(value) =
+        warning.and_then(|warning| HeaderValue::from_str(&format!("299 - {}", Value::from(warning))).ok())
+    {
+        response.headers_mut().append(header::WARNING, value);
+    }
+}
+
 /// An error as a `Status`.
 pub(super) fn error(error: &ApiError) -> Response<Body> {
     let body = serde_json::to_vec(error.status()).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use orchestrator_core::{
     client::{self, Call, FieldValidation, PatchBody, UserInfo, WatchRequest},
     object::Object,
@@ -22,7 +22,7 @@ use super::{
     watch,
 };
 use crate::{
-    decode,
+    decode, kinds,
     server::ApiServer,
     views::{
         discovery, openapi,
@@ -54,23 +54,31 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let content_type = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned();
+    let content_type = text(request.headers(), header::CONTENT_TYPE);
+    let content_type = content_type.split(';').next().unwrap_or_default().trim().to_owned();
     let query = Query::parse(request.uri().query());
     let include = IncludeObject::parse(query.get("includeObject").unwrap_or_default()).unwrap_or_default();
     let table = TableOptions { include_object: include, headers: true };
-    let accept = Accept::parse(&text(header::ACCEPT), table);
+    let accept = Accept::parse(text(request.headers(), header::ACCEPT), table);
     let method = request.method().clone();
     let Some(path) = Path::parse(request.uri().path()) else {
         return respond::error(&ApiError::bad_request("the path is not valid"));
     };
     let raw_path = request.uri().path().to_owned();
     let exchange = Exchange { server, tasks, user, method, query, accept, content_type };
-    let answer = match path {
-        Path::Resource(path) => exchange.resource(path, request).await,
-        Path::Other(parts) => exchange.other(&parts, &raw_path),
-    };
-    answer.unwrap_or_else(|error| respond::error(&error))
+    match path {
+        Path::Resource(path) => {
+            let notice = kinds::deprecation(&path.resource.group, &path.resource.plural);
+            let mut response = exchange.resource(path, request).await.unwrap_or_else(|error| respond::error(&error));
+            respond::warn(&mut response, notice);
+            response
+        }
+        Path::Other(parts) => exchange.other(&parts, &raw_path).unwrap_or_else(|error| respond::error(&error)),
+    }
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 impl Exchange<'_> {
@@ -88,6 +96,12 @@ impl Exchange<'_> {
         }
         // Nothing is read from somebody who may not write, or writes to a place that takes nothing.
         let call = self.call(&path, request).await?;
+        let notice = match &call {
+            Call::Delete(options) if options.propagation.is_none() => {
+                kinds::deletion_notice(&path.resource.group, &path.resource.plural)
+            }
+            _ => None,
+        };
         let request = client::Request {
             user: Some(self.user.clone()),
             resource: path.resource.clone(),
@@ -96,8 +110,11 @@ impl Exchange<'_> {
             subresource: path.subresource,
             call,
         };
-        let reply = self.server.server().handle(request).await?;
-        respond::reply(self.server.server(), &path.resource, reply, &self.accept)
+        let reply = self.server.server().handle(request).await;
+        let answer = reply.and_then(|reply| respond::reply(self.server.server(), &path.resource, reply, &self.accept));
+        let mut response = answer.unwrap_or_else(|error| respond::error(&error));
+        respond::warn(&mut response, notice);
+        Ok(response)
     }
 
     /// What a method with its body asks for.

@@ -2,10 +2,7 @@
 //!
 //! Upstream: `k8s.io/apimachinery/pkg/util/validation`.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use orchestrator_core::{quantity::Quantity, status::FieldErrorKind};
 use serde_json::Value;
@@ -246,11 +243,6 @@ pub(crate) fn selects(selector: &Field<'_>, labels: &Field<'_>) -> bool {
                 _ => false,
             }
         })
-}
-
-/// The texts of a map.
-pub(crate) fn text_map(map: &Field<'_>) -> BTreeMap<String, String> {
-    map.entries().into_iter().map(|(key, value)| (key.to_owned(), value.text().to_owned())).collect()
 }
 
 /// What is wrong with a key of a config map or a secret.

@@ -1,8 +1,34 @@
 //! The rules of the built-in kinds, one file for each family.
+//!
+//! Start with [`rules::Rules`]: what can differ between kinds. `podspec` is shared by all that make pods; `check` by all.
 
+mod apps;
+mod batch;
+mod check;
+mod classes;
+mod config;
+mod coordination;
+mod cron;
+mod definitions;
+mod endpoints;
+mod go;
 mod namespace;
+mod networking;
+mod nodes;
+mod pods;
+mod podspec;
+mod policy;
+mod quotas;
+mod rbac;
+mod rules;
+mod services;
+mod storage;
+mod templates;
+mod webhooks;
 
 use std::sync::Arc;
+
+use rules::Rules;
 
 use crate::{
     names::NameRule,
@@ -10,27 +36,13 @@ use crate::{
 };
 
 /// Kinds that count generations, beside those with a strategy of their own.
-const WITH_GENERATION: [(&str, &str); 12] = [
-    ("", "podtemplates"),
-    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
-    ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
-    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
-    ("apiextensions.k8s.io", "customresourcedefinitions"),
-    ("discovery.k8s.io", "endpointslices"),
-    ("flowcontrol.apiserver.k8s.io", "flowschemas"),
-    ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
-    ("networking.k8s.io", "ingresses"),
-    ("networking.k8s.io", "ingressclasses"),
-    ("networking.k8s.io", "networkpolicies"),
-    ("scheduling.k8s.io", "priorityclasses"),
-];
+const WITH_GENERATION: [(&str, &str); 1] = [("resource.k8s.io", "resourceslices")];
 
 /// The strategy of a kind.
 pub(crate) fn strategy(group: &str, plural: &str, has_status: bool) -> Arc<dyn Strategy> {
     deep(group, plural).unwrap_or_else(|| {
-        let names = if group == "rbac.authorization.k8s.io" { NameRule::PathSegment } else { NameRule::Subdomain };
         let generation = WITH_GENERATION.contains(&(group, plural));
-        Arc::new(Plain { generation, status: has_status, names })
+        Arc::new(Plain { generation, status: has_status, names: NameRule::Subdomain })
     })
 }
 
@@ -39,9 +51,145 @@ pub(crate) fn is_deep(group: &str, plural: &str) -> bool {
     deep(group, plural).is_some()
 }
 
+/// What every caller of an outdated resource is told.
+pub(crate) fn deprecation(group: &str, plural: &str) -> Option<&'static str> {
+    let outdated = (group, plural) == ("", "endpoints");
+    outdated.then_some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+}
+
+/// What a caller is told who deletes without saying what is to become of the dependents.
+pub(crate) fn deletion_notice(group: &str, plural: &str) -> Option<&'static str> {
+    ((group, plural) == ("batch", "jobs")).then_some(
+        "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or \
+         set propagationPolicy=Orphan to suppress this warning",
+    )
+}
+
+/// Whether the dependents of an object stay when nobody says what is to become of them. Upstream keeps this for the kinds
+/// that were there before garbage collection.
+pub(crate) fn orphans_dependents(group: &str, plural: &str) -> bool {
+    matches!((group, plural), ("", "replicationcontrollers") | ("batch", "jobs"))
+}
+
+/// The strategy of writes to a subresource, where it is not that of the object.
+pub(crate) fn of_subresource(group: &str, plural: &str, subresource: &str) -> Option<Arc<dyn Strategy>> {
+    match (group, plural, subresource) {
+        ("", "pods", "resize") => Some(Arc::new(pods::RESIZE)),
+        ("", "pods", "ephemeralcontainers") => Some(Arc::new(pods::EPHEMERAL)),
+        _ => None,
+    }
+}
+
 fn deep(group: &str, plural: &str) -> Option<Arc<dyn Strategy>> {
-    Some(match (group, plural) {
-        ("", "namespaces") => Arc::new(namespace::Namespaces),
+    if (group, plural) == ("", "namespaces") {
+        return Some(Arc::new(namespace::Namespaces));
+    }
+    let rules = match group {
+        "" => core(plural),
+        "apps" => apps(plural),
+        "networking.k8s.io" | "discovery.k8s.io" => network(plural),
+        "storage.k8s.io" => storage_kind(plural),
+        "rbac.authorization.k8s.io" => roles(plural),
+        "admissionregistration.k8s.io" => admission(plural),
+        _ => other(group, plural),
+    };
+    rules.map(|rules| Arc::new(rules) as Arc<dyn Strategy>)
+}
+
+fn core(plural: &str) -> Option<Rules> {
+    Some(match plural {
+        "configmaps" => config::CONFIG_MAPS,
+        "endpoints" => endpoints::ENDPOINTS,
+        "events" => coordination::EVENTS,
+        "limitranges" => quotas::LIMIT_RANGES,
+        "nodes" => nodes::NODES,
+        "persistentvolumeclaims" => storage::CLAIMS,
+        "persistentvolumes" => storage::VOLUMES,
+        "pods" => pods::PODS,
+        "podtemplates" => templates::POD_TEMPLATES,
+        "replicationcontrollers" => apps::REPLICATION_CONTROLLERS,
+        "resourcequotas" => quotas::RESOURCE_QUOTAS,
+        "secrets" => config::SECRETS,
+        "serviceaccounts" => config::SERVICE_ACCOUNTS,
+        "services" => services::SERVICES,
         _ => return None,
     })
 }
+
+fn apps(plural: &str) -> Option<Rules> {
+    Some(match plural {
+        "controllerrevisions" => apps::CONTROLLER_REVISIONS,
+        "daemonsets" => apps::DAEMON_SETS,
+        "deployments" => apps::DEPLOYMENTS,
+        "replicasets" => apps::REPLICA_SETS,
+        "statefulsets" => apps::STATEFUL_SETS,
+        _ => return None,
+    })
+}
+
+fn network(plural: &str) -> Option<Rules> {
+    Some(match plural {
+        "endpointslices" => endpoints::ENDPOINT_SLICES,
+        "ingresses" => networking::INGRESSES,
+        "ingressclasses" => networking::INGRESS_CLASSES,
+        "networkpolicies" => networking::NETWORK_POLICIES,
+        "servicecidrs" => networking::SERVICE_RANGES,
+        _ => return None,
+    })
+}
+
+fn storage_kind(plural: &str) -> Option<Rules> {
+    Some(match plural {
+        "csidrivers" => storage::DRIVERS,
+        "csinodes" => storage::NODE_DRIVERS,
+        "csistoragecapacities" => storage::CAPACITIES,
+        "storageclasses" => storage::STORAGE_CLASSES,
+        "volumeattachments" => storage::ATTACHMENTS,
+        "volumeattributesclasses" => storage::ATTRIBUTE_CLASSES,
+        _ => return None,
+    })
+}
+
+fn roles(plural: &str) -> Option<Rules> {
+    Some(match plural {
+        "roles" => rbac::ROLES,
+        "clusterroles" => rbac::CLUSTER_ROLES,
+        "rolebindings" => rbac::ROLE_BINDINGS,
+        "clusterrolebindings" => rbac::CLUSTER_ROLE_BINDINGS,
+        _ => return None,
+    })
+}
+
+fn admission(plural: &str) -> Option<Rules> {
+    Some(match plural {
+        "mutatingwebhookconfigurations" => webhooks::MUTATING,
+        "validatingwebhookconfigurations" => webhooks::VALIDATING,
+        "mutatingadmissionpolicies" => webhooks::MUTATING_POLICIES,
+        "validatingadmissionpolicies" => webhooks::POLICIES,
+        "mutatingadmissionpolicybindings" | "validatingadmissionpolicybindings" => webhooks::BINDINGS,
+        _ => return None,
+    })
+}
+
+fn other(group: &str, plural: &str) -> Option<Rules> {
+    Some(match (group, plural) {
+        ("apiextensions.k8s.io", "customresourcedefinitions") => definitions::DEFINITIONS,
+        ("autoscaling", "horizontalpodautoscalers") => policy::AUTOSCALERS,
+        ("batch", "cronjobs") => batch::CRON_JOBS,
+        ("batch", "jobs") => batch::JOBS,
+        ("coordination.k8s.io", "leases") => coordination::LEASES,
+        ("events.k8s.io", "events") => coordination::NEW_EVENTS,
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => classes::FLOW_SCHEMAS,
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => classes::PRIORITY_LEVELS,
+        ("node.k8s.io", "runtimeclasses") => classes::RUNTIME_CLASSES,
+        ("policy", "poddisruptionbudgets") => policy::DISRUPTION_BUDGETS,
+        ("resource.k8s.io", "deviceclasses") => classes::DEVICE_CLASSES,
+        ("resource.k8s.io", "resourceclaims") => classes::RESOURCE_CLAIMS,
+        ("resource.k8s.io", "resourceclaimtemplates") => classes::RESOURCE_CLAIM_TEMPLATES,
+        ("scheduling.k8s.io", "priorityclasses") => classes::PRIORITY_CLASSES,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    field::{member, remove},
+    field::{Errors, Field, member, remove},
     names::NameRule,
     strategy::Strategy,
 };
@@ -13,6 +13,10 @@ const FINALIZER: &str = "kubernetes";
 
 /// The label that every namespace carries its name in.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// What a namespace asks of its pods: for each of the three modes a level.
+const POD_SECURITY: [&str; 3] =
+    ["pod-security.kubernetes.io/enforce", "pod-security.kubernetes.io/audit", "pod-security.kubernetes.io/warn"];
 
 #[derive(Debug)]
 pub(crate) struct Namespaces;
@@ -38,6 +42,15 @@ impl Strategy for Namespaces {
             Some(finalizers) if finalizers.iter().any(|finalizer| finalizer == FINALIZER) => {}
             Some(finalizers) => finalizers.push(FINALIZER.into()),
             None => *finalizers = json!([FINALIZER]),
+        }
+    }
+
+    fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
+        for label in POD_SECURITY {
+            let level = object.at("metadata.labels").key(label);
+            if level.exists() && !matches!(level.text(), "privileged" | "baseline" | "restricted") {
+                level.invalid(errors, "must be one of privileged, baseline, restricted");
+            }
         }
     }
 

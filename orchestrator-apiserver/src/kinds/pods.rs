@@ -28,12 +28,10 @@ pub(super) const PODS: Rules = Rules {
 };
 
 /// What a pod's `resize` may change: the resources of its containers.
-pub(super) const RESIZE: Rules =
-    Rules { update: update_resize, validate_update: validate_resize, ..PODS };
+pub(super) const RESIZE: Rules = Rules { update: update_resize, validate_update: validate_resize, ..PODS };
 
 /// What a pod's `ephemeralcontainers` may change: debugging containers may be added.
-pub(super) const EPHEMERAL: Rules =
-    Rules { update: update_ephemeral, validate_update: validate_ephemeral, ..PODS };
+pub(super) const EPHEMERAL: Rules = Rules { update: update_ephemeral, validate_update: validate_ephemeral, ..PODS };
 
 fn default(pod: &mut Value) {
     let spec = member(pod, "spec");
@@ -67,9 +65,9 @@ fn quality(spec: &Field<'_>) -> &'static str {
         check::quantity(&resources.get(of).get(name)).filter(|quantity| *quantity > Quantity::ZERO)
     };
     let any = |resources: &Field<'_>| {
-        ["cpu", "memory"].iter().any(|name| {
-            amount(resources, "limits", name).is_some() || amount(resources, "requests", name).is_some()
-        })
+        ["cpu", "memory"]
+            .iter()
+            .any(|name| amount(resources, "limits", name).is_some() || amount(resources, "requests", name).is_some())
     };
     let fixed = |resources: &Field<'_>| {
         ["cpu", "memory"].iter().all(|name| {
@@ -110,7 +108,12 @@ fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     }
     let mut allowed = changed.clone();
     for list in ["containers", "initContainers"] {
-        let images: Vec<Value> = old.get(list).items().iter().map(|container| container.get("image").value().cloned().unwrap_or_default()).collect();
+        let images: Vec<Value> = old
+            .get(list)
+            .items()
+            .iter()
+            .map(|container| container.get("image").value().cloned().unwrap_or_default())
+            .collect();
         for (container, image) in items_mut(&mut allowed, list).zip(images) {
             *member(container, "image") = image;
         }
@@ -174,7 +177,8 @@ fn gates(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     let before: Vec<&str> = old.items().iter().map(|gate| gate.get("name").text()).collect();
     for gate in new.items() {
         if !before.contains(&gate.get("name").text()) {
-            let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.get("name").text());
+            let detail =
+                format!("only deletion is allowed, but found new scheduling gate '{}'", gate.get("name").text());
             gate.forbidden(errors, &detail);
         }
     }
@@ -267,6 +271,34 @@ mod tests {
         assert_eq!((grace(&pod, None), grace(&pod, Some(5))), (30, 5));
         pod["status"]["phase"] = "Succeeded".into();
         assert_eq!(grace(&pod, None), 0);
+    }
+
+    #[test]
+    fn differences_are_those_of_upstream() {
+        let cases: Value = serde_json::from_str(include_str!("../../tests/fixtures/golden-cases.json")).unwrap();
+        let steps =
+            |name: &str| cases.as_array().unwrap().iter().find(|case| case["name"] == name).unwrap()["steps"].clone();
+        for (name, change) in
+            [("update/pod/immutable", "containers"), ("update/pod/ephemeral-via-main", "ephemeralContainers")]
+        {
+            let steps = steps(name);
+            let old = steps[0]["answer"]["body"].clone();
+            let mut new = old.clone();
+            if change == "containers" {
+                new["spec"]["containers"][0]["command"] = json!(["x"]);
+            } else {
+                new["spec"][change] = json!([{"name": "dbg", "image": "b"}]);
+            }
+            default(&mut new);
+            let mut errors = Errors::default();
+            validate_update(&Field::root(&new), &Field::root(&old), &mut errors);
+            let message = errors.into_vec().remove(0).message();
+            assert_eq!(
+                message,
+                steps[1]["answer"]["body"]["details"]["causes"][0]["message"].as_str().unwrap(),
+                "{name}"
+            );
+        }
     }
 
     #[test]

@@ -30,7 +30,13 @@ const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 impl Server {
     /// Changes an object before it is checked.
     pub(super) async fn admit_mutating(&self, scope: &Scope, tree: &mut Value, old: Option<&Value>) -> ApiResult<()> {
-        if old.is_some() || scope.subresource.is_some() {
+        if scope.subresource.is_some() {
+            return Ok(());
+        }
+        if old.is_some() {
+            if scope.kind.is("", "pods") && self.config.admission.default_tolerations {
+                add_tolerations(tree);
+            }
             return Ok(());
         }
         if scope.kind.is("", "pods") {

@@ -36,8 +36,8 @@ impl Server {
         kind.strategy.default(&mut tree);
         self.admit_mutating(scope, &mut tree, None).await?;
         kind.strategy.default(&mut tree);
+        refuse_version(&tree)?;
         self.begin_metadata(scope, &mut tree);
-        kind.strategy.prepare_create(&mut tree);
 
         let generated = tree["metadata"].get("generateName").is_some() && !has_name(&tree);
         for attempt in 1.. {
@@ -45,6 +45,7 @@ impl Server {
                 self.generate_name(&mut tree);
             }
             let mut candidate = tree.clone();
+            kind.strategy.prepare_create(&mut candidate);
             let drawn = self.allocate(scope, &mut candidate);
             self.validate_new(scope, &candidate)?;
             self.admit_validating(scope, &candidate, None, &mut warnings).await?;
@@ -81,12 +82,10 @@ impl Server {
         match namespace.as_str() {
             None | Some("") => *namespace = scope.namespace.clone().into(),
             Some(given) if given == scope.namespace => {}
-            Some(given) => {
-                return Err(ApiError::bad_request(format!(
-                    "the namespace of the provided object does not match the namespace sent on the request ({given} != \
-                     {})",
-                    scope.namespace
-                )));
+            Some(_) => {
+                return Err(ApiError::bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request",
+                ));
             }
         }
         Ok(())
@@ -162,6 +161,19 @@ impl Server {
         }
         Err(ApiError::from_status(status))
     }
+}
+
+/// An object that is new has no version. Upstream notices only when it stores, hence the bare error.
+fn refuse_version(tree: &Value) -> ApiResult<()> {
+    if matches!(tree["metadata"]["resourceVersion"].as_str(), None | Some("" | "0")) {
+        return Ok(());
+    }
+    Err(ApiError::from_status(k8s_openapi::apimachinery::pkg::apis::meta::v1::Status {
+        code: Some(500),
+        message: Some("resourceVersion should not be set on objects to be created".to_owned()),
+        status: Some("Failure".to_owned()),
+        ..Default::default()
+    }))
 }
 
 /// The error of an object that breaks rules, if it does.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Scope, Server, commit::Refusal, update::released};
 use crate::{
     field::{member, remove},
-    limits,
+    kinds, limits,
 };
 
 /// Namespaces that a cluster cannot do without.
@@ -61,9 +61,15 @@ impl Server {
     fn mark(&self, scope: &Scope, tree: &mut Value, options: &DeleteOptions) {
         let grace = scope.kind.strategy.grace_seconds(tree, options.grace_period_seconds).max(0);
         let metadata = member(tree, "metadata");
-        set_finalizer(metadata, "orphan", options.propagation == Some(Propagation::Orphan), options.propagation.is_some());
-        let foreground = options.propagation == Some(Propagation::Foreground);
-        set_finalizer(metadata, "foregroundDeletion", foreground, options.propagation.is_some());
+        let decided = metadata["finalizers"].as_array().is_some_and(|finalizers| {
+            finalizers.iter().any(|finalizer| finalizer == "orphan" || finalizer == "foregroundDeletion")
+        });
+        let resource = &scope.kind.resource;
+        let orphans = !decided && kinds::orphans_dependents(&resource.group, &resource.plural);
+        let propagation = options.propagation.or(orphans.then_some(Propagation::Orphan));
+        set_finalizer(metadata, "orphan", propagation == Some(Propagation::Orphan), propagation.is_some());
+        let foreground = propagation == Some(Propagation::Foreground);
+        set_finalizer(metadata, "foregroundDeletion", foreground, propagation.is_some());
         let pending = metadata["deletionGracePeriodSeconds"].as_i64();
         let already = metadata["deletionTimestamp"].is_string();
         if already && pending.is_none_or(|pending| pending <= grace) {

@@ -35,6 +35,13 @@ pub(super) fn decode_as(
     warnings: &mut Vec<String>,
 ) -> ApiResult<Value> {
     let (mut tree, duplicates) = match object.encoded() {
+        Some(bytes) if bytes.is_empty() => {
+            return Err(ApiError::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: \
+                 unexpected end of JSON input (<empty>)",
+                kind.kind
+            )));
+        }
         Some(bytes) => decode::parse(bytes).map_err(|error| {
             ApiError::bad_request(format!("the object provided is unrecognized (must be of type {}): {error}", kind.kind))
         })?,
@@ -95,6 +102,19 @@ fn prune_metadata(tree: &mut Value, findings: &mut Findings) -> Result<(), Strin
     Ok(())
 }
 
+/// The error of a body that is another kind, known or not.
+fn other_kind(kind: &Kind, given: &str, api_version: String) -> ApiError {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    let why = if decode::Schema::get().kind(group, version, given).is_some() {
+        let package = kind.resource.group.split('.').next().filter(|package| !package.is_empty()).unwrap_or("core");
+        format!("converting ({version}.{given}) to ({package}.{}): unknown conversion", kind.kind)
+    } else {
+        let scheme = "pkg/api/legacyscheme/scheme.go:30";
+        format!("no kind {given:?} is registered for version {api_version:?} in scheme {scheme:?}")
+    };
+    ApiError::bad_request(format!("{given} in version {version:?} cannot be handled as a {}: {why}", kind.kind))
+}
+
 /// Refuses a body that says it is something else.
 fn check_type(kind: &Kind, tree: &Value) -> ApiResult<()> {
     let text = |name: &str| tree.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -102,13 +122,10 @@ fn check_type(kind: &Kind, tree: &Value) -> ApiResult<()> {
     if kind_name.is_empty() && api_version.is_empty() {
         return Ok(());
     }
-    if !kind_name.is_empty() && kind_name != kind.kind {
-        return Err(ApiError::bad_request(format!(
-            "{kind_name} in version {:?} cannot be handled as a {}: no kind {kind_name:?} is registered for version \
-             {api_version:?} here",
-            api_version.rsplit('/').next().unwrap_or_default(),
-            kind.kind,
-        )));
+    let same = (kind_name.is_empty() || kind_name == kind.kind) && (api_version.is_empty() || api_version == kind.api_version());
+    if !same && !kind.is_custom() {
+        let given = if kind_name.is_empty() { &kind.kind } else { kind_name };
+        return Err(other_kind(kind, given, if api_version.is_empty() { kind.api_version() } else { api_version.to_owned() }));
     }
     if !api_version.is_empty() && api_version != kind.api_version() {
         return Err(ApiError::bad_request(format!(

@@ -3,7 +3,6 @@
 //! Upstream: `k8s.io/apimachinery/pkg/api/validation/objectmeta.go`.
 
 use orchestrator_core::status::FieldErrorKind;
-use serde_json::Value;
 
 use crate::{
     field::{Errors, Field},
@@ -79,7 +78,9 @@ fn validate_owners(owners: &Field<'_>, errors: &mut Errors) {
     for owner in owners.items() {
         for name in ["apiVersion", "kind", "name", "uid"] {
             if owner.get(name).text().is_empty() {
-                owner.get(name).invalid(errors, "must not be empty");
+                // Upstream does not say which of the owners it means.
+                let what = if name == "apiVersion" { "version must not be empty" } else { "must not be empty" };
+                owners.get(name).invalid(errors, what);
             }
         }
         if owner.get("controller").bool() == Some(true) {
@@ -87,7 +88,7 @@ fn validate_owners(owners: &Field<'_>, errors: &mut Errors) {
         }
     }
     if let [first, second, ..] = controllers.as_slice() {
-        let value = owners.value().map(Value::to_string).unwrap_or_default();
+        let value = shown_owners(owners);
         let detail = format!(
             "{value}: Only one reference can have Controller set to true. Found \"true\" in references for {first} and \
              {second}"
@@ -96,14 +97,23 @@ fn validate_owners(owners: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// Owners as errors show them: their members in upstream's order.
+fn shown_owners(owners: &Field<'_>) -> String {
+    let show = |owner: &Field<'_>| {
+        let order = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+        let members = order.iter().filter_map(|name| Some(format!("{name:?}:{}", owner.get(name).value()?)));
+        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+    };
+    format!("[{}]", owners.items().iter().map(show).collect::<Vec<_>>().join(","))
+}
+
 fn validate_finalizer(finalizer: &Field<'_>, errors: &mut Errors) {
     let name = finalizer.text();
     for problem in names::qualified_name(name) {
-        errors.add("metadata.finalizers", FieldErrorKind::Invalid, format!("{name:?}: {problem}"));
+        finalizer.invalid(errors, &problem);
     }
     if !name.contains('/') && !PLAIN_FINALIZERS.contains(&name) {
-        let detail = format!("{name:?}: name is neither a standard finalizer name nor is it fully qualified");
-        errors.add("metadata.finalizers", FieldErrorKind::Invalid, detail);
+        finalizer.invalid(errors, "name is neither a standard finalizer name nor is it fully qualified");
     }
 }
 

@@ -83,6 +83,7 @@ fn scale_kind() -> Kind {
             names: crate::names::NameRule::Subdomain,
         }),
         columns: Vec::new(),
+        open_api: None,
         scale: None,
     }
 }

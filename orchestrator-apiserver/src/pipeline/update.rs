@@ -1,9 +1,11 @@
 //! Replace and patch: read, change, check, compare-and-swap; tried anew when another write came between.
 
+use std::sync::Arc;
+
 use orchestrator_core::{
     client::{PatchBody, Reply, WriteOptions},
     object::Object,
-    status::{ApiError, ApiResult},
+    status::{ApiError, ApiResult, FieldError, FieldErrorKind},
     store::Entry,
 };
 use serde_json::Value;
@@ -11,7 +13,8 @@ use serde_json::Value;
 use super::{Scope, Server, commit::Refusal, create::{name_of, refuse}, input, metadata};
 use crate::{
     field::{Errors, Field, member, remove},
-    limits, patch,
+    kinds, limits, patch,
+    strategy::Strategy,
 };
 
 /// Which part of an object a request may touch.
@@ -125,6 +128,14 @@ impl Server {
         }
         let version = text(new, "resourceVersion");
         if version.is_empty() || version == "0" {
+            if scope.kind.strategy.needs_version() && part(scope) == Part::Main {
+                let error = FieldError {
+                    field: "metadata.resourceVersion".to_owned(),
+                    kind: FieldErrorKind::Invalid,
+                    detail: "0: must be specified for an update".to_owned(),
+                };
+                return Err(ApiError::invalid(subject, &[error]));
+            }
             return Ok(false);
         }
         if version != text(old, "resourceVersion") {
@@ -134,7 +145,7 @@ impl Server {
     }
 
     async fn prepare_main(&self, scope: &Scope, new: &mut Value, old: &Value) -> ApiResult<()> {
-        let strategy = &scope.kind.strategy;
+        let strategy = strategy(scope);
         strategy.default(new);
         self.admit_mutating(scope, new, Some(old)).await?;
         strategy.default(new);
@@ -172,6 +183,13 @@ pub(super) fn released(tree: &Value) -> bool {
 
 fn part(scope: &Scope) -> Part {
     if scope.subresource.as_deref() == Some("status") { Part::Status } else { Part::Main }
+}
+
+/// The rules of the part of the object that is written.
+fn strategy(scope: &Scope) -> Arc<dyn Strategy> {
+    let resource = &scope.kind.resource;
+    let of_subresource = |name: &str| kinds::of_subresource(&resource.group, &resource.plural, name);
+    scope.subresource.as_deref().and_then(of_subresource).unwrap_or_else(|| scope.kind.strategy.clone())
 }
 
 /// What a caller can never change.
@@ -240,7 +258,7 @@ fn validate_changed(scope: &Scope, new: &Value, old: &Value) -> ApiResult<()> {
     let mut errors = Errors::default();
     metadata::validate(&scope.kind, &new_field, &mut errors);
     metadata::validate_update(&new_field, &old_field, &mut errors);
-    let strategy = &scope.kind.strategy;
+    let strategy = strategy(scope);
     match part(scope) {
         Part::Main => {
             strategy.validate(&new_field, &mut errors);

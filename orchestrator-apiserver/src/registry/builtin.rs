@@ -101,6 +101,7 @@ fn kind(row: Row, subresources: &[Row]) -> Kind {
         subresources,
         resource,
         columns: Vec::new(),
+        open_api: None,
         scale: None,
     }
 }

@@ -64,6 +64,7 @@ fn kind(spec: &Field<'_>, version: &Field<'_>, stored_as: &str) -> Kind {
         schema: None,
         strategy: Arc::new(Plain { generation: true, status: has_status, names: NameRule::Subdomain }),
         columns: version.get("additionalPrinterColumns").items().iter().map(column).collect(),
+        open_api: version.at("schema.openAPIV3Schema").value().cloned(),
         scale: scale.exists().then(|| ScalePaths {
             spec_replicas: path(&scale.get("specReplicasPath")),
             status_replicas: path(&scale.get("statusReplicasPath")),

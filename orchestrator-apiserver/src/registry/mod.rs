@@ -10,6 +10,8 @@ use std::{
 
 use orchestrator_core::{client::Resource, status::Subject, store::{Key, KeyRange}};
 
+use serde_json::Value;
+
 pub use builtin::support_matrix;
 pub(crate) use custom::custom_kinds;
 
@@ -35,6 +37,8 @@ pub(crate) struct Kind {
     pub(crate) strategy: Arc<dyn Strategy>,
     /// Columns of a custom kind's table.
     pub(crate) columns: Vec<CustomColumn>,
+    /// The `openAPIV3Schema` of a custom kind.
+    pub(crate) open_api: Option<Value>,
     /// Paths of the scale of a custom kind.
     pub(crate) scale: Option<ScalePaths>,
 }
@@ -91,12 +95,17 @@ impl Kind {
 
     /// For errors about an object: the resource.
     pub(crate) fn subject<'a>(&'a self, name: &'a str) -> Subject<'a> {
-        Subject { group: &self.resource.group, resource: &self.resource.plural, name }
+        Subject { group: self.error_group(), resource: &self.resource.plural, name }
     }
 
     /// For errors of validation: the kind.
     pub(crate) fn kind_subject<'a>(&'a self, name: &'a str) -> Subject<'a> {
-        Subject { group: &self.resource.group, resource: &self.kind, name }
+        Subject { group: self.error_group(), resource: &self.kind, name }
+    }
+
+    /// Events of both groups are one kind, that of the core group.
+    fn error_group(&self) -> &str {
+        if self.is("events.k8s.io", "events") { "" } else { &self.resource.group }
     }
 
     pub(crate) fn is_custom(&self) -> bool {

@@ -4,11 +4,19 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 const DESCRIPTIONS: &str = include_str!("../../data/descriptions.tsv");
 
-static BY_FIELD: LazyLock<BTreeMap<(&'static str, &'static str), &'static str>> = LazyLock::new(|| {
+/// What is published about a field.
+struct Published {
+    required: bool,
+    text: &'static str,
+}
+
+static BY_FIELD: LazyLock<BTreeMap<(&'static str, &'static str), Published>> = LazyLock::new(|| {
     let rows = DESCRIPTIONS.lines().filter(|line| !line.starts_with('#'));
     rows.filter_map(|line| {
-        let mut columns = line.splitn(3, '\t');
-        Some(((columns.next()?, columns.next()?), columns.next()?))
+        let mut columns = line.splitn(4, '\t');
+        let place = (columns.next()?, columns.next()?);
+        let required = columns.next()? == "required";
+        Some((place, Published { required, text: columns.next()? }))
     })
     .collect()
 });
@@ -16,7 +24,12 @@ static BY_FIELD: LazyLock<BTreeMap<(&'static str, &'static str), &'static str>> 
 /// The description of a field of a definition, or of the definition itself for the empty field.
 /// Definitions are named as in OpenAPI: `io.k8s.api.core.v1.Pod`.
 pub(super) fn description(definition: &str, field: &str) -> Option<String> {
-    BY_FIELD.get(&(definition, field)).map(|text| unescape(text))
+    BY_FIELD.get(&(definition, field)).map(|published| unescape(published.text)).filter(|text| !text.is_empty())
+}
+
+/// Whether objects must have a field.
+pub(super) fn is_required(definition: &str, field: &str) -> bool {
+    BY_FIELD.get(&(definition, field)).is_some_and(|published| published.required)
 }
 
 /// Undoes what the tables do to line feeds, tabs and backslashes.
@@ -46,6 +59,8 @@ mod tests {
         assert!(description("io.k8s.api.core.v1.Pod", "").unwrap().starts_with("Pod is a collection of containers"));
         assert!(description("io.k8s.api.core.v1.PodSpec", "nodeName").unwrap().starts_with("NodeName indicates"));
         assert_eq!(description("io.k8s.api.core.v1.PodSpec", "nosuch"), None);
+        assert!(is_required("io.k8s.api.core.v1.PodSpec", "containers"));
+        assert!(!is_required("io.k8s.api.core.v1.PodSpec", "nodeName"));
     }
 
     #[test]

@@ -29,7 +29,8 @@ mod tests {
     #[test]
     fn only_the_metadata_is_left() {
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
-        let partial = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "a"}});
+        let partial =
+            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "a"}});
         assert_eq!(object(&map), partial);
         let list = list(&[&map], &json!({"resourceVersion": "7"}));
         assert_eq!(

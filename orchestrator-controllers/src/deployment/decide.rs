@@ -8,13 +8,15 @@ use k8s_openapi::api::{
     core::v1::Pod,
 };
 
+use orchestrator_core::meta::controller_of;
+
 use super::{
     rollout,
     sets::{REVISION, Sets, actual, replicas, revision_of},
     status,
     strategy::is_recreate,
 };
-use crate::pods::{controller_of, is_finished};
+use crate::pods::is_finished;
 
 /// What is known when a deployment is decided on.
 #[derive(Clone, Copy, Debug)]

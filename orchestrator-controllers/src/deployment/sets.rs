@@ -10,11 +10,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
 
+use orchestrator_core::meta::owner_reference;
+
 use super::strategy::{max_surge, wanted};
-use crate::{
-    limits::REVISION_HISTORY_CHARACTERS,
-    pods::{controller_reference, short_hash},
-};
+use crate::{limits::REVISION_HISTORY_CHARACTERS, pods::short_hash};
 
 /// The label that tells the pods of a deployment's replica sets apart.
 pub(crate) const TEMPLATE_HASH: &str = "pod-template-hash";
@@ -171,7 +170,7 @@ fn make(deployment: &Deployment) -> ReplicaSet {
             name: Some(format!("{name}-{hash}")),
             namespace: deployment.metadata.namespace.clone(),
             labels: Some(labels),
-            owner_references: Some(vec![controller_reference(deployment)]),
+            owner_references: Some(vec![owner_reference(deployment, true)]),
             ..Default::default()
         },
         spec: Some(ReplicaSetSpec {

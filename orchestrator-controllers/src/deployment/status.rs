@@ -91,7 +91,11 @@ pub(crate) fn note_new_set(deployment: &Deployment, sets: &Sets, conditions: &mu
 }
 
 /// Notes that the new set could not be made. `None` when the deployment has no deadline and thus no such condition.
-pub(crate) fn note_create_failure(deployment: &Deployment, message: String, now: Timestamp) -> Option<DeploymentStatus> {
+pub(crate) fn note_create_failure(
+    deployment: &Deployment,
+    message: String,
+    now: Timestamp,
+) -> Option<DeploymentStatus> {
     progress_deadline(deployment)?;
     let mut conditions = conditions(deployment);
     set(&mut conditions, condition(PROGRESSING, "False", "ReplicaSetCreateError", message, now));
@@ -130,7 +134,10 @@ pub(crate) fn calculate(
 /// The sum over all sets that have a status; unknown when one of them does not say.
 fn terminating(sets: &Sets) -> Option<i32> {
     let reported = sets.all().filter_map(|set| set.status.as_ref());
-    reported.filter(|status| status.observed_generation.unwrap_or(0) > 0).map(|status| status.terminating_replicas).sum()
+    reported
+        .filter(|status| status.observed_generation.unwrap_or(0) > 0)
+        .map(|status| status.terminating_replicas)
+        .sum()
 }
 
 /// Whether all that is wanted is there, new and available, and this was seen for the newest spec.

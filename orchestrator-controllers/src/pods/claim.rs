@@ -7,6 +7,7 @@ use kube_core::params::{Patch, PatchParams};
 use orchestrator_core::{
     client::{Api, Client},
     controller::Kind,
+    meta::{controller_of, owner_reference},
     status::{ApiError, ApiResult, Reason},
 };
 use serde_json::{Value, json};
@@ -22,23 +23,6 @@ pub(crate) enum Claim {
     Release,
     /// It is none of the owner's business.
     Foreign,
-}
-
-/// The reference to the controller of an object.
-pub(crate) fn controller_of(object: &ObjectMeta) -> Option<&OwnerReference> {
-    object.owner_references.as_deref()?.iter().find(|reference| reference.controller == Some(true))
-}
-
-/// A reference that makes `owner` the controller of what carries it.
-pub(crate) fn controller_reference<O: Kind>(owner: &O) -> OwnerReference {
-    OwnerReference {
-        api_version: O::api_version(&()).into_owned(),
-        kind: O::kind(&()).into_owned(),
-        name: owner.meta().name.clone().unwrap_or_default(),
-        uid: owner.meta().uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
 }
 
 /// What an object is to an owner. An owner that is being deleted neither adopts nor releases; an object that is
@@ -77,7 +61,7 @@ pub(crate) async fn claim_all<O: Kind, K: Kind>(
                     recheck(client, owner).await?;
                     may_adopt = true;
                 }
-                owned.extend(patch(&api, object.meta(), adoption(object.meta(), controller_reference(owner))).await?);
+                owned.extend(patch(&api, object.meta(), adoption(object.meta(), owner_reference(owner, true))).await?);
             }
             Claim::Release => {
                 patch(&api, object.meta(), release(object.meta(), owner.meta())).await?;

@@ -1,6 +1,7 @@
 //! What the controllers of pods share: readiness, activity, deletion order, ownership and templates.
 
 mod claim;
+mod owned;
 mod ranking;
 mod template;
 
@@ -9,7 +10,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
-pub(crate) use claim::{Claim, claim, claim_all, controller_of, controller_reference};
+pub(crate) use claim::claim_all;
+pub(crate) use owned::{
+    candidates, controlled_by, index_by_controller, is_namespace_terminating, only, possible_owners, selects,
+};
 pub(crate) use ranking::rank_for_deletion;
 pub(crate) use template::{pod_from_template, pod_name_prefix, short_hash};
 
@@ -115,11 +119,8 @@ pub(crate) mod fixtures {
             last_transition_time: ready_since.map(|second| Time(at(second))),
             ..Default::default()
         };
-        pod.status = Some(PodStatus {
-            phase: Some("Running".to_owned()),
-            conditions: Some(vec![ready]),
-            ..Default::default()
-        });
+        pod.status =
+            Some(PodStatus { phase: Some("Running".to_owned()), conditions: Some(vec![ready]), ..Default::default() });
     }
 }
 

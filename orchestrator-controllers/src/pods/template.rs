@@ -39,9 +39,10 @@ pub(crate) fn short_hash(value: &impl Serialize, collisions: Option<i32>) -> Str
     let encoded = serde_json::to_vec(value).unwrap_or_default();
     let salt = collisions.map(i32::to_le_bytes).unwrap_or_default();
     let salt = if collisions.is_some() { &salt[..] } else { &[] };
-    let hash = encoded.iter().chain(salt).fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = encoded
+        .iter()
+        .chain(salt)
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     hash.to_string().bytes().map(|digit| char::from(LETTERS[usize::from(digit) % LETTERS.len()])).collect()
 }
 

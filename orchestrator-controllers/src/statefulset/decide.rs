@@ -257,7 +257,8 @@ impl<'a> Plan<'a> {
 
     fn restore_identity(&mut self, ordinal: i32, pod: &Arc<Pod>) {
         let labels = identity_labels(self.observed.set, ordinal);
-        let has = |key: &String, value: &String| pod.metadata.labels.as_ref().and_then(|own| own.get(key)) == Some(value);
+        let has =
+            |key: &String, value: &String| pod.metadata.labels.as_ref().and_then(|own| own.get(key)) == Some(value);
         if !labels.iter().all(|(key, value)| has(key, value)) {
             self.steps.push(Step::LabelPod(pod.clone(), labels));
         }

@@ -12,7 +12,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
-use crate::pods::{controller_of, controller_reference, pod_from_template, pod_name_prefix};
+use orchestrator_core::meta::{controller_of, owner_reference};
+
+use crate::pods::{pod_from_template, pod_name_prefix};
 
 /// The label that names a pod's revision.
 pub(crate) const REVISION_LABEL: &str = "controller-revision-hash";
@@ -52,7 +54,7 @@ pub(crate) fn identity_labels(set: &StatefulSet, ordinal: i32) -> BTreeMap<Strin
 /// The pod of an ordinal, made from a revision's template.
 pub(crate) fn make_pod(set: &StatefulSet, ordinal: i32, template: &PodTemplateSpec, revision: &str) -> Pod {
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-    let mut pod = pod_from_template(template, namespace, controller_reference(set));
+    let mut pod = pod_from_template(template, namespace, owner_reference(set, true));
     let name = pod_name(set, ordinal);
     pod.metadata.generate_name = Some(pod_name_prefix(set_name(set)));
     pod.metadata.name = Some(name.clone());
@@ -151,24 +153,20 @@ impl Retention {
         }
         let wants_set = self.delete_with_set && !(self.delete_when_scaled && scaled_down);
         let wanted_pod = pod.filter(|_| self.delete_when_scaled && scaled_down);
-        let mut result: Vec<OwnerReference> = owners
-            .iter()
-            .filter(|owner| if of_set(owner) { wants_set } else { !of_pod(owner) })
-            .cloned()
-            .collect();
+        let mut result: Vec<OwnerReference> =
+            owners.iter().filter(|owner| if of_set(owner) { wants_set } else { !of_pod(owner) }).cloned().collect();
         if wants_set && !result.iter().any(of_set) {
-            result.push(controller_reference(set));
+            result.push(owner_reference(set, true));
         }
-        result.extend(wanted_pod.map(controller_reference));
+        result.extend(wanted_pod.map(|pod| owner_reference(pod, true)));
         result
     }
 }
 
 /// Whether a claim goes away with an earlier pod of this name: a new pod must not use it.
 pub(crate) fn belongs_to_former_pod(claim: &PersistentVolumeClaim, pod_name: &str, pod_uid: Option<&str>) -> bool {
-    controller_of(&claim.metadata).is_some_and(|owner| {
-        owner.kind == "Pod" && owner.name == pod_name && Some(owner.uid.as_str()) != pod_uid
-    })
+    controller_of(&claim.metadata)
+        .is_some_and(|owner| owner.kind == "Pod" && owner.name == pod_name && Some(owner.uid.as_str()) != pod_uid)
 }
 
 #[cfg(test)]

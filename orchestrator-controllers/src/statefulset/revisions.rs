@@ -9,11 +9,12 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, runtime::RawExtension},
 };
+use orchestrator_core::meta::owner_reference;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::identity::{REVISION_LABEL, set_name};
-use crate::pods::{controller_reference, short_hash};
+use crate::pods::short_hash;
 
 const HASH_LABEL: &str = "controller.kubernetes.io/hash";
 /// So many characters of the set's name go into a revision's, as upstream.
@@ -82,8 +83,7 @@ fn make(set: &StatefulSet, revision: i64, collisions: i32) -> ControllerRevision
     let data = json!({"spec": {"template": body}});
     let hash = short_hash(&data, Some(collisions));
     let prefix: String = set_name(set).chars().take(NAME_CHARACTERS).collect();
-    let mut labels =
-        template.and_then(|template| template.metadata.as_ref()?.labels.clone()).unwrap_or_default();
+    let mut labels = template.and_then(|template| template.metadata.as_ref()?.labels.clone()).unwrap_or_default();
     labels.insert(HASH_LABEL.to_owned(), hash.clone());
     ControllerRevision {
         metadata: ObjectMeta {
@@ -91,7 +91,7 @@ fn make(set: &StatefulSet, revision: i64, collisions: i32) -> ControllerRevision
             namespace: set.metadata.namespace.clone(),
             labels: Some(labels),
             annotations: set.metadata.annotations.clone(),
-            owner_references: Some(vec![controller_reference(set)]),
+            owner_references: Some(vec![owner_reference(set, true)]),
             ..Default::default()
         },
         data: Some(RawExtension(data)),

@@ -4,6 +4,7 @@
 //! backend for any Kubernetes server. Wrap a backend to add latency, conflicts, or another identity.
 
 mod api;
+mod discovery;
 mod request;
 
 use std::{fmt, sync::Arc};
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 pub use api::{Api, ObjectList};
+pub use discovery::{ResourceDiscovery, ResourceInfo};
 pub use request::{
     Call, DeleteOptions, FieldValidation, ListOptions, PatchBody, Propagation, Reply, Request, Resource, UserInfo,
     VersionMatch, WatchEvent, WatchRequest, WriteOptions,

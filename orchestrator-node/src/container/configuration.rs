@@ -44,8 +44,11 @@ pub(crate) fn dns(pod: &Pod, cluster_servers: &[String], cluster_domain: &str) -
     if cluster && !cluster_servers.is_empty() {
         let namespace = pod::namespace(pod);
         dns.servers = cluster_servers.to_vec();
-        dns.searches =
-            vec![format!("{namespace}.svc.{cluster_domain}"), format!("svc.{cluster_domain}"), cluster_domain.to_owned()];
+        dns.searches = vec![
+            format!("{namespace}.svc.{cluster_domain}"),
+            format!("svc.{cluster_domain}"),
+            cluster_domain.to_owned(),
+        ];
         dns.options = vec!["ndots:5".to_owned()];
     }
     if let Some(own) = &spec.dns_config {
@@ -91,7 +94,8 @@ pub(crate) fn sandbox(pod: &Pod, attempt: u32, node: &str, dns: DnsConfig) -> Sa
 }
 
 fn labels(pod: &Pod, container: Option<&str>) -> BTreeMap<String, String> {
-    let mut labels = if container.is_none() { pod.metadata.labels.clone().unwrap_or_default() } else { BTreeMap::new() };
+    let mut labels =
+        if container.is_none() { pod.metadata.labels.clone().unwrap_or_default() } else { BTreeMap::new() };
     labels.insert(POD_NAME_LABEL.to_owned(), pod::name(pod).to_owned());
     labels.insert(POD_NAMESPACE_LABEL.to_owned(), pod::namespace(pod).to_owned());
     labels.insert(POD_UID_LABEL.to_owned(), pod::uid(pod).to_owned());
@@ -112,9 +116,8 @@ pub(crate) struct Parts {
 
 /// One container. Errors are upstream's, for `CreateContainerConfigError`.
 pub(crate) fn container(pod: &Pod, container: &Container, parts: Parts) -> Result<ContainerConfig, String> {
-    let lookup = |name: &str| {
-        parts.environment.iter().find(|(present, _)| present == name).map(|(_, value)| value.clone())
-    };
+    let lookup =
+        |name: &str| parts.environment.iter().find(|(present, _)| present == name).map(|(_, value)| value.clone());
     let expanded = |list: &Option<Vec<String>>| -> Vec<String> {
         list.iter().flatten().map(|text| expand(text, lookup)).collect()
     };
@@ -160,7 +163,8 @@ mod tests {
 
     #[test]
     fn commands_see_the_environment() {
-        let pod = pod(json!({"containers": [{"name": "c", "image": "i", "command": ["run", "$(A)"], "args": ["$$(A)"]}]}));
+        let pod =
+            pod(json!({"containers": [{"name": "c", "image": "i", "command": ["run", "$(A)"], "args": ["$$(A)"]}]}));
         let parts = Parts {
             attempt: 2,
             image: Image { name: "i".into(), id: "i".into(), size_bytes: 0, user: None },

@@ -53,8 +53,7 @@ pub(crate) fn environment(
             result.set(variable.name.clone(), value);
         }
     }
-    let given: Vec<(String, String)> =
-        services.into_iter().filter(|(name, _)| result.get(name).is_none()).collect();
+    let given: Vec<(String, String)> = services.into_iter().filter(|(name, _)| result.get(name).is_none()).collect();
     Ok(result.0.into_iter().chain(given).collect())
 }
 
@@ -213,11 +212,13 @@ mod tests {
         let references = References {
             config_maps: [("m".into(), serde_json::from_value(json!({"data": {"a": "1", "b": "2"}})).unwrap())].into(),
             secrets: [("s".into(), serde_json::from_value(json!({"data": {"k": "aGVsbG8="}})).unwrap())].into(),
-            services: vec![serde_json::from_value(json!({
-                "metadata": {"name": "my-db", "namespace": "ns"},
-                "spec": {"clusterIP": "10.0.0.5", "ports": [{"name": "sql", "port": 5432}]},
-            }))
-            .unwrap()],
+            services: vec![
+                serde_json::from_value(json!({
+                    "metadata": {"name": "my-db", "namespace": "ns"},
+                    "spec": {"clusterIP": "10.0.0.5", "ports": [{"name": "sql", "port": 5432}]},
+                }))
+                .unwrap(),
+            ],
         };
         let none = BTreeMap::new();
         let facts = Facts { pod: &pod, status: &PodStatus::default(), allocatable: &none };
@@ -248,6 +249,9 @@ mod tests {
         assert_eq!(values(map, json!([])).unwrap_err(), "couldn't find key z in ConfigMap ns/m");
         let secret = json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "t", "key": "z"}}}]);
         assert_eq!(values(secret, json!([])).unwrap_err(), "secret \"t\" not found");
-        assert_eq!(values(json!([]), json!([{"configMapRef": {"name": "x"}}])).unwrap_err(), "configmap \"x\" not found");
+        assert_eq!(
+            values(json!([]), json!([{"configMapRef": {"name": "x"}}])).unwrap_err(),
+            "configmap \"x\" not found"
+        );
     }
 }

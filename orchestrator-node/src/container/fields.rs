@@ -110,14 +110,18 @@ pub(crate) fn resource(facts: &Facts<'_>, own: &Container, selector: &ResourceFi
         Some(divisor) => Quantity::try_from(divisor).map_err(|error| error.to_string())?,
         None => Quantity::ZERO,
     };
-    let (amount, unit) =
-        if name == "cpu" { (quantity.milli_value(), divisor.milli_value()) } else { (quantity.value(), divisor.value()) };
+    let (amount, unit) = if name == "cpu" {
+        (quantity.milli_value(), divisor.milli_value())
+    } else {
+        (quantity.value(), divisor.value())
+    };
     let unit = match unit {
         0 if name == "cpu" => 1000,
         0 => 1,
         unit => unit,
     };
-    Ok((i128::from(amount).div_euclid(unit.into()) + i128::from(i128::from(amount).rem_euclid(unit.into()) != 0)).to_string())
+    Ok((i128::from(amount).div_euclid(unit.into()) + i128::from(i128::from(amount).rem_euclid(unit.into()) != 0))
+        .to_string())
 }
 
 fn unsupported(resource: &str) -> String {

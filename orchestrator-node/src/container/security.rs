@@ -32,10 +32,11 @@ pub(crate) fn security(pod: &Pod, container: &Container, image: &Image) -> Resul
     let privileged = own.privileged == Some(true);
     let capabilities = own.capabilities.unwrap_or_default();
     let profile = own.seccomp_profile.or(of_pod.seccomp_profile).and_then(seccomp);
-    let app_armor = own.app_armor_profile.or(of_pod.app_armor_profile).and_then(|profile| match profile.type_.as_str() {
-        "Localhost" => profile.localhost_profile,
-        _ => None,
-    });
+    let app_armor =
+        own.app_armor_profile.or(of_pod.app_armor_profile).and_then(|profile| match profile.type_.as_str() {
+            "Localhost" => profile.localhost_profile,
+            _ => None,
+        });
     Ok(SecurityContext {
         run_as_user,
         run_as_group: own.run_as_group.or(of_pod.run_as_group),

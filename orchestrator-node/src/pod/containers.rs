@@ -53,7 +53,9 @@ pub(crate) fn stage<'a>(
 }
 
 fn was_running(previous: &PodStatus, role: Role, name: &str) -> bool {
-    api_status(previous, role, name).and_then(|status| status.state.as_ref()).is_some_and(|state| state.running.is_some())
+    api_status(previous, role, name)
+        .and_then(|status| status.state.as_ref())
+        .is_some_and(|state| state.running.is_some())
 }
 
 /// What the API says of a container.

@@ -129,7 +129,9 @@ impl<'a> Planner<'a> {
         let slot = Slot::Container(run.key.name.clone());
         match self.at.in_flight.get(&slot) {
             // A stop that is under way is repeated only to make it clearly sooner.
-            Some(Operation::Stop { deadline: present, .. }) if *present <= backoff::after(deadline, GRACE_MIN) => return,
+            Some(Operation::Stop { deadline: present, .. }) if *present <= backoff::after(deadline, GRACE_MIN) => {
+                return;
+            }
             Some(Operation::Stop { .. }) => self.plan.cancel.push(slot),
             _ => {}
         }
@@ -175,7 +177,8 @@ impl<'a> Planner<'a> {
     /// Stops what runs: everything but sidecars at once, then sidecars in reverse order. True while something runs.
     fn end_containers(&mut self) -> bool {
         let deadline = self.kill_at();
-        let alive = |run: &&ContainerStatus| matches!(run.state, ContainerState::Running { .. } | ContainerState::Unknown);
+        let alive =
+            |run: &&ContainerStatus| matches!(run.state, ContainerState::Running { .. } | ContainerState::Unknown);
         let sidecars: Vec<&str> = spec(self.at.pod)
             .init_containers
             .iter()
@@ -334,7 +337,8 @@ impl<'a> Planner<'a> {
             Stage::Running(run, started_at) => self.running(role, container, run, started_at),
             Stage::Created(run) => self.bring_up(sandbox, container, run.key.attempt),
             Stage::Unknown(run) => {
-                let message = format!("Container {} is in UNKNOWN state, try killing it before restart", container.name);
+                let message =
+                    format!("Container {} is in UNKNOWN state, try killing it before restart", container.name);
                 self.stop(run, at.now, message);
             }
             Stage::Absent | Stage::Lost if role == Role::Ephemeral && self.ran_before(role, container) => {}

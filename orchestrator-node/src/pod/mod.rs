@@ -73,9 +73,10 @@ pub(crate) fn is_sidecar(container: &Container) -> bool {
 /// All containers: init containers in order, then regular ones, then ephemeral ones.
 pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = (Role, Cow<'_, Container>)> {
     let spec = spec(pod);
-    let init = spec.init_containers.iter().flatten().map(|container| {
-        (if is_sidecar(container) { Role::Sidecar } else { Role::Init }, Cow::Borrowed(container))
-    });
+    let init =
+        spec.init_containers.iter().flatten().map(|container| {
+            (if is_sidecar(container) { Role::Sidecar } else { Role::Init }, Cow::Borrowed(container))
+        });
     let regular = spec.containers.iter().map(|container| (Role::Regular, Cow::Borrowed(container)));
     let ephemeral =
         spec.ephemeral_containers.iter().flatten().map(|it| (Role::Ephemeral, Cow::Owned(from_ephemeral(it))));

@@ -19,12 +19,8 @@ impl Observed {
     }
 
     fn sort(&mut self) {
-        self.sandboxes.sort_by(|a, b| a.key.attempt.cmp(&b.key.attempt));
+        self.sandboxes.sort_by_key(|sandbox| sandbox.key.attempt);
         self.containers.sort_by(|a, b| a.key.cmp(&b.key));
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.sandboxes.is_empty() && self.containers.is_empty()
     }
 
     pub(crate) fn sandboxes(&self) -> &[SandboxStatus] {

@@ -73,7 +73,8 @@ pub(crate) fn outcome(
 fn of_containers(pod: &Pod, previous: &PodStatus, observed: &Observed) -> &'static str {
     let spec = spec(pod);
     let stage_of = |role, container: &Container| stage(observed, previous, role, &container.name, None);
-    let started = spec.containers.iter().any(|it| !matches!(stage_of(Role::Regular, it), Stage::Absent | Stage::Created(_)));
+    let started =
+        spec.containers.iter().any(|it| !matches!(stage_of(Role::Regular, it), Stage::Absent | Stage::Created(_)));
     for container in spec.init_containers.iter().flatten().filter(|it| !super::is_sidecar(it)) {
         match stage_of(Role::Init, container) {
             Stage::Exited { code: 0, .. } => {}

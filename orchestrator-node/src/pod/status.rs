@@ -48,7 +48,7 @@ pub(crate) struct NodeFacts {
 
 /// The status to show.
 pub(crate) fn compute(view: &View<'_>) -> PodStatus {
-    let View { pod, previous, observed, memory, now, .. } = *view;
+    let View { pod, previous, memory, now, .. } = *view;
     let mut status = PodStatus {
         start_time: previous.start_time.clone().or_else(|| Some(time(now))),
         qos_class: previous.qos_class.clone(),
@@ -121,7 +121,9 @@ fn container_status(view: &View<'_>, role: Role, container: &Container) -> ApiSt
         container_id: Some(format!("{}://{}", view.node.runtime, run.id)),
         restart_count: i32::try_from(run.key.attempt).unwrap_or(i32::MAX),
         state: Some(state(view, role, container, run)),
-        last_state: before.map(|before| state(view, role, container, before)).filter(|state| state.terminated.is_some()),
+        last_state: before
+            .map(|before| state(view, role, container, before))
+            .filter(|state| state.terminated.is_some()),
         ..blank(container)
     };
     if status.last_state.is_none() {
@@ -250,8 +252,8 @@ fn unseen(view: &View<'_>, role: Role, container: &Container) -> ApiStatus {
         if ran && (over || !restarts(view.pod, role, container, LOST_EXIT_CODE)) {
             status.state = Some(lost);
         } else {
+            // The next run counts; see `next_attempt`.
             status.last_state = Some(lost);
-            status.restart_count = api.restart_count.saturating_add(1);
         }
     }
     status
@@ -317,12 +319,8 @@ fn set_conditions(view: &View<'_>, status: &mut PodStatus) {
         .cloned()
         .collect();
     let containers_ready = containers_ready(view, status);
-    let own = [
-        sandbox_condition(view),
-        initialized(view, status),
-        ready(view, &containers_ready, &others),
-        containers_ready,
-    ];
+    let own =
+        [sandbox_condition(view), initialized(view, status), ready(view, &containers_ready, &others), containers_ready];
     let mut conditions: Vec<PodCondition> = own.into_iter().map(|condition| dated(view, condition)).collect();
     conditions.extend(others);
     status.conditions = Some(conditions);
@@ -398,9 +396,11 @@ fn initialized(view: &View<'_>, status: &PodStatus) -> (&'static str, Verdict) {
 }
 
 fn containers_ready(view: &View<'_>, status: &PodStatus) -> (&'static str, Verdict) {
-    let sidecars = status.init_container_statuses.iter().flatten().filter(|init| {
-        super::container(view.pod, &init.name).is_some_and(|(role, _)| role == Role::Sidecar)
-    });
+    let sidecars = status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .filter(|init| super::container(view.pod, &init.name).is_some_and(|(role, _)| role == Role::Sidecar));
     let unready: Vec<&str> = sidecars
         .chain(status.container_statuses.iter().flatten())
         .filter(|container| !container.ready)
@@ -418,11 +418,7 @@ fn containers_ready(view: &View<'_>, status: &PodStatus) -> (&'static str, Verdi
     (OWN_CONDITIONS[3], verdict)
 }
 
-fn ready(
-    view: &View<'_>,
-    containers: &(&'static str, Verdict),
-    others: &[PodCondition],
-) -> (&'static str, Verdict) {
+fn ready(view: &View<'_>, containers: &(&'static str, Verdict), others: &[PodCondition]) -> (&'static str, Verdict) {
     let kind = OWN_CONDITIONS[2];
     if !containers.1.yes {
         return (kind, containers.1.clone());
@@ -435,9 +431,10 @@ fn ready(
             let name = &gate.condition_type;
             match others.iter().find(|condition| condition.type_ == *name) {
                 None => Some(format!("corresponding condition of pod readiness gate \"{name}\" does not exist.")),
-                Some(condition) if condition.status != "True" => {
-                    Some(format!("the status of pod readiness gate \"{name}\" is not \"True\", but {}", condition.status))
-                }
+                Some(condition) if condition.status != "True" => Some(format!(
+                    "the status of pod readiness gate \"{name}\" is not \"True\", but {}",
+                    condition.status
+                )),
                 Some(_) => None,
             }
         })

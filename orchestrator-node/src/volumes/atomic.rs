@@ -68,7 +68,9 @@ fn check(files: &Payload) -> Result<(), VolumeError> {
         return Err(VolumeError(format!("{size} bytes are too many: at most {VOLUME_PAYLOAD_BYTES}")));
     }
     for path in files.keys() {
-        let bad = path.is_empty() || path.starts_with('/') || path.split('/').any(|part| part.is_empty() || part == "." || part == "..");
+        let bad = path.is_empty()
+            || path.starts_with('/')
+            || path.split('/').any(|part| part.is_empty() || part == "." || part == "..");
         if bad || path.starts_with("..") {
             return Err(VolumeError(format!("invalid path: {path}")));
         }

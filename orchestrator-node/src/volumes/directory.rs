@@ -110,7 +110,13 @@ impl VolumeHost for DirectoryVolumes {
         self.work(move |root| sub_path(root, &request)).await
     }
 
-    async fn write_file(&self, pod: &str, name: &str, text: &str, replace: bool) -> Result<Option<PathBuf>, VolumeError> {
+    async fn write_file(
+        &self,
+        pod: &str,
+        name: &str,
+        text: &str,
+        replace: bool,
+    ) -> Result<Option<PathBuf>, VolumeError> {
         let (pod, name, text) = (checked(pod)?.to_owned(), checked(name)?.to_owned(), text.to_owned());
         self.work(move |root| {
             let directory = pods_directory(root)?.make(&pod, 0o750)?;
@@ -151,7 +157,9 @@ impl VolumeHost for DirectoryVolumes {
 
 fn mount_memory(path: &Path, size_limit: Option<i64>) -> Result<(), VolumeError> {
     if !geteuid().is_root() {
-        return Err(VolumeError("a volume in memory (emptyDir.medium: Memory) needs a node that runs as root".to_owned()));
+        return Err(VolumeError(
+            "a volume in memory (emptyDir.medium: Memory) needs a node that runs as root".to_owned(),
+        ));
     }
     let options = size_limit.map(|bytes| format!("size={bytes}"));
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -216,7 +224,8 @@ fn check_host_path(path: &Path, kind: &str) -> Result<(), VolumeError> {
 /// Opens the path without leaving the volume. Where containers can write, what was opened is mounted to a place of
 /// its own, so that nobody can put something else there afterwards.
 fn sub_path(root: &Path, request: &SubPath) -> Result<PathBuf, VolumeError> {
-    let error = |error| VolumeError::io(format!("failed to prepare subPath for volumeMount \"{}\"", request.path), error);
+    let error =
+        |error| VolumeError::io(format!("failed to prepare subPath for volumeMount \"{}\"", request.path), error);
     let volume = Directory::root(&request.volume)?;
     if request.path.split('/').any(|part| part == "..") || request.path.starts_with('/') {
         return Err(error("must be a relative path without \"..\"".to_owned()));

@@ -34,7 +34,13 @@ pub trait VolumeHost: Send + Sync + fmt::Debug {
 
     /// Writes a file of the pod's own, such as `etc-hosts`, and says where it is; `None` where there are no files.
     /// A file that exists is written anew only if `replace` is set.
-    async fn write_file(&self, pod: &str, name: &str, text: &str, replace: bool) -> Result<Option<PathBuf>, VolumeError>;
+    async fn write_file(
+        &self,
+        pod: &str,
+        name: &str,
+        text: &str,
+        replace: bool,
+    ) -> Result<Option<PathBuf>, VolumeError>;
 
     /// The beginning of a file that [`Self::write_file`] made, at most so many bytes.
     async fn read_file(&self, pod: &str, name: &str, limit: usize) -> Result<String, VolumeError>;

@@ -8,14 +8,24 @@ use super::{File, Payload};
 use crate::container::fields::{self, Facts};
 
 /// The files of a ConfigMap.
-pub(crate) fn config_map(map: &ConfigMap, items: Option<&[KeyToPath]>, mode: i32, optional: bool) -> Result<Payload, String> {
+pub(crate) fn config_map(
+    map: &ConfigMap,
+    items: Option<&[KeyToPath]>,
+    mode: i32,
+    optional: bool,
+) -> Result<Payload, String> {
     let text = map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
     let binary = map.binary_data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()));
     select(text.chain(binary).collect(), items, mode, optional, "config")
 }
 
 /// The files of a Secret.
-pub(crate) fn secret(secret: &Secret, items: Option<&[KeyToPath]>, mode: i32, optional: bool) -> Result<Payload, String> {
+pub(crate) fn secret(
+    secret: &Secret,
+    items: Option<&[KeyToPath]>,
+    mode: i32,
+    optional: bool,
+) -> Result<Payload, String> {
     let data = secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect();
     select(data, items, mode, optional, "secret")
 }
@@ -88,7 +98,10 @@ mod tests {
         let files = config_map(&map, Some(&[item("a", Some(0o400))]), 0o644, false).unwrap();
         assert_eq!(files["x/a"], File { content: b"1".to_vec(), mode: 0o400 });
         let missing = [item("z", None)];
-        assert_eq!(config_map(&map, Some(&missing), 0o644, false).unwrap_err(), "references non-existent config key: z");
+        assert_eq!(
+            config_map(&map, Some(&missing), 0o644, false).unwrap_err(),
+            "references non-existent config key: z"
+        );
         assert_eq!(config_map(&map, Some(&missing), 0o644, true).unwrap(), Payload::new());
     }
 }

@@ -14,15 +14,16 @@ use nix::{
         prctl,
         stat::{Mode, umask},
     },
-    unistd::{ForkResult, dup2, setsid},
+    unistd::{ForkResult, Pid, dup2, setsid},
 };
 use orchestrator_core::runtime::SandboxState;
 
-use super::{network, pod_files, report, server};
+use super::{network, pause, pod_files, report, server, shared_memory};
 use crate::{
     cgroups::Cgroups,
     files::{make_private_directory, remove_tree, write_json},
     layout::{Layout, SandboxDirectory},
+    limits::CGROUP_REMOVAL_TIME,
     records::{SandboxProgress, SandboxRecord, take_lock},
     sys,
 };
@@ -39,13 +40,20 @@ pub(crate) fn pod_cgroup(record: &SandboxRecord) -> String {
 
 /// Makes the sandbox and looks after it until it is removed.
 pub(super) fn run(record: SandboxRecord) -> io::Result<()> {
-    setsid()?;
     // The agent waits for the process that it started; the helper itself is nobody's child.
-    if let ForkResult::Parent { .. } = sys::fork()? {
-        return Ok(());
+    match sys::fork() {
+        Ok(ForkResult::Parent { .. }) => return Ok(()),
+        Ok(ForkResult::Child) => {}
+        Err(error) => return report(Err(at("forking", error))),
     }
-    std::env::set_current_dir("/")?;
+    if let Err(error) = setsid() {
+        return report(Err(at("leaving the session", error.into())));
+    }
     umask(Mode::from_bits_truncate(0o022));
+    // What the agent has left open is not for pods.
+    if let Err(error) = sys::close_others(&[]) {
+        return report(Err(at("closing the agent's files", error)));
+    }
     let layout = Layout::new(record.root.clone());
     let directory = match layout.sandbox(&record.id) {
         Ok(directory) => directory,
@@ -56,10 +64,10 @@ pub(super) fn run(record: SandboxRecord) -> io::Result<()> {
         Err(error) => return report(Err(error)),
     };
     match make(&record, &directory) {
-        Ok((cgroups, listener)) => {
+        Ok(made) => {
             report(Ok(()))?;
             redirect(&File::options().write(true).open("/dev/null")?, &[1])?;
-            let result = server::Server::new(record, directory, cgroups, listener).and_then(server::Server::run);
+            let result = server::Server::new(record, directory, made).and_then(server::Server::run);
             drop(lock);
             result
         }
@@ -86,8 +94,18 @@ fn redirect(file: &File, descriptors: &[i32]) -> io::Result<()> {
     Ok(())
 }
 
+/// What the helper of a sandbox holds.
+pub(super) struct Made {
+    pub(super) cgroups: Cgroups,
+    pub(super) listener: UnixListener,
+    /// Holds `/dev/shm`; none on the machine's IPC namespace, whose `/dev/shm` is the machine's.
+    pub(super) shared_memory: Option<File>,
+    /// The first process of the pod's process namespace, if it has one.
+    pub(super) pause: Option<Pid>,
+}
+
 /// Makes everything that the sandbox consists of.
-fn make(record: &SandboxRecord, directory: &SandboxDirectory) -> io::Result<(Cgroups, UnixListener)> {
+fn make(record: &SandboxRecord, directory: &SandboxDirectory) -> io::Result<Made> {
     write_json(&directory.record(), record)?;
     make_private_directory(&directory.path().join("containers"))?;
     make_private_directory(&directory.libcontainer())?;
@@ -123,9 +141,19 @@ fn make(record: &SandboxRecord, directory: &SandboxDirectory) -> io::Result<(Cgr
     }
     pod_files::write(record, directory, &addresses).map_err(|error| at("writing the pod's files", error))?;
 
+    let shared_memory = (!options.host_ipc)
+        .then(|| shared_memory::hold(directory))
+        .transpose()
+        .map_err(|error| at("making shared memory", error))?;
+    let pause = options
+        .share_process_namespace
+        .then(|| pause::start(&cgroups, &format!("{}/pause", pod_cgroup(record))))
+        .transpose()
+        .map_err(|error| at("making the process namespace", error))?;
+
     let listener = listen(directory)?;
     write_json(&directory.progress(), &SandboxProgress { state: SandboxState::Ready, addresses })?;
-    Ok((cgroups, listener))
+    Ok(Made { cgroups, listener, shared_memory, pause })
 }
 
 /// Listens on the sandbox's socket. Paths of sockets are short, so the directory is named by its descriptor.
@@ -143,7 +171,9 @@ fn unmake(record: &SandboxRecord, directory: &SandboxDirectory) {
     // The pod's end of the cable goes with its network namespace, and that goes with this process.
     let _ = network::release(&record.network, &record.root, &record.id);
     if let Ok(cgroups) = Cgroups::find() {
-        cgroups.prune(&pod_cgroup(record));
+        let pod = pod_cgroup(record);
+        let _ = cgroups.kill(&pod, CGROUP_REMOVAL_TIME);
+        let _ = cgroups.remove(&pod, CGROUP_REMOVAL_TIME);
         cgroups.leave(&helpers_cgroup(record));
     }
     let _ = remove_tree(directory.path());

@@ -76,7 +76,16 @@ pub(crate) fn is_known(name: &str) -> bool {
 /// The capabilities of a container, with `CAP_`. Nobody can pass on what this process does not have itself.
 pub(super) fn of(security: &SecurityContext, devices_confined: bool) -> io::Result<Vec<String>> {
     let own = own()?;
-    Ok(choose(security, devices_confined).into_iter().filter(|name| own.contains(name)).map(|name| format!("CAP_{name}")).collect())
+    Ok(choose(security, devices_confined)
+        .into_iter()
+        .filter(|name| own.contains(name))
+        .map(|name| format!("CAP_{name}"))
+        .collect())
+}
+
+/// Whether a container could make devices: where no cgroup confines them, that is as good as owning the machine.
+pub(crate) fn wants_devices(security: &SecurityContext) -> bool {
+    choose(security, false).contains("MKNOD")
 }
 
 /// Whether this process itself has a capability.
@@ -140,6 +149,9 @@ mod tests {
         assert_eq!(names(&["NET_ADMIN"], &["ALL"]).into_iter().collect::<Vec<_>>(), ["NET_ADMIN"]);
         assert_eq!(names(&["ALL"], &["SYS_ADMIN"]).len(), 40);
         assert!(!names(&[], &["cap_kill"]).contains("KILL"));
+        let unconfined = |name: &str| SecurityContext { add_capabilities: vec![name.to_owned()], ..Default::default() };
+        assert!(wants_devices(&unconfined("ALL")) && wants_devices(&unconfined("MKNOD")));
+        assert!(!wants_devices(&SecurityContext::default()));
         assert!(is_known("net_admin") && is_known("CAP_BPF") && !is_known("NET_ADMIM"));
     }
 }

@@ -3,10 +3,7 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use nix::{
-    sys::wait::WaitStatus,
-    unistd::Pid,
-};
+use nix::{sys::wait::WaitStatus, unistd::Pid};
 use orchestrator_core::runtime::ContainerState;
 
 use super::output::Output;
@@ -52,7 +49,7 @@ pub(super) enum Phase {
     Created,
     /// From the request to start until the end is written down.
     Alive,
-    Exited(ContainerState),
+    Exited,
 }
 
 /// A request to stop.

@@ -56,9 +56,7 @@ impl Exec {
                 inner.stdin = Some(reader);
                 outer.push(writer);
             }
-            for (wanted, slot) in
-                [(options.stdout, &mut inner.stdout), (options.stderr, &mut inner.stderr)]
-            {
+            for (wanted, slot) in [(options.stdout, &mut inner.stdout), (options.stderr, &mut inner.stderr)] {
                 if wanted {
                     let (reader, writer) = pipe().map_err(failed)?;
                     outer.push(reader);
@@ -133,12 +131,7 @@ impl Command {
         if let Some(console) = &console {
             builder = builder.with_console_socket(Some(console.path()));
         }
-        let built = streams
-            .give(builder)
-            .as_tenant()
-            .with_process(Some(&process_file))
-            .with_detach(true)
-            .build();
+        let built = streams.give(builder).as_tenant().with_process(Some(&process_file)).with_detach(true).build();
         drop(reporter);
         remove_file(&process_file).map_err(failed)?;
         let message = said(report).map_err(failed)?;

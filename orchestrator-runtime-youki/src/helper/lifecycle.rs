@@ -31,6 +31,12 @@ impl Server {
     pub(super) fn child_ended(&mut self, pid: Pid, status: WaitStatus) {
         let Some((code, signal)) = exit_code(status) else { return };
         let owner = self.containers.iter().find(|(_, container)| container.pid == Some(pid)).map(|(id, _)| id.clone());
+        if self.pause == Some(pid) {
+            // All processes of the pod ended with it.
+            self.pause = None;
+            let _ = self.stop_sandbox();
+            return;
+        }
         let Some(id) = owner else {
             // Workers are heard through their channels; what else ends may be what a worker is about to tell of.
             if self.workers.values().any(|(_, job)| matches!(job, Job::Start(_))) {
@@ -97,7 +103,10 @@ impl Server {
             }
             Job::Remove(id) => {
                 if self.containers.contains_key(&id) {
-                    self.removal_ended(&id, WorkerMessage::Failed { kind: FailureKind::Internal, message: lost().message });
+                    self.removal_ended(
+                        &id,
+                        WorkerMessage::Failed { kind: FailureKind::Internal, message: lost().message },
+                    );
                 }
             }
         }
@@ -159,12 +168,12 @@ impl Server {
 
     /// When something is to be done although nothing happens.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let stops = self
-            .containers
-            .values()
-            .filter(|container| !container.is_settled())
+        // While a worker is at a container, its end is not due yet; what the worker says wakes the loop.
+        let due = || self.containers.values().filter(|container| !container.is_settled() && !container.starting);
+        let stops = due()
+            .filter(|container| container.pid.is_some())
             .filter_map(|container| container.stop.as_ref().filter(|stop| !stop.killed).map(|stop| stop.kill_at));
-        let drains = self.containers.values().filter(|container| !container.is_settled()).filter_map(|container| container.drain_until);
+        let drains = due().filter_map(|container| container.drain_until);
         stops.chain(drains).chain(self.dials.iter().map(|dial| dial.until)).min()
     }
 
@@ -213,7 +222,7 @@ impl Server {
         // A full disk is no reason to forget: this helper still knows, and tries to say so.
         let _ = write_json(&progress_file, &ContainerProgress { state: state.clone(), pid: None });
         let exit_code = state.exit_code().unwrap_or(-1);
-        container.phase = Phase::Exited(state);
+        container.phase = Phase::Exited;
         let failure = container.start_failure.clone();
         let starters = std::mem::take(&mut container.start_waiters);
         let stoppers = std::mem::take(&mut container.stop_waiters);
@@ -233,7 +242,8 @@ impl Server {
         container.removal_started = true;
         container.output = None;
         let cgroups = self.cgroups.clone();
-        let paths = [self.directory.libcontainer().join(short_name(id)), self.directory.container(id).path().to_owned()];
+        let paths =
+            [self.directory.libcontainer().join(short_name(id)), self.directory.container(id).path().to_owned()];
         let worker = Worker::spawn(&[], move |_| {
             let remove = || {
                 cgroups.kill(&cgroup, CGROUP_REMOVAL_TIME)?;
@@ -309,6 +319,9 @@ impl Server {
     }
 
     fn release_network(&self) -> io::Result<()> {
+        if let Some(pause) = self.pause {
+            let _ = sys::kill(pause, libc::SIGKILL);
+        }
         if self.record.config.namespaces.host_network {
             return Ok(());
         }

@@ -4,17 +4,21 @@ mod boot;
 mod capabilities;
 mod connection;
 mod container;
+mod diagnosis;
 mod exec;
 mod executor;
+mod lifecycle;
 mod log_writer;
 mod mounts;
 mod netlink;
-mod lifecycle;
 mod network;
 mod output;
+mod pause;
 mod pod_files;
 mod requests;
+mod seal;
 mod server;
+mod shared_memory;
 mod specification;
 mod start;
 mod sweep;
@@ -24,9 +28,10 @@ use std::{
     ffi::OsStr,
     io::{self, Write},
     process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-pub(crate) use capabilities::{have as have_capability, is_known as is_known_capability};
+pub(crate) use capabilities::{have as have_capability, is_known as is_known_capability, wants_devices};
 pub(crate) use specification::command;
 
 use crate::protocol::{Errand, Outcome};
@@ -35,11 +40,21 @@ pub(crate) use boot::pod_cgroup;
 /// What the helper's first argument is, and by which it is recognized.
 pub(crate) const MARKER: &str = "orchestrator-pod-helper";
 
+/// Whether [`init`] was called: a fact about the program's `main`. A program that does not call it would, executed as
+/// a helper, run its own `main` once more, and start helpers again.
+static INITIALIZED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the running program can be executed as a helper.
+pub(crate) fn is_initialized() -> bool {
+    INITIALIZED.load(Ordering::Relaxed)
+}
+
 /// To be called first in `main` of a program that uses [`crate::Helper::CurrentExe`].
 ///
-/// It returns at once, unless this process was started as a pod's helper; then it never returns. Nothing that starts
+/// Without it, no sandbox is made. It returns at once, unless this process was started as a pod's helper; then it never returns. Nothing that starts
 /// a thread may come before it.
 pub fn init() {
+    INITIALIZED.store(true, Ordering::Relaxed);
     if std::env::args_os().next().as_deref() == Some(OsStr::new(MARKER)) {
         // Only the exit code is left to tell: the outcome was reported where the agent reads it.
         std::process::exit(match run() {
@@ -59,6 +74,10 @@ pub fn helper_main() -> ExitCode {
 
 /// Reads the errand from standard input and does it.
 fn run() -> io::Result<()> {
+    if let Err(error) = seal::seal() {
+        return report(Err(io::Error::new(error.kind(), format!("sealing the helper's program: {error}"))));
+    }
+    diagnosis::begin();
     let errand: Errand = serde_json::from_reader(io::stdin().lock())?;
     let outcome = match errand {
         Errand::Sandbox(record) => return boot::run(*record),

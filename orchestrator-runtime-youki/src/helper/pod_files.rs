@@ -4,11 +4,7 @@ use std::{fmt::Write, fs, io, net::IpAddr};
 
 use orchestrator_core::runtime::DnsConfig;
 
-use crate::{
-    files::make_private_directory,
-    layout::SandboxDirectory,
-    records::SandboxRecord,
-};
+use crate::{files::make_private_directory, layout::SandboxDirectory, records::SandboxRecord};
 
 /// The files that every container of the pod sees in `/etc`, unless something else is mounted there.
 pub(super) const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];

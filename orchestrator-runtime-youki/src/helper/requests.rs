@@ -93,7 +93,7 @@ impl Server {
                 self.container(id)?.start_waiters.push(from);
             }
             Phase::Alive if container.starting => container.start_waiters.push(from),
-            Phase::Alive | Phase::Exited(_) => self.finish(from, &Reply::Done, Vec::new()),
+            Phase::Alive | Phase::Exited => self.finish(from, &Reply::Done, Vec::new()),
         }
         Ok(())
     }
@@ -122,7 +122,8 @@ impl Server {
         Ok(())
     }
 
-    fn stop_sandbox(&mut self) -> Result<(), Failure> {
+    /// No new containers from now on, and the end of those that run.
+    pub(super) fn stop_sandbox(&mut self) -> Result<(), Failure> {
         self.mark_stopped().map_err(|error| Failure::internal("stopping the sandbox", error))?;
         for container in self.containers.values_mut().filter(|container| !container.is_settled()) {
             container.ask_to_stop(Duration::ZERO);
@@ -199,8 +200,8 @@ impl Server {
             (AddressFamily::INET, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
         };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let connected = socket_with(family, SocketType::STREAM, flags, None)
-            .and_then(|socket| Ok((connect(&socket, &address), socket)));
+        let connected =
+            socket_with(family, SocketType::STREAM, flags, None).map(|socket| (connect(&socket, &address), socket));
         match connected {
             Ok((Ok(()), socket)) => self.finish(from, &Reply::Connected, vec![socket]),
             Ok((Err(rustix::io::Errno::INPROGRESS), socket)) => self.dials.push(Dial {

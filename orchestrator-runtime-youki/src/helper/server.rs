@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -23,6 +24,7 @@ use nix::{
 use orchestrator_core::runtime::ContainerId;
 
 use super::{
+    boot::Made,
     connection::Connection,
     container::{ConnectionId, Container},
     exec::Exec,
@@ -37,6 +39,8 @@ pub(super) struct Server {
     pub(super) record: SandboxRecord,
     pub(super) directory: SandboxDirectory,
     pub(super) cgroups: Cgroups,
+    pub(super) shared_memory: Option<File>,
+    pub(super) pause: Option<Pid>,
     listener: UnixListener,
     signals: SignalFd,
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
@@ -82,12 +86,7 @@ enum Token {
 }
 
 impl Server {
-    pub(super) fn new(
-        record: SandboxRecord,
-        directory: SandboxDirectory,
-        cgroups: Cgroups,
-        listener: UnixListener,
-    ) -> io::Result<Self> {
+    pub(super) fn new(record: SandboxRecord, directory: SandboxDirectory, made: Made) -> io::Result<Self> {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
         mask.thread_block()?;
@@ -95,8 +94,10 @@ impl Server {
         Ok(Self {
             record,
             directory,
-            cgroups,
-            listener,
+            cgroups: made.cgroups,
+            shared_memory: made.shared_memory,
+            pause: made.pause,
+            listener: made.listener,
             signals,
             connections: BTreeMap::new(),
             next_connection: 0,
@@ -258,12 +259,8 @@ impl Server {
     /// Tells all who want to hear that something changed. Who does not listen loses the connection, and lists again.
     pub(super) fn announce(&mut self, container: Option<&ContainerId>) {
         let reply = Reply::Changed { container: container.cloned() };
-        let subscribers: Vec<ConnectionId> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.subscribed)
-            .map(|(id, _)| *id)
-            .collect();
+        let subscribers: Vec<ConnectionId> =
+            self.connections.iter().filter(|(_, connection)| connection.subscribed).map(|(id, _)| *id).collect();
         for id in subscribers {
             self.reply(id, &reply, Vec::new());
         }

@@ -9,7 +9,7 @@ use super::{capabilities, mounts::Volume, pod_files};
 use crate::{
     cgroups::Cgroups,
     layout::{ContainerDirectory, SandboxDirectory},
-    limits::{SCRATCH_BYTES, SHARED_MEMORY_BYTES},
+    limits::SCRATCH_BYTES,
     protocol::Failure,
     records::{ContainerRecord, SandboxRecord},
 };
@@ -30,6 +30,10 @@ pub(super) struct Input<'a> {
     pub(super) volumes: &'a [Volume],
     /// The process that holds the pod's namespaces.
     pub(super) holder: i32,
+    /// The first process of the pod's process namespace, if it has one.
+    pub(super) pause: Option<i32>,
+    /// What containers have as `/dev/shm`.
+    pub(super) shared_memory: &'a Path,
 }
 
 /// Makes the specification.
@@ -128,8 +132,10 @@ fn namespaces(input: &Input<'_>) -> Value {
     if !options.host_ipc {
         namespaces.push(json!({ "type": "ipc", "path": held("ipc") }));
     }
-    if !options.host_pid {
-        namespaces.push(json!({ "type": "pid" }));
+    match input.pause {
+        Some(pause) => namespaces.push(json!({ "type": "pid", "path": format!("/proc/{pause}/ns/pid") })),
+        None if options.host_pid => {}
+        None => namespaces.push(json!({ "type": "pid" })),
     }
     Value::Array(namespaces)
 }
@@ -165,8 +171,7 @@ fn mounts(input: &Input<'_>) -> Value {
         file_system("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
         file_system("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
     ];
-    let shared = format!("size={SHARED_MEMORY_BYTES}");
-    mounts.push(file_system("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &shared]));
+    mounts.push(bind(input.shared_memory, Path::new("/dev/shm"), false));
     mounts.extend(cgroup_views(input));
     let size = format!("size={SCRATCH_BYTES}");
     for (path, mode) in SCRATCH {

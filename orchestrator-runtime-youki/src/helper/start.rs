@@ -21,7 +21,7 @@ use super::{
     mounts,
     output::{Input, Output},
     server::{Job, Server},
-    specification,
+    shared_memory, specification,
     worker::{Worker, WorkerChannel, WorkerMessage},
 };
 use crate::{
@@ -45,9 +45,7 @@ impl Server {
 
         let mut streams = Streams::default();
         if !config.tty {
-            for (stream, slot) in
-                [(LogStream::Stdout, &mut streams.stdout), (LogStream::Stderr, &mut streams.stderr)]
-            {
+            for (stream, slot) in [(LogStream::Stdout, &mut streams.stdout), (LogStream::Stderr, &mut streams.stderr)] {
                 let (reader, writer) = pipe().map_err(failed)?;
                 set_nonblocking(&reader).map_err(failed)?;
                 output.add(reader, stream);
@@ -60,7 +58,9 @@ impl Server {
                 streams.stdin = Some(reader);
             }
         }
-        let keep: Vec<i32> = streams.all().map(AsRawFd::as_raw_fd).collect();
+        let shared_memory = self.shared_memory.as_ref().map(File::try_clone).transpose().map_err(failed)?;
+        let keep: Vec<i32> =
+            streams.all().map(AsRawFd::as_raw_fd).chain(shared_memory.iter().map(AsRawFd::as_raw_fd)).collect();
         let making = Making {
             sandbox: self.record.clone(),
             sandbox_directory: self.directory.clone(),
@@ -69,6 +69,8 @@ impl Server {
             cgroups: self.cgroups.clone(),
             cgroup,
             holder: nix::unistd::getpid().as_raw(),
+            pause: self.pause.map(|pause| pause.as_raw()),
+            shared_memory,
         };
         let worker = Worker::spawn(&keep, move |channel| making.run(streams, channel)).map_err(failed)?;
         container.output = Some(output);
@@ -110,6 +112,8 @@ struct Making {
     cgroups: Cgroups,
     cgroup: String,
     holder: i32,
+    pause: Option<i32>,
+    shared_memory: Option<File>,
 }
 
 impl Making {
@@ -117,7 +121,16 @@ impl Making {
         let failed = |error: io::Error| Failure::internal("starting a container", error);
         // Made before it is used, so that the container can see it.
         self.cgroups.make(&self.cgroup, &Default::default()).map_err(failed)?;
+        let shared_memory = self.shared_memory.as_ref().map(shared_memory::view).transpose().map_err(failed)?;
         let volumes = mounts::prepare(&self.sandbox, &self.record, &self.directory)?;
+        let shared_place = match shared_memory {
+            Some(view) => {
+                let place = self.directory.stage().join("shm");
+                shared_memory::place(view, &place).map_err(failed)?;
+                place
+            }
+            None => "/dev/shm".into(),
+        };
         let specification = specification::make(&specification::Input {
             sandbox: &self.sandbox,
             sandbox_directory: &self.sandbox_directory,
@@ -127,12 +140,15 @@ impl Making {
             cgroup: &self.cgroup,
             volumes: &volumes,
             holder: self.holder,
+            pause: self.pause,
+            shared_memory: &shared_place,
         })?;
         write_json(&self.directory.specification(), &specification).map_err(failed)?;
 
         let (report, reporter) = pipe().map_err(failed)?;
         let id = short_name(&self.record.id);
-        let console = self.record.config.tty.then(|| Console::listen(&self.sandbox_directory)).transpose().map_err(failed)?;
+        let console =
+            self.record.config.tty.then(|| Console::listen(&self.sandbox_directory)).transpose().map_err(failed)?;
         let mut builder = ContainerBuilder::new(id, SyscallType::default())
             .with_executor(Launcher { report: reporter.as_raw_fd() })
             .with_root_path(self.sandbox_directory.libcontainer())

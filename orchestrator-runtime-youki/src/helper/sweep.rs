@@ -4,7 +4,10 @@ use std::{io, path::Path};
 
 use orchestrator_core::runtime::{ContainerState, SandboxId, SandboxState};
 
-use super::{boot::{helpers_cgroup, pod_cgroup}, network};
+use super::{
+    boot::{helpers_cgroup, pod_cgroup},
+    network,
+};
 use crate::{
     cgroups::Cgroups,
     files::{read_json, remove_tree, write_json},
@@ -56,7 +59,7 @@ fn end_everything(directory: &SandboxDirectory, record: &SandboxRecord) -> io::R
     }
     for (id, out_of_memory) in out_of_memory {
         let container = directory.container(&id);
-        let Some((_, status)) = read_container(&record.id, &container)? else { continue };
+        let Some((_, status)) = read_container(&record.id, &container, false)? else { continue };
         if let ContainerState::Running { started_at } = status.state {
             let state = ContainerState::Exited {
                 started_at: Some(started_at),

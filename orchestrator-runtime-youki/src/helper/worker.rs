@@ -140,7 +140,7 @@ impl WorkerChannel {
 fn prepare(keep: &[RawFd], channel: &WorkerChannel) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     SigSet::empty().thread_set_mask()?;
-    sys::restore_broken_pipe_signal();
+    sys::restore_signal_actions();
     let mut keep = keep.to_vec();
     keep.push(channel.stream.as_raw_fd());
     sys::close_others(&keep)

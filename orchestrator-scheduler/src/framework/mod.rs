@@ -14,8 +14,7 @@ use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use orchestrator_core::{
-    client::Client,
-    env::Env,
+    controller::Caches,
     scheduler::{ClusterChange, NodeState, PodInfo, Preemption, Rejection, Snapshot, Unschedulable},
     status::ApiError,
 };
@@ -166,10 +165,8 @@ pub struct Binding {
     pub pod: Arc<PodInfo>,
     /// The node it goes to.
     pub node: String,
-    /// The API server.
-    pub client: Client,
-    /// Time and chance.
-    pub env: Env,
+    /// What exists, with the client and the environment.
+    pub caches: Caches,
 }
 
 /// Something kept a pod from being bound.

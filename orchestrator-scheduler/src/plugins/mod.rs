@@ -1,35 +1,44 @@
 //! The plugins of upstream's default profile, one per file.
 
+mod default_binder;
 mod image_locality;
 mod inter_pod_affinity;
 mod node;
 mod node_affinity;
 mod node_ports;
 mod node_resources;
+mod node_volume_limits;
 mod pod_topology_spread;
 mod preemption;
 mod queue_sort;
 mod resource_claims;
 mod taint_toleration;
+mod volume_binding;
+mod volume_restrictions;
 
 use std::sync::Arc;
 
+pub use default_binder::DefaultBinder;
 pub use image_locality::ImageLocality;
 pub use inter_pod_affinity::InterPodAffinity;
 pub use node::{NodeName, NodeUnschedulable};
 pub use node_affinity::NodeAffinity;
 pub use node_ports::NodePorts;
 pub use node_resources::{NodeResourcesBalancedAllocation, NodeResourcesFit, Strategy};
+pub use node_volume_limits::NodeVolumeLimits;
 pub use pod_topology_spread::PodTopologySpread;
 pub use preemption::DefaultPreemption;
 pub use queue_sort::PrioritySort;
 pub use resource_claims::DynamicResources;
 pub use taint_toleration::TaintToleration;
+pub use volume_binding::VolumeBinding;
+pub use volume_restrictions::{VolumeRestrictions, VolumeZone};
 
 use crate::framework::{PreFilter, PreScore, Profile};
 
 /// Upstream's default profile, with a way to use nodes.
 pub(crate) fn default_profile(name: &str, strategy: Strategy) -> Profile {
+    let volume_binding = Arc::new(VolumeBinding::default());
     let filters: Vec<Arc<dyn PreFilter>> = vec![
         Arc::new(NodeUnschedulable),
         Arc::new(NodeName),
@@ -37,6 +46,10 @@ pub(crate) fn default_profile(name: &str, strategy: Strategy) -> Profile {
         Arc::new(NodeAffinity),
         Arc::new(NodePorts),
         Arc::new(NodeResourcesFit::new(strategy)),
+        Arc::new(VolumeRestrictions),
+        Arc::new(NodeVolumeLimits),
+        volume_binding.clone(),
+        Arc::new(VolumeZone),
         Arc::new(PodTopologySpread),
         Arc::new(InterPodAffinity),
         Arc::new(DynamicResources),
@@ -56,10 +69,10 @@ pub(crate) fn default_profile(name: &str, strategy: Strategy) -> Profile {
         filters,
         post_filters: vec![Arc::new(DynamicResources), Arc::new(DefaultPreemption)],
         scores,
-        reserve: Vec::new(),
+        reserve: vec![volume_binding.clone()],
         permit: Vec::new(),
-        pre_bind: Vec::new(),
-        bind: Vec::new(),
+        pre_bind: vec![volume_binding],
+        bind: vec![Arc::new(DefaultBinder)],
         post_bind: Vec::new(),
     }
 }

@@ -284,7 +284,9 @@ fn ephemeral<'a>(
     if !target.text().is_empty() && !known.any(|known| known.get("name").text() == target.text()) {
         target.not_found(errors);
     }
-    for name in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resizePolicy", "restartPolicy"] {
+    for name in
+        ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resizePolicy", "restartPolicy"]
+    {
         let member = container.get(name);
         if member.exists() {
             member.forbidden(errors, "cannot be set for an Ephemeral Container");

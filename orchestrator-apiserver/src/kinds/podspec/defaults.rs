@@ -126,7 +126,8 @@ pub(crate) fn default_requests(spec: &mut Value) {
     let summed = summed_requests(&Field::root(spec));
     if let Some(resources) = spec.get_mut("resources") {
         let text = |quantity: &Quantity| Value::String(quantity.to_string());
-        let summed: Value = summed.iter().map(|(name, sum)| (name.clone(), text(sum))).collect::<serde_json::Map<_, _>>().into();
+        let summed: Value =
+            summed.iter().map(|(name, sum)| (name.clone(), text(sum))).collect::<serde_json::Map<_, _>>().into();
         requests_from_limits(resources, &summed);
     }
 }

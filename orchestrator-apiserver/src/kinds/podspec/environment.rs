@@ -50,7 +50,8 @@ pub(super) fn validate(container: &Field<'_>, errors: &mut Errors) {
     }
     for source in container.get("envFrom").items() {
         check::given(&source.get("prefix"), check::variable_name, errors);
-        let sources: Vec<_> = ["configMapRef", "secretRef"].iter().map(|name| source.get(name)).filter(Field::exists).collect();
+        let sources: Vec<_> =
+            ["configMapRef", "secretRef"].iter().map(|name| source.get(name)).filter(Field::exists).collect();
         for reference in &sources {
             check::needed(&reference.get("name"), names::subdomain, errors);
         }
@@ -122,7 +123,9 @@ fn object_field(field: &Field<'_>, allowed: &[&str], errors: &mut Errors) {
         }
         return;
     }
-    let known = FIELDS.contains(&path.text()) || ENVIRONMENT_FIELDS.contains(&path.text()) || VOLUME_FIELDS.contains(&path.text());
+    let known = FIELDS.contains(&path.text())
+        || ENVIRONMENT_FIELDS.contains(&path.text())
+        || VOLUME_FIELDS.contains(&path.text());
     if !known {
         path.invalid(errors, &format!("error converting fieldPath: field label not supported: {}", path.text()));
     } else if !allowed.contains(&path.text()) {

@@ -14,8 +14,8 @@ mod volume_defaults;
 mod volumes;
 
 pub(crate) use defaults::{default_requests, default_spec, host_ports};
-pub(crate) use resources::{resource_requirements, summed_requests};
-pub(crate) use scheduling::{node_selector, node_selector_term, tolerations};
+pub(crate) use resources::{amount, resource_name, resource_requirements, summed_requests};
+pub(crate) use scheduling::{node_selector, tolerations};
 pub(crate) use volume_defaults::{default_source, default_volume};
 pub(crate) use volumes::plain_source;
 
@@ -127,7 +127,10 @@ fn claims(claims: &Field<'_>, errors: &mut Errors) {
         let (given, template) = (claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName"));
         match (given.exists(), template.exists()) {
             (true, true) => {
-                claim.invalid(errors, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified");
+                claim.invalid(
+                    errors,
+                    "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
+                );
             }
             (false, false) => {
                 claim.invalid(errors, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`");

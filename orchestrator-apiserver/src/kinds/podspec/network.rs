@@ -44,7 +44,8 @@ pub(super) fn dns_config(spec: &Field<'_>, errors: &mut Errors) {
     }
     let letters: usize = searches.items().iter().map(|path| path.len() + 1).sum();
     if letters > SEARCH_PATH_LETTERS + 1 {
-        let detail = format!("must not have more than {SEARCH_PATH_LETTERS} characters (including spaces) in the search list");
+        let detail =
+            format!("must not have more than {SEARCH_PATH_LETTERS} characters (including spaces) in the search list");
         searches.invalid(errors, &detail);
     }
     for path in searches.items().iter().filter(|path| path.text() != ".") {

@@ -78,7 +78,8 @@ fn node_field(expression: &Field<'_>, errors: &mut Errors) {
     let (key, values) = (expression.get("key"), expression.get("values"));
     match expression.get("operator").text() {
         "In" | "NotIn" if values.len() != 1 => {
-            values.required(errors, "must be only one value when `operator` is 'In' or 'NotIn' for node field selector");
+            values
+                .required(errors, "must be only one value when `operator` is 'In' or 'NotIn' for node field selector");
         }
         "In" | "NotIn" => {}
         _ => expression.get("operator").invalid(errors, "not a valid selector operator"),

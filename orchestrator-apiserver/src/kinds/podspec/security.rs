@@ -71,7 +71,13 @@ fn profiles(context: &Field<'_>, errors: &mut Errors) {
         }
         let (of, path) = (profile.get("type"), profile.get("localhostProfile"));
         match of.text() {
-            "" => of.required(errors, &format!("type is required when {} is set", if words == "seccomp" { "seccompProfile" } else { "appArmorProfile" })),
+            "" => of.required(
+                errors,
+                &format!(
+                    "type is required when {} is set",
+                    if words == "seccomp" { "seccompProfile" } else { "appArmorProfile" }
+                ),
+            ),
             "Localhost" if path.text().is_empty() => {
                 path.required(errors, &format!("must be set when {words} type is Localhost"));
             }

@@ -137,16 +137,7 @@ fn host_path(source: &Field<'_>, errors: &mut Errors) {
         return path.required(errors, "");
     }
     check::no_backsteps(&path, errors);
-    let known = [
-        "",
-        "BlockDevice",
-        "CharDevice",
-        "Directory",
-        "DirectoryOrCreate",
-        "File",
-        "FileOrCreate",
-        "Socket",
-    ];
+    let known = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
     source.get("type").one_of(errors, &known);
 }
 
@@ -194,7 +185,11 @@ fn downward_items(source: &Field<'_>, errors: &mut Errors) {
             (true, both) => {
                 super::environment::volume_field(&field, errors);
                 if both {
-                    item.wrong(errors, "\"resource\"", "fieldRef and resourceFieldRef can not be specified simultaneously");
+                    item.wrong(
+                        errors,
+                        "\"resource\"",
+                        "fieldRef and resourceFieldRef can not be specified simultaneously",
+                    );
                 }
             }
             (false, true) => super::environment::resource_field(&resource, true, errors),
@@ -209,7 +204,9 @@ fn projected(source: &Field<'_>, errors: &mut Errors) {
     let mut paths = Vec::new();
     for part in source.get("sources").items() {
         let mut found = 0;
-        for kind in ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"] {
+        for kind in
+            ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"]
+        {
             let projection = part.get(kind);
             if !projection.exists() {
                 continue;
@@ -220,7 +217,9 @@ fn projected(source: &Field<'_>, errors: &mut Errors) {
                 continue;
             }
             one_projection(kind, &projection, errors);
-            for path in projection.get("items").items().iter().map(|item| item.get("path")).chain([projection.get("path")]) {
+            for path in
+                projection.get("items").items().iter().map(|item| item.get("path")).chain([projection.get("path")])
+            {
                 if !path.text().is_empty() && paths.contains(&path.text()) {
                     source.wrong(errors, path.shown(), "conflicting duplicate paths");
                 }

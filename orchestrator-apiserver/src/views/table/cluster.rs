@@ -33,7 +33,8 @@ pub(super) fn node(row: &Row<'_>) -> Vec<Value> {
 }
 
 fn node_status(row: &Row<'_>) -> String {
-    let ready = row.at("status.conditions").items().filter(|condition| condition.get("type").text() == "Ready").last();
+    let mut conditions = row.at("status.conditions").items();
+    let ready = conditions.rfind(|condition| condition.get("type").text() == "Ready");
     let status = match ready.map(|ready| ready.get("status").text()) {
         Some("True") => "Ready",
         Some(_) => "NotReady",
@@ -200,7 +201,10 @@ fn selector_debug(selector: Tree<'_>) -> String {
     let labels: String = labels.iter().map(|(key, value)| format!("{key}: {},", value.text())).collect();
     let expression = |item: Tree<'_>| {
         let (key, operator) = (item.get("key").text(), item.get("operator").text());
-        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{}],}},", item.get("values").joined(" "))
+        format!(
+            "LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{}],}},",
+            item.get("values").joined(" ")
+        )
     };
     let expressions: String = selector.get("matchExpressions").items().map(expression).collect();
     format!(
@@ -212,13 +216,14 @@ fn selector_debug(selector: Tree<'_>) -> String {
 pub(super) fn api_service(row: &Row<'_>) -> Vec<Value> {
     let service = row.at("spec.service");
     let behind = format!("{}/{}", service.get("namespace").text(), service.get("name").text());
-    let available = row.at("status.conditions").condition("Available").map_or("Unknown".to_owned(), |condition| {
-        match (condition.get("status").text(), condition.get("reason").text()) {
-            ("True", _) => "True".to_owned(),
-            (status, "") => status.to_owned(),
-            (status, reason) => format!("{status} ({reason})"),
-        }
-    });
+    let available =
+        row.at("status.conditions").condition("Available").map_or("Unknown".to_owned(), |condition| {
+            match (condition.get("status").text(), condition.get("reason").text()) {
+                ("True", _) => "True".to_owned(),
+                (status, "") => status.to_owned(),
+                (status, reason) => format!("{status} ({reason})"),
+            }
+        });
     cells![row.name(), if service.exists() { behind } else { "Local".to_owned() }, available, row.age()]
 }
 
@@ -283,11 +288,5 @@ pub(super) fn resource_claim(row: &Row<'_>) -> Vec<Value> {
 
 pub(super) fn resource_slice(row: &Row<'_>) -> Vec<Value> {
     let spec = row.at("spec");
-    cells![
-        row.name(),
-        spec.get("nodeName").text(),
-        spec.get("driver").text(),
-        spec.at("pool.name").text(),
-        row.age(),
-    ]
+    cells![row.name(), spec.get("nodeName").text(), spec.get("driver").text(), spec.at("pool.name").text(), row.age(),]
 }

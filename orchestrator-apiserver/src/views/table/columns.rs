@@ -20,6 +20,9 @@ const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// What makes the cells of an object.
 pub(super) type Print = fn(&Row<'_>) -> Vec<Value>;
 
+/// Upstream's columns of kinds without a printer.
+static DEFAULT: LazyLock<Vec<Value>> = LazyLock::new(|| vec![name_column(), created_column("Created At")]);
+
 static BY_RESOURCE: LazyLock<BTreeMap<&'static str, Vec<Value>>> = LazyLock::new(|| {
     let mut columns: BTreeMap<&'static str, Vec<Value>> = BTreeMap::new();
     for (resource, definition) in COLUMNS.lines().filter_map(parse) {
@@ -56,22 +59,19 @@ pub(super) fn created_column(name: &str) -> Value {
 }
 
 /// The columns of a built-in kind, and what fills them.
-pub(super) fn of(kind: &Kind) -> (Vec<Value>, Print) {
-    named(&kind.resource.plural, &kind.resource.group).unwrap_or_else(|| {
-        // Upstream's table of kinds without a printer.
-        (vec![name_column(), created_column("Created At")], created)
-    })
+pub(super) fn of(kind: &Kind) -> (&'static [Value], Print) {
+    named(&kind.resource.plural, &kind.resource.group).unwrap_or((&DEFAULT, created))
 }
 
 /// The columns of `Scale`, which is a subresource of several kinds.
-pub(super) fn of_scale() -> (Vec<Value>, Print) {
-    (BY_RESOURCE.get("scales.autoscaling").cloned().unwrap_or_default(), workloads::scale)
+pub(super) fn of_scale() -> (&'static [Value], Print) {
+    (BY_RESOURCE.get("scales.autoscaling").map(Vec::as_slice).unwrap_or_default(), workloads::scale)
 }
 
-fn named(plural: &str, group: &str) -> Option<(Vec<Value>, Print)> {
+fn named(plural: &str, group: &str) -> Option<(&'static [Value], Print)> {
     let name = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
     let print = printer(&name)?;
-    Some((BY_RESOURCE.get(name.as_str())?.clone(), print))
+    Some((BY_RESOURCE.get(name.as_str())?, print))
 }
 
 fn created(row: &Row<'_>) -> Vec<Value> {

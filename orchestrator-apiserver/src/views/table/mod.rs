@@ -19,7 +19,10 @@ use serde_json::{Value, json};
 
 use crate::registry::Kind;
 
-use self::{custom::CustomTable, row::{Row, Tree}};
+use self::{
+    custom::CustomTable,
+    row::{Row, Tree},
+};
 use super::partial;
 
 /// What of the object a row carries.
@@ -59,30 +62,21 @@ impl Default for TableOptions {
 
 /// Objects of a kind as a table. `metadata` is that of the list: version, continue token, remaining items.
 /// Times are told relative to `now`.
-pub(crate) fn table(
-    kind: &Kind,
-    objects: &[&Value],
-    now: Timestamp,
-    options: TableOptions,
-    metadata: &Value,
-) -> Value {
+pub(crate) fn table(kind: &Kind, objects: &[&Value], now: Timestamp, options: TableOptions, metadata: &Value) -> Value {
     let mut objects = objects.to_vec();
     if kind.is("flowcontrol.apiserver.k8s.io", "flowschemas") {
         objects.sort_by_key(|schema| precedence(schema));
     }
-    let (definitions, rows) = if kind.is_custom() {
+    if kind.is_custom() && !are_scales(&objects) {
         let table = CustomTable::of(kind);
         let rows = rows(&objects, now, options, |row, object| table.cells(row, object));
-        (table.definitions, rows)
-    } else {
-        let (definitions, print) = columns::of(kind);
-        let is_pod = kind.is("", "pods");
-        let mut rows = rows(&objects, now, options, |row, _| print(row));
-        if is_pod {
-            add_pod_conditions(&mut rows, &objects);
-        }
-        (definitions, rows)
-    };
+        return assemble(&table.definitions, rows, options, metadata);
+    }
+    let (definitions, print) = if are_scales(&objects) { columns::of_scale() } else { columns::of(kind) };
+    let mut rows = rows(&objects, now, options, |row, _| print(row));
+    if kind.is("", "pods") {
+        add_pod_conditions(&mut rows, &objects);
+    }
     assemble(definitions, rows, options, metadata)
 }
 
@@ -91,17 +85,17 @@ pub(crate) fn single(kind: &Kind, object: &Value, now: Timestamp, options: Table
     table(kind, &[object], now, options, &version_of(object))
 }
 
-/// A `Scale` as a table.
-pub(crate) fn scale(object: &Value, now: Timestamp, options: TableOptions) -> Value {
-    let (definitions, print) = columns::of_scale();
-    assemble(definitions, rows(&[object], now, options, |row, _| print(row)), options, &version_of(object))
+/// Whether these are not objects of their resource's kind, but its `Scale`.
+fn are_scales(objects: &[&Value]) -> bool {
+    let first = objects.first().map(|object| Tree::new(object));
+    first.is_some_and(|first| (first.get("apiVersion").text(), first.get("kind").text()) == ("autoscaling/v1", "Scale"))
 }
 
 fn version_of(object: &Value) -> Value {
     json!({"resourceVersion": Tree::new(object).at("metadata.resourceVersion").text()})
 }
 
-fn assemble(definitions: Vec<Value>, rows: Vec<Value>, options: TableOptions, metadata: &Value) -> Value {
+fn assemble(definitions: &[Value], rows: Vec<Value>, options: TableOptions, metadata: &Value) -> Value {
     json!({
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",

@@ -53,9 +53,9 @@ fn projected_files_change_at_once() {
         volumes.project(&name, payload(&[("a", "3")]), None).await.unwrap();
         assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "3");
         assert!(!path.join("d").exists());
-        let versions = fs::read_dir(&path).unwrap().filter(|entry| {
-            entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("..2")
-        });
+        let versions = fs::read_dir(&path)
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("..2"));
         assert_eq!(versions.count(), 1);
     });
 }

@@ -1,0 +1,70 @@
+//! What a server makes for itself before anyone asks: system namespaces, priority classes, the `kubernetes` service.
+
+use orchestrator_core::{
+    client::{Call, Request, Resource, WriteOptions},
+    object::Object,
+    status::ApiResult,
+};
+use serde_json::{Value, json};
+
+use crate::{pipeline::Server, server::AddressRange};
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+impl Server {
+    /// Makes what is missing. Running it again changes nothing.
+    pub(crate) async fn bootstrap(&self) -> ApiResult<()> {
+        for name in NAMESPACES {
+            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            self.ensure(Resource::new("", "v1", "namespaces"), None, namespace).await?;
+        }
+        for class in priority_classes() {
+            self.ensure(Resource::new("scheduling.k8s.io", "v1", "priorityclasses"), None, class).await?;
+        }
+        let service = kubernetes_service(self.config.service_range);
+        self.ensure(Resource::new("", "v1", "services"), Some("default".to_owned()), service).await
+    }
+
+    async fn ensure(&self, resource: Resource, namespace: Option<String>, tree: Value) -> ApiResult<()> {
+        let call = Call::Create { object: Object::from_tree(tree), options: WriteOptions::default() };
+        let request = Request { user: None, resource, namespace, name: None, subresource: None, call };
+        match self.handle(request).await {
+            Err(error) if !error.is_already_exists() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn priority_classes() -> [Value; 2] {
+    let class = |name: &str, value: i64, description: &str| {
+        json!({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority",
+        })
+    };
+    [
+        class(
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        class(
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+    ]
+}
+
+/// The service under which pods find the API: the first address of the range.
+fn kubernetes_service(range: AddressRange) -> Value {
+    let address = std::net::Ipv4Addr::from(u32::from(range.base).wrapping_add(1)).to_string();
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address],
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
+        },
+    })
+}

@@ -1,0 +1,391 @@
+//! Claims, volumes, and the classes they are made from.
+//!
+//! Upstream: `ValidatePersistentVolume`, `ValidatePersistentVolumeClaim` and `pkg/apis/storage`.
+
+use serde_json::{Value, json};
+
+use super::{check, go, podspec, rules::Rules};
+use crate::{
+    field::{Errors, Field, member, remove, set_default},
+    names,
+};
+
+const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const CLAIM_UPDATE: &str =
+    "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+
+/// Claims.
+pub(super) const CLAIMS: Rules = Rules {
+    status: true,
+    returns_deleted: true,
+    default: default_claim,
+    create: |claim| {
+        *member(claim, "status") = json!({"phase": "Pending"});
+        protect(claim, "kubernetes.io/pvc-protection");
+    },
+    validate: |claim, errors| validate_claim_spec(&claim.get("spec"), errors),
+    validate_update: update_claim,
+    ..Rules::NONE
+};
+
+/// Volumes.
+pub(super) const VOLUMES: Rules = Rules {
+    status: true,
+    returns_deleted: true,
+    default: default_persistent_volume,
+    create: |volume| {
+        let since = volume["metadata"]["creationTimestamp"].clone();
+        *member(volume, "status") = json!({"phase": "Pending", "lastPhaseTransitionTime": since});
+        protect(volume, "kubernetes.io/pv-protection");
+    },
+    validate: validate_volume,
+    validate_update: update_volume,
+    ..Rules::NONE
+};
+
+/// Storage classes.
+pub(super) const STORAGE_CLASSES: Rules = Rules {
+    returns_deleted: true,
+    default: |class| {
+        set_default(class, "provisioner", "");
+        set_default(class, "reclaimPolicy", "Delete");
+        set_default(class, "volumeBindingMode", "Immediate");
+    },
+    validate: validate_class,
+    validate_update: |new, old, errors| {
+        for name in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+            if new.get(name).value() != old.get(name).value() {
+                match name {
+                    "parameters" => new.get(name).forbidden(errors, "updates to parameters are forbidden."),
+                    "provisioner" => new.get(name).forbidden(errors, "updates to provisioner are forbidden."),
+                    "reclaimPolicy" => new.get(name).forbidden(errors, "updates to reclaimPolicy are forbidden."),
+                    _ => check::immutable(new, old, name, errors),
+                }
+            }
+        }
+    },
+    ..Rules::NONE
+};
+
+/// Drivers.
+pub(super) const DRIVERS: Rules = Rules {
+    needs_version: true,
+    returns_deleted: true,
+    default: |driver| {
+        let spec = member(driver, "spec");
+        set_default(spec, "attachRequired", true);
+        for name in ["podInfoOnMount", "requiresRepublish", "seLinuxMount", "storageCapacity"] {
+            set_default(spec, name, false);
+        }
+        set_default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+        set_default(spec, "volumeLifecycleModes", json!(["Persistent"]));
+    },
+    validate: |driver, errors| {
+        let spec = driver.get("spec");
+        spec.get("fsGroupPolicy").one_of(errors, &["File", "None", "ReadWriteOnceWithFSType"]);
+        for mode in spec.get("volumeLifecycleModes").items() {
+            mode.one_of(errors, &["Ephemeral", "Persistent"]);
+        }
+    },
+    ..Rules::NONE
+};
+
+/// Drivers on a node.
+pub(super) const NODE_DRIVERS: Rules = Rules {
+    needs_version: true,
+    returns_deleted: true,
+    default: |node| set_default(member(node, "spec"), "drivers", Value::Null),
+    validate: |node, errors| {
+        let mut seen = Vec::new();
+        for driver in node.at("spec.drivers").items() {
+            let name = driver.get("name");
+            check::needed(&name, names::subdomain, errors);
+            check::required(&driver.get("nodeID"), errors);
+            if seen.contains(&name.text()) {
+                name.duplicate(errors);
+            }
+            seen.push(name.text());
+        }
+    },
+    ..Rules::NONE
+};
+
+/// Attachments.
+pub(super) const ATTACHMENTS: Rules = Rules {
+    status: true,
+    needs_version: true,
+    returns_deleted: true,
+    create: |attachment| *member(attachment, "status") = json!({"attached": false}),
+    validate: |attachment, errors| {
+        let spec = attachment.get("spec");
+        check::needed(&spec.get("attacher"), names::subdomain, errors);
+        let source = spec.get("source");
+        let (inline, named) = (source.get("inlineVolumeSpec"), source.get("persistentVolumeName"));
+        match (inline.exists(), named.exists()) {
+            (false, false) => {
+                source.required(errors, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
+            }
+            (true, true) => {
+                source.forbidden(errors, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
+            }
+            _ => {}
+        }
+        check::problems(&spec.get("nodeName"), &names::subdomain(spec.get("nodeName").text()), errors);
+    },
+    validate_update: |new, old, errors| check::immutable(new, old, "spec", errors),
+    ..Rules::NONE
+};
+
+/// Capacities.
+pub(super) const CAPACITIES: Rules = Rules {
+    needs_version: true,
+    returns_deleted: true,
+    default: |capacity| set_default(capacity, "storageClassName", ""),
+    validate: |capacity, errors| {
+        let class = capacity.get("storageClassName");
+        check::problems(&class, &names::subdomain(class.text()), errors);
+        check::label_selector(&capacity.get("nodeTopology"), errors);
+        for name in ["capacity", "maximumVolumeSize"] {
+            check::quantity_not_negative(&capacity.get(name), errors);
+        }
+    },
+    validate_update: |new, old, errors| {
+        check::immutable(new, old, "nodeTopology", errors);
+        check::immutable(new, old, "storageClassName", errors);
+    },
+    ..Rules::NONE
+};
+
+/// Attribute classes.
+pub(super) const ATTRIBUTE_CLASSES: Rules = Rules {
+    returns_deleted: true,
+    validate: |class, errors| check::required(&class.get("driverName"), errors),
+    validate_update: |new, old, errors| {
+        for name in ["driverName", "parameters"] {
+            if new.get(name).value() != old.get(name).value() {
+                new.get(name).forbidden(errors, &format!("updates to {name} are forbidden."));
+            }
+        }
+    },
+    ..Rules::NONE
+};
+
+/// The finalizer that keeps what is in use.
+fn protect(object: &mut Value, finalizer: &str) {
+    let finalizers = member(member(object, "metadata"), "finalizers");
+    match finalizers.as_array_mut() {
+        Some(finalizers) if finalizers.iter().any(|present| present == finalizer) => {}
+        Some(finalizers) => finalizers.push(finalizer.into()),
+        None => *finalizers = json!([finalizer]),
+    }
+}
+
+/// Writes the defaults of a claim, or of the template of one.
+pub(super) fn default_claim(claim: &mut Value) {
+    let spec = member(claim, "spec");
+    set_default(spec, "volumeMode", "Filesystem");
+    set_default(spec, "resources", json!({}));
+    same_sources(spec);
+}
+
+/// A claim's source has an old and a new name.
+fn same_sources(spec: &mut Value) {
+    let namespaced = spec["dataSourceRef"]["namespace"].as_str().is_some_and(|namespace| !namespace.is_empty());
+    match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
+        (Some(source), None) => *member(spec, "dataSourceRef") = source,
+        (None, Some(source)) if !namespaced => *member(spec, "dataSource") = source,
+        _ => {}
+    }
+}
+
+/// The rules of a claim's spec.
+pub(super) fn validate_claim_spec(spec: &Field<'_>, errors: &mut Errors) {
+    let modes = spec.get("accessModes");
+    if modes.len() == 0 {
+        modes.required(errors, "at least 1 access mode is required");
+    }
+    check::label_selector(&spec.get("selector"), errors);
+    access_modes(&modes, errors);
+    let size = spec.at("resources.requests").get("storage");
+    let place = format!("{}.resources[storage]", spec.path());
+    if size.exists() {
+        if check::quantity(&size).is_some_and(|size| size.sign() <= 0) {
+            let detail = format!("{}: must be greater than zero", size.shown());
+            errors.add(place, orchestrator_core::status::FieldErrorKind::Invalid, detail);
+        }
+    } else {
+        errors.add(place, orchestrator_core::status::FieldErrorKind::Required, "");
+    }
+    check::given(&spec.get("storageClassName"), names::subdomain, errors);
+    spec.get("volumeMode").one_of(errors, &["Block", "Filesystem"]);
+}
+
+fn access_modes(modes: &Field<'_>, errors: &mut Errors) {
+    let items = modes.items();
+    for mode in &items {
+        if !ACCESS_MODES.contains(&mode.text()) {
+            modes.not_supported_as(errors, &mode.shown(), &ACCESS_MODES);
+        }
+    }
+    if items.len() > 1 && items.iter().any(|mode| mode.text() == "ReadWriteOncePod") {
+        modes.forbidden(errors, "may not use ReadWriteOncePod with other access modes");
+    }
+}
+
+fn update_claim(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (new_spec, old_spec) = (new.get("spec"), old.get("spec"));
+    let (Some(changed), Some(before)) = (new_spec.value(), old_spec.value()) else { return };
+    let bound = old.at("status.phase").text() == "Bound";
+    let mut allowed = changed.clone();
+    // A claim is bound to a volume once.
+    if old_spec.get("volumeName").text().is_empty() {
+        remove(&mut allowed, "volumeName");
+    }
+    if bound {
+        *member(member(&mut allowed, "resources"), "requests") = before["resources"]["requests"].clone();
+        match before.get("volumeAttributesClassName") {
+            Some(class) => *member(&mut allowed, "volumeAttributesClassName") = class.clone(),
+            None => drop(remove(&mut allowed, "volumeAttributesClassName")),
+        }
+    }
+    if !old_spec.get("storageClassName").exists() && new_spec.get("storageClassName").exists() && !bound {
+        remove(&mut allowed, "storageClassName");
+    }
+    if allowed != *before {
+        let difference = go::difference("ClaimSpec", before, &allowed);
+        return new_spec.forbidden(errors, &format!("{CLAIM_UPDATE}\n{difference}"));
+    }
+    let size = |spec: &Field<'_>| check::quantity(&spec.at("resources.requests").get("storage"));
+    let least = check::quantity(&old.at("status.capacity").get("storage"));
+    if size(&new_spec) < size(&old_spec) && least.is_none_or(|least| size(&new_spec).is_none_or(|new| new <= least)) {
+        let place = new_spec.at("resources.requests.storage");
+        place.forbidden(errors, "field can not be less than status.capacity");
+    }
+}
+
+/// The sources of a persistent volume.
+const SOURCES: [&str; 22] = [
+    "hostPath",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "flexVolume",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
+];
+
+fn default_persistent_volume(volume: &mut Value) {
+    let spec = member(volume, "spec");
+    set_default(spec, "persistentVolumeReclaimPolicy", "Retain");
+    set_default(spec, "volumeMode", "Filesystem");
+    podspec::default_source(spec);
+}
+
+fn validate_volume(volume: &Field<'_>, errors: &mut Errors) {
+    let spec = volume.get("spec");
+    let modes = spec.get("accessModes");
+    if modes.len() == 0 {
+        modes.required(errors, "");
+    }
+    access_modes(&modes, errors);
+    let capacity = spec.get("capacity");
+    if capacity.len() == 0 {
+        capacity.required(errors, "");
+    } else if capacity.len() > 1 || !capacity.get("storage").exists() {
+        capacity.not_supported_as(errors, &capacity.shown(), &["storage"]);
+    }
+    for (_, amount) in capacity.entries() {
+        check::quantity_positive(&amount, errors);
+    }
+    let policy = spec.get("persistentVolumeReclaimPolicy");
+    policy.one_of(errors, &["Delete", "Recycle", "Retain"]);
+    let affinity = spec.get("nodeAffinity");
+    if affinity.exists() {
+        let required = affinity.get("required");
+        if required.exists() {
+            podspec::node_selector(&required, errors);
+        } else {
+            required.required(errors, "must specify required node constraints");
+        }
+    }
+    volume_source(&spec, errors);
+    if spec.at("hostPath.path").text() == "/" && policy.text() == "Recycle" {
+        policy.forbidden(errors, "may not be 'recycle' for a hostPath mount of '/'");
+    }
+    check::given(&spec.get("storageClassName"), names::subdomain, errors);
+    spec.get("volumeMode").one_of(errors, &["Block", "Filesystem"]);
+}
+
+fn volume_source(spec: &Field<'_>, errors: &mut Errors) {
+    let mut found = 0;
+    for kind in SOURCES {
+        let source = spec.get(kind);
+        if !source.exists() {
+            continue;
+        }
+        found += 1;
+        if found > 1 {
+            source.forbidden(errors, "may not specify more than 1 volume type");
+            continue;
+        }
+        match kind {
+            "csi" => {
+                check::required(&source.get("driver"), errors);
+                check::required(&source.get("volumeHandle"), errors);
+            }
+            "local" => {
+                check::required(&source.get("path"), errors);
+                check::no_backsteps(&source.get("path"), errors);
+                if !spec.at("nodeAffinity.required").exists() {
+                    spec.get("nodeAffinity").required(errors, "Local volume requires node affinity");
+                }
+            }
+            _ => podspec::plain_source(kind, &source, errors),
+        }
+    }
+    if found == 0 {
+        spec.required(errors, "must specify a volume type");
+    }
+}
+
+fn update_volume(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (new, old) = (new.get("spec"), old.get("spec"));
+    let source = |spec: &Field<'_>| SOURCES.map(|kind| spec.get(kind).value().cloned());
+    if source(&new) != source(&old) {
+        let place = format!("{}.persistentvolumesource", new.path());
+        let detail = "spec.persistentvolumesource is immutable after creation";
+        errors.add(place, orchestrator_core::status::FieldErrorKind::Forbidden, detail);
+    }
+    check::immutable(&new, &old, "volumeMode", errors);
+}
+
+fn validate_class(class: &Field<'_>, errors: &mut Errors) {
+    let provisioner = class.get("provisioner");
+    if provisioner.text().is_empty() {
+        provisioner.required(errors, "");
+    } else {
+        check::problems(&provisioner, &names::qualified_name(&provisioner.text().to_lowercase()), errors);
+    }
+    class.get("reclaimPolicy").one_of(errors, &["Delete", "Retain"]);
+    class.get("volumeBindingMode").one_of(errors, &["Immediate", "WaitForFirstConsumer"]);
+    for (key, _) in class.get("parameters").entries() {
+        if key.is_empty() {
+            class.get("parameters").wrong(errors, "\"\"", "field must not be empty.");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! From a service and a pod to an endpoint and its ports.
+//!
+//! Upstream: `k8s.io/endpointslice` (`utils.go`) and `k8s.io/kubernetes/pkg/controller/util/endpoint`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        core::v1::{Container, ObjectReference, Pod, Service, ServicePort},
+        discovery::v1::{Endpoint, EndpointConditions, EndpointPort},
+    },
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+
+use crate::pods::{is_deleting, is_finished, is_ready};
+
+/// Which kind of addresses a slice has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// The families of a service.
+    pub(super) fn of(service: &Service) -> Vec<Self> {
+        let families = service.spec.as_ref().and_then(|spec| spec.ip_families.clone()).unwrap_or_default();
+        if families.is_empty() {
+            return vec![Self::V4];
+        }
+        families.iter().map(|family| if family == "IPv6" { Self::V6 } else { Self::V4 }).collect()
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    fn contains(self, address: &str) -> bool {
+        address.contains(':') == (self == Self::V6)
+    }
+}
+
+/// The endpoint that a pod is, if it has an address and has not ended.
+pub(super) fn endpoint(
+    service: &Service,
+    pod: &Pod,
+    family: Family,
+    zones: &BTreeMap<String, String>,
+) -> Option<Endpoint> {
+    if is_finished(pod) {
+        return None;
+    }
+    let address = address(pod, family)?;
+    let spec = pod.spec.clone().unwrap_or_default();
+    let (serving, terminating) = (is_ready(pod), is_deleting(pod));
+    let publish = service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses) == Some(true);
+    let named = spec.hostname.as_ref().is_some_and(|hostname| !hostname.is_empty())
+        && spec.subdomain.is_some()
+        && spec.subdomain == service.metadata.name;
+    Some(Endpoint {
+        addresses: vec![address],
+        conditions: Some(EndpointConditions {
+            ready: Some(publish || serving && !terminating),
+            serving: Some(serving),
+            terminating: Some(terminating),
+        }),
+        hostname: spec.hostname.filter(|_| named),
+        target_ref: Some(ObjectReference {
+            kind: Some("Pod".to_owned()),
+            namespace: pod.metadata.namespace.clone(),
+            name: pod.metadata.name.clone(),
+            uid: pod.metadata.uid.clone(),
+            ..Default::default()
+        }),
+        zone: spec.node_name.as_ref().and_then(|node| zones.get(node)).cloned(),
+        node_name: spec.node_name.filter(|node| !node.is_empty()),
+        ..Default::default()
+    })
+}
+
+fn address(pod: &Pod, family: Family) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let all = status.pod_ips.iter().flatten().map(|address| &address.ip).chain(&status.pod_ip);
+    all.filter(|address| !address.is_empty()).find(|address| family.contains(address)).cloned()
+}
+
+/// The ports of a service on a pod. One that the pod has no container port for is left out.
+pub(super) fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+    let resolve = |port: &ServicePort| {
+        Some(EndpointPort {
+            name: Some(port.name.clone().unwrap_or_default()),
+            port: Some(port_number(port, pod)?),
+            protocol: Some(protocol(port.protocol.as_ref()).to_owned()),
+            app_protocol: port.app_protocol.clone(),
+        })
+    };
+    ports.iter().filter_map(resolve).collect()
+}
+
+fn protocol(protocol: Option<&String>) -> &str {
+    protocol.map_or("TCP", String::as_str)
+}
+
+fn port_number(port: &ServicePort, pod: &Pod) -> Option<i32> {
+    let name = match &port.target_port {
+        None | Some(IntOrString::Int(0)) => return Some(port.port),
+        Some(IntOrString::Int(number)) => return Some(*number),
+        Some(IntOrString::String(name)) => name,
+    };
+    let spec = pod.spec.as_ref()?;
+    let sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(sidecar));
+    containers
+        .flat_map(|container| container.ports.iter().flatten())
+        .find(|known| {
+            known.name.as_ref() == Some(name) && protocol(known.protocol.as_ref()) == protocol(port.protocol.as_ref())
+        })
+        .map(|known| known.container_port)
+}

@@ -1,0 +1,151 @@
+//! The EndpointSlice controller: for each service with a selector, the addresses of its pods.
+//!
+//! It writes no Endpoints objects; upstream deprecated them in favour of slices (KEP-4974).
+
+mod decide;
+mod endpoints;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use k8s_openapi::api::{
+    core::v1::{Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube_core::params::{DeleteParams, PostParams};
+use orchestrator_core::{
+    client::Api,
+    controller::{Action, Cache, Change, Context, Controller, Reconciler},
+    meta,
+    object::ObjectKey,
+    selector::LabelSelector,
+    status::ApiError,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::decide::{MANAGED_BY, MANAGER, Observed, SERVICE_NAME, decide, is_selected};
+use crate::{context::ControllerContext, serviceaccount::is_terminating};
+
+const BY_SERVICE: &str = "endpointslice/service";
+const BY_NODE: &str = "endpointslice/node";
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
+    let caches = &context.caches;
+    let slicing =
+        Slicing { services: caches.cache(), pods: caches.cache(), nodes: caches.cache(), slices: caches.cache() };
+    slicing.slices.add_index(BY_SERVICE, |slice| managed_service(slice).into_iter().collect());
+    slicing.pods.add_index(BY_NODE, |pod| pod.spec.iter().filter_map(|spec| spec.node_name.clone()).collect());
+    let (by_pod, by_node, node_pods) = (slicing.services.clone(), slicing.services.clone(), slicing.pods.clone());
+    let controller = Controller::new("endpointslice-controller", caches)
+        .reconciles::<Service>()
+        .watches::<Pod>(move |change| selecting(&by_pod, change.objects()))
+        .watches::<EndpointSlice>(|change| {
+            let mut keys: Vec<ObjectKey> = change.objects().filter_map(|slice| service_key(slice)).collect();
+            keys.dedup();
+            keys
+        })
+        .watches::<Node>(move |change: &Change<Node>| {
+            let zone = |node: &Option<Arc<Node>>| node.as_ref().and_then(|node| zone_of(node));
+            if zone(&change.old) == zone(&change.new) {
+                return Vec::new();
+            }
+            selecting(&by_node, &node_pods.by_index(BY_NODE, &change.key.name))
+        });
+    controller.run(slicing, shutdown).await;
+}
+
+/// The services that select one of these pods.
+fn selecting<'a>(services: &Cache<Service>, pods: impl IntoIterator<Item = &'a Arc<Pod>>) -> Vec<ObjectKey> {
+    let mut keys = Vec::new();
+    for pod in pods {
+        for service in services.list_namespace(meta::namespace(&pod.metadata)) {
+            if is_selected(&service) && selects(&service, pod) {
+                keys.push(ObjectKey::of(&service.metadata));
+            }
+        }
+    }
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+fn selects(service: &Service, pod: &Pod) -> bool {
+    let none = BTreeMap::new();
+    let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
+    selector.is_some_and(|selector| LabelSelector::from_labels(selector).matches(labels))
+}
+
+fn zone_of(node: &Node) -> Option<String> {
+    meta::label(&node.metadata, ZONE).map(str::to_owned)
+}
+
+/// The service of a slice that this controller manages.
+fn service_key(slice: &EndpointSlice) -> Option<ObjectKey> {
+    if meta::label(&slice.metadata, MANAGED_BY) != Some(MANAGER) {
+        return None;
+    }
+    let service = meta::label(&slice.metadata, SERVICE_NAME)?;
+    Some(ObjectKey::new(meta::namespace(&slice.metadata), service))
+}
+
+fn managed_service(slice: &EndpointSlice) -> Option<String> {
+    service_key(slice).map(|key| key.to_string())
+}
+
+struct Slicing {
+    services: Cache<Service>,
+    pods: Cache<Pod>,
+    nodes: Cache<Node>,
+    slices: Cache<EndpointSlice>,
+}
+
+#[async_trait]
+impl Reconciler for Slicing {
+    type Object = Service;
+    type Error = ApiError;
+
+    async fn reconcile(&self, key: &ObjectKey, context: &Context) -> Result<Action, ApiError> {
+        let service = self.services.get(key);
+        let Some(service) = service.filter(|service| is_selected(service) && !meta::is_deleting(&service.metadata))
+        else {
+            // The garbage collector deletes the slices of a service that is gone.
+            return Ok(Action::Done);
+        };
+        let mut pods = self.pods.list_namespace(&key.namespace);
+        pods.retain(|pod| selects(&service, pod));
+        let slices = self.slices.by_index(BY_SERVICE, &key.to_string());
+        let zones = self.zones(&pods);
+        let decision = decide(Observed { service: &service, pods: &pods, slices: &slices, zones: &zones });
+        let api = Api::<EndpointSlice>::namespaced(context.client(), &key.namespace);
+        for slice in decision.create {
+            match api.create(&PostParams::default(), &slice).await {
+                Err(error) if is_terminating(&error) => return Ok(Action::Done),
+                result => drop(result?),
+            }
+        }
+        for slice in decision.replace {
+            api.replace(meta::name(&slice.metadata), &PostParams::default(), &slice).await?;
+        }
+        for name in decision.delete {
+            match api.delete(&name, &DeleteParams::default()).await {
+                Err(error) if error.is_not_found() => {}
+                result => result?,
+            }
+        }
+        Ok(Action::Done)
+    }
+}
+
+impl Slicing {
+    /// The zones of the nodes that the pods run on.
+    fn zones(&self, pods: &[Arc<Pod>]) -> BTreeMap<String, String> {
+        let node = |pod: &Arc<Pod>| pod.spec.as_ref()?.node_name.clone();
+        let zone = |name: String| {
+            let zone = zone_of(&*self.nodes.get(&ObjectKey::new("", &*name))?)?;
+            Some((name, zone))
+        };
+        pods.iter().filter_map(node).filter_map(zone).collect()
+    }
+}

@@ -1,0 +1,69 @@
+//! The pod garbage collector: deletes pods whose node is gone, and the oldest of those that have ended.
+
+mod decide;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use orchestrator_core::{client::Api, controller::Context, meta, status::ApiResult};
+use tokio_util::sync::CancellationToken;
+
+use self::decide::{Garbage, Missing, decide};
+use crate::{context::ControllerContext, limits, taint_eviction::disrupt};
+
+pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
+    shutdown.run_until_cancelled(collect(&context)).await;
+}
+
+async fn collect(context: &ControllerContext) {
+    let (pods, nodes) = (context.caches.cache::<Pod>(), context.caches.cache::<Node>());
+    pods.synced().await;
+    nodes.synced().await;
+    let env = context.env();
+    let mut missing = Missing::default();
+    loop {
+        env.sleep(limits::POD_COLLECTION_PERIOD).await;
+        let pods = pods.list();
+        let nodes: BTreeMap<String, Arc<Node>> =
+            nodes.list().into_iter().map(|node| (meta::name(&node.metadata).to_owned(), node)).collect();
+        let mut gone = missing.observe(&pods, &nodes, limits::NODE_QUARANTINE_TIME, env.monotonic());
+        for name in gone.clone() {
+            // The cache may be wrong about a node; the server is not.
+            if !is_gone(context, name).await {
+                gone.remove(name);
+            }
+        }
+        for (pod, garbage) in decide(&pods, &nodes, &gone, context.options.terminated_pods_kept) {
+            let name = meta::name(&pod.metadata).to_owned();
+            if let Err(error) = delete(context, pod, garbage).await {
+                tracing::warn!(pod = name, %error, "cannot collect a pod");
+            }
+        }
+    }
+}
+
+async fn is_gone(context: &ControllerContext, node: &str) -> bool {
+    matches!(Api::<Node>::all(context.client()).get_opt(node).await, Ok(None))
+}
+
+async fn delete(context: &ControllerContext, pod: Arc<Pod>, garbage: Garbage) -> ApiResult<()> {
+    let message = match garbage {
+        Garbage::Terminated | Garbage::Unscheduled => return delete_now(context, &pod).await,
+        Garbage::Orphaned => "PodGC: node no longer exists",
+        Garbage::OutOfService => "PodGC: node is out of service",
+    };
+    disrupt(&Context::detached(&context.caches), pod, "DeletionByPodGC", message, Some("Failed")).await
+}
+
+async fn delete_now(context: &ControllerContext, pod: &Pod) -> ApiResult<()> {
+    let params = kube_core::params::DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(kube_core::params::Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
+        ..Default::default()
+    };
+    let api = Api::<Pod>::namespaced(context.client(), meta::namespace(&pod.metadata));
+    match api.delete(meta::name(&pod.metadata), &params).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result,
+    }
+}
