@@ -2,6 +2,7 @@
 //!
 //! Without arguments it makes an object through HTTPS-ready parts in process and ends. With `--serve` it prints
 //! `server: URL`, `token: TOKEN` and `kubeconfig: PATH`, and stays until it is told to stop.
+#![expect(clippy::print_stdout, reason = "a program for people to look at")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -45,10 +46,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 async fn stop_signal() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        biased;
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    futures::future::select(Box::pin(interrupt.recv()), Box::pin(terminate.recv())).await;
     Ok(())
 }

@@ -4,7 +4,9 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use async_trait::async_trait;
 use orchestrator_core::{
-    client::{Backend, Client, Reply, Request, Resource, UserInfo, WatchRequest, WatchStream},
+    client::{
+        Backend, Client, Reply, Request, Resource, ResourceDiscovery, ResourceInfo, UserInfo, WatchRequest, WatchStream,
+    },
     env::Env,
     node_connector::{NodeConnector, NodeDirectory},
     status::{ApiError, ApiResult},
@@ -196,5 +198,34 @@ impl Backend for ApiServer {
 
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, ApiError> {
         self.server.watch(request).await
+    }
+}
+
+#[async_trait]
+impl ResourceDiscovery for ApiServer {
+    async fn resources(&self) -> ApiResult<Vec<ResourceInfo>> {
+        let mut found: Vec<ResourceInfo> = Vec::new();
+        for kind in self.server.registry.kinds() {
+            let stored = kind.api_version() == kind.stored_as;
+            let same = |other: &ResourceInfo| {
+                other.resource.group == kind.resource.group && other.resource.plural == kind.resource.plural
+            };
+            // Of several versions the one that objects are stored in speaks for all.
+            if found.iter().any(same) {
+                if !stored {
+                    continue;
+                }
+                found.retain(|other| !same(other));
+            }
+            found.push(ResourceInfo {
+                resource: kind.resource.clone(),
+                kind: kind.kind.clone(),
+                namespaced: kind.namespaced,
+                verbs: kind.verbs.clone(),
+            });
+        }
+        // Events are the same objects in both groups.
+        found.retain(|resource| resource.resource.group != "events.k8s.io");
+        Ok(found)
     }
 }

@@ -82,9 +82,10 @@ impl NodeDirectory {
 
     fn find(&self, target: &Target) -> ApiResult<Arc<dyn NodeConnector>> {
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
-        nodes.get(&target.node).cloned().ok_or_else(|| {
-            ApiError::new(Reason::InternalError, format!("node {:?} cannot be reached", target.node))
-        })
+        nodes
+            .get(&target.node)
+            .cloned()
+            .ok_or_else(|| ApiError::new(Reason::InternalError, format!("node {:?} cannot be reached", target.node)))
     }
 }
 

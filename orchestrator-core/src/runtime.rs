@@ -74,11 +74,7 @@ pub trait ContainerRuntime: ImageService {
     async fn attach(&self, id: &ContainerId, options: AttachOptions) -> Result<Session, RuntimeError>;
 
     /// Connects to a TCP port inside the sandbox's network.
-    async fn port_forward(
-        &self,
-        id: &SandboxId,
-        port: u16,
-    ) -> Result<Box<dyn Duplex>, RuntimeError>;
+    async fn port_forward(&self, id: &SandboxId, port: u16) -> Result<Box<dyn Duplex>, RuntimeError>;
 
     /// The container's log, line by line, oldest first.
     async fn logs(
@@ -624,10 +620,7 @@ pub enum RuntimeError {
 
 impl RuntimeError {
     /// Wraps an error of the runtime's own with what was being done.
-    pub fn internal(
-        context: impl Into<String>,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub fn internal(context: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Internal { context: context.into(), source: source.into() }
     }
 

@@ -115,7 +115,12 @@ impl Subject<'_> {
 
     fn details(&self) -> StatusDetails {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        StatusDetails { group: text(self.group), kind: text(self.resource), name: text(self.name), ..Default::default() }
+        StatusDetails {
+            group: text(self.group),
+            kind: text(self.resource),
+            name: text(self.name),
+            ..Default::default()
+        }
     }
 }
 
@@ -233,8 +238,7 @@ impl ApiError {
 
     /// 409: the object has moved on.
     pub fn conflict(subject: Subject<'_>, why: &str) -> Self {
-        let message =
-            format!("Operation cannot be fulfilled on {} \"{}\": {why}", subject.qualified(), subject.name);
+        let message = format!("Operation cannot be fulfilled on {} \"{}\": {why}", subject.qualified(), subject.name);
         Self::with_details(Reason::Conflict, message, Some(subject.details()))
     }
 

@@ -445,7 +445,7 @@ mod tests {
             ("{\"a\":\n\t[1]}", json!({"a": [1]})),
         ] {
             let read = parse(text);
-            
+
             assert_eq!(read, Ok(value), "{text}");
         }
     }

@@ -80,7 +80,8 @@ impl MemStore {
     fn ensure_expiry(&self) {
         let mut expiry = self.shared.expiry.lock().unwrap_or_else(PoisonError::into_inner);
         if expiry.is_none() {
-            let task = expire(Arc::downgrade(&self.shared), self.shared.env.clone(), self.shared.expiry_changed.clone());
+            let task =
+                expire(Arc::downgrade(&self.shared), self.shared.env.clone(), self.shared.expiry_changed.clone());
             *expiry = Some(self.shared.env.spawn("store-expiry", task));
         }
     }

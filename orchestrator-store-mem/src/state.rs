@@ -214,7 +214,8 @@ impl State {
 
     /// Writes the log and rings for the watchers.
     fn record(&mut self, revision: Revision, changes: Vec<Change>) {
-        let bytes = changes.iter().filter_map(|change| change.previous.as_ref()).map(|entry| entry.value.len() as u64).sum();
+        let bytes =
+            changes.iter().filter_map(|change| change.previous.as_ref()).map(|entry| entry.value.len() as u64).sum();
         for (range, bell) in &self.bells {
             if changes.iter().any(|change| range.contains(&change.key)) {
                 bell.notify_waiters();

@@ -11,13 +11,8 @@ use std::{
 use orchestrator_apiserver::http::{CertificateAuthority, Issued, TlsError};
 
 /// Names that the server's certificate is good for.
-const SERVER_NAMES: [&str; 5] = [
-    "localhost",
-    "kubernetes",
-    "kubernetes.default",
-    "kubernetes.default.svc",
-    "kubernetes.default.svc.cluster.local",
-];
+const SERVER_NAMES: [&str; 5] =
+    ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
 
 /// The cluster's authority and what it issued.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! How a cluster is put together.
 
 use std::{
-    io,
+    fmt, io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -11,13 +11,17 @@ use orchestrator_apiserver::{
     ApiServer, Authenticator, Authorizer, Config, DefaultAuthorizer,
     http::{Endpoint, EndpointError, HttpService, TlsError},
 };
-use orchestrator_core::{client::UserInfo, env::Env, node_connector::NodeDirectory, status::ApiError, store::Store};
+use orchestrator_controllers::{Controllers, Options, UnknownController};
+use orchestrator_core::{
+    client::UserInfo, controller::Caches, env::Env, node_connector::NodeDirectory, runtime::ContainerRuntime,
+    scheduler::Scheduler, status::ApiError, store::Store,
+};
+use orchestrator_node::{NodeAgent, NodeConfig, PodSource, VolumeHost};
 use orchestrator_store_mem::MemStore;
 
-use super::{Cluster, access::Access, administrator};
+use super::{ApplyError, Cluster, access::Access, administrator, parts::Parts};
 
 /// What a cluster is to be made of.
-#[derive(Debug)]
 pub struct ClusterBuilder {
     env: Option<Env>,
     store: Option<Arc<dyn Store>>,
@@ -27,11 +31,49 @@ pub struct ClusterBuilder {
     listen: Option<SocketAddr>,
     kubeconfig: Option<PathBuf>,
     control_plane: bool,
+    controllers: Option<Vec<String>>,
+    controller_options: Options,
+    scheduler: Option<Box<dyn Scheduler>>,
+    nodes: Vec<NodeSpec>,
 }
 
-/// A node of a cluster.
+/// A node of a cluster: a name, and what runs its containers.
 #[derive(Clone, Debug)]
-pub struct NodeSpec {}
+pub struct NodeSpec {
+    name: String,
+    runtime: Arc<dyn ContainerRuntime>,
+    runtime_name: Option<String>,
+    config: NodeConfig,
+    volumes: Option<Arc<dyn VolumeHost>>,
+}
+
+impl NodeSpec {
+    /// A node that runs its containers on this runtime, without volumes on disk.
+    pub fn new(name: impl Into<String>, runtime: Arc<dyn ContainerRuntime>) -> Self {
+        Self { name: name.into(), runtime, runtime_name: None, config: NodeConfig::default(), volumes: None }
+    }
+
+    /// What the node says of itself.
+    #[must_use]
+    pub fn config(mut self, config: NodeConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Where the node keeps the volumes of its pods.
+    #[must_use]
+    pub fn volumes(mut self, volumes: Arc<dyn VolumeHost>) -> Self {
+        self.volumes = Some(volumes);
+        self
+    }
+
+    /// The runtime's name in statuses and container IDs.
+    #[must_use]
+    pub fn runtime_name(mut self, name: impl Into<String>) -> Self {
+        self.runtime_name = Some(name.into());
+        self
+    }
+}
 
 /// The cluster could not be started. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +87,12 @@ pub enum StartError {
     /// The socket could not be opened.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// There is no controller of this name.
+    #[error(transparent)]
+    Controller(#[from] UnknownController),
+    /// The default storage class could not be made.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
     /// The kubeconfig could not be written.
     #[error("cannot write {path}: {source}")]
     Kubeconfig {
@@ -54,6 +102,15 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+}
+
+impl fmt::Debug for ClusterBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterBuilder")
+            .field("listen", &self.listen)
+            .field("nodes", &self.nodes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for ClusterBuilder {
@@ -67,6 +124,10 @@ impl Default for ClusterBuilder {
             listen: None,
             kubeconfig: None,
             control_plane: true,
+            controllers: None,
+            controller_options: Options::default(),
+            scheduler: None,
+            nodes: Vec::new(),
         }
     }
 }
@@ -128,39 +189,136 @@ impl ClusterBuilder {
         self
     }
 
+    /// Runs these controllers, by upstream's names, instead of all.
+    #[must_use]
+    pub fn controllers(mut self, names: &[&str]) -> Self {
+        self.controllers = Some(names.iter().map(ToString::to_string).collect());
+        self
+    }
+
+    /// Tells the controllers how to work.
+    #[must_use]
+    pub fn controller_options(mut self, options: Options) -> Self {
+        self.controller_options = options;
+        self
+    }
+
+    /// Lets this one choose nodes, in place of the default scheduler.
+    #[must_use]
+    pub fn scheduler(mut self, scheduler: Box<dyn Scheduler>) -> Self {
+        self.scheduler = Some(scheduler);
+        self
+    }
+
+    /// Adds a node.
+    #[must_use]
+    pub fn node(mut self, node: NodeSpec) -> Self {
+        self.nodes.push(node);
+        self
+    }
+
     /// Starts the cluster.
     pub async fn start(self) -> Result<Cluster, StartError> {
-        let env = self.env.unwrap_or_else(Env::real);
-        let store = self.store.unwrap_or_else(|| Arc::new(MemStore::new(&env)));
-        let nodes = NodeDirectory::default();
-        let mut authenticator = Authenticator::default();
-        for (token, user) in self.tokens {
-            authenticator = authenticator.with_token(token, user);
+        let env = self.env.clone().unwrap_or_else(Env::real);
+        let store = self.store.clone().unwrap_or_else(|| Arc::new(MemStore::new(&env)));
+        let directory = NodeDirectory::default();
+        let server = self.start_server(&env, store.clone(), &directory).await?;
+        let (access, endpoint) = self.open_access(&env, &server).await?;
+        let caches = Caches::new(&server.client(), &env);
+        let mut cluster = Cluster {
+            service: HttpService::new(&server, administrator()),
+            parts: Parts::new(&caches),
+            directory,
+            env,
+            store,
+            server,
+            access,
+            endpoint,
+        };
+        if let Err(error) = self.start_parts(&mut cluster, &caches).await {
+            cluster.shutdown().await;
+            return Err(error);
         }
-        let service_address = Ipv4Addr::from(u32::from(self.config.service_range.base).wrapping_add(1));
-        let server = ApiServer::builder(&env, store.clone())
-            .config(self.config)
+        Ok(cluster)
+    }
+
+    async fn start_server(
+        &self,
+        env: &Env,
+        store: Arc<dyn Store>,
+        directory: &NodeDirectory,
+    ) -> Result<ApiServer, StartError> {
+        let mut authenticator = Authenticator::default();
+        for (token, user) in &self.tokens {
+            authenticator = authenticator.with_token(token.clone(), user.clone());
+        }
+        let server = ApiServer::builder(env, store)
+            .config(self.config.clone())
             .authenticator(authenticator)
-            .authorizer(self.authorizer)
-            .nodes(Arc::new(nodes.clone()))
+            .authorizer(self.authorizer.clone())
+            .nodes(Arc::new(directory.clone()))
             .build()
             .await?;
+        Ok(server)
+    }
+
+    /// Makes the certificates, and opens the socket if one is wanted.
+    async fn open_access(&self, env: &Env, server: &ApiServer) -> Result<(Access, Option<Endpoint>), StartError> {
         let mut access = Access::new()?;
-        let endpoint = match self.listen {
-            None => None,
-            Some(listen) => {
-                let certificate = access.server_certificate(listen, service_address)?;
-                let endpoint = Endpoint::start(&env, &server, listen, access.authority(), &certificate).await?;
-                access.admit_administrator(endpoint.address())?;
-                Some(endpoint)
-            }
-        };
-        if let (Some(path), Some(_)) = (&self.kubeconfig, &endpoint) {
-            access
-                .write_kubeconfig(path)
-                .map_err(|source| StartError::Kubeconfig { path: path.clone(), source })?;
+        let Some(listen) = self.listen else { return Ok((access, None)) };
+        let service = Ipv4Addr::from(u32::from(self.config.service_range.base).wrapping_add(1));
+        let certificate = access.server_certificate(listen, service)?;
+        let endpoint = Endpoint::start(env, server, listen, access.authority(), &certificate).await?;
+        access.admit_administrator(endpoint.address())?;
+        if let Some(path) = &self.kubeconfig {
+            access.write_kubeconfig(path).map_err(|source| StartError::Kubeconfig { path: path.clone(), source })?;
         }
-        let service = HttpService::new(&server, administrator());
-        Ok(Cluster { env, store, server, access, endpoint, service })
+        Ok((access, Some(endpoint)))
+    }
+
+    /// Starts controllers, scheduler and nodes.
+    async fn start_parts(self, cluster: &mut Cluster, caches: &Caches) -> Result<(), StartError> {
+        if self.control_plane {
+            let mut options = self.controller_options;
+            options.root_certificates.get_or_insert_with(|| cluster.access.authority().certificate_pem().to_owned());
+            if options.local_volumes.is_some() {
+                cluster.apply(DEFAULT_STORAGE_CLASS).await?;
+            }
+            let mut controllers = Controllers::builder(caches, Arc::new(cluster.server.clone())).options(options);
+            if let Some(names) = &self.controllers {
+                controllers = controllers.controllers(names)?;
+            }
+            cluster.parts.controllers = Some(controllers.start());
+            cluster.parts.start_scheduler(caches, &cluster.env, self.scheduler);
+        }
+        let pods = PodSource::new(caches);
+        for node in self.nodes {
+            let mut agent =
+                NodeAgent::builder(&cluster.server.client(), &cluster.env, node.runtime, node.name.as_str())
+                    .config(node.config)
+                    .pods(pods.clone());
+            if let Some(volumes) = node.volumes {
+                agent = agent.volumes(volumes);
+            }
+            if let Some(name) = node.runtime_name {
+                agent = agent.runtime_name(name);
+            }
+            let agent = agent.start();
+            cluster.directory.insert(&node.name, agent.connector());
+            cluster.parts.agents.insert(node.name, agent);
+        }
+        Ok(())
     }
 }
+
+/// The class of claims that name none, when the cluster makes volumes of local directories.
+const DEFAULT_STORAGE_CLASS: &str = "
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata:
+  name: local-directory
+  annotations: {storageclass.kubernetes.io/is-default-class: 'true'}
+provisioner: orchestrator.local/directory
+volumeBindingMode: WaitForFirstConsumer
+reclaimPolicy: Delete
+";

@@ -3,6 +3,7 @@
 mod access;
 mod apply;
 mod builder;
+mod parts;
 mod wait;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
@@ -14,6 +15,7 @@ use orchestrator_apiserver::{
 use orchestrator_core::{
     client::{Client, UserInfo},
     env::Env,
+    node_connector::NodeDirectory,
     store::Store,
 };
 
@@ -22,6 +24,7 @@ pub use builder::{ClusterBuilder, NodeSpec, StartError};
 pub use wait::WaitError;
 
 use access::Access;
+use parts::Parts;
 
 /// A running cluster. Dropping it ends everything at once, as if the process had been killed.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub struct Cluster {
     access: Access,
     endpoint: Option<Endpoint>,
     service: HttpService,
+    directory: NodeDirectory,
+    parts: Parts,
 }
 
 impl Cluster {
@@ -90,7 +95,21 @@ impl Cluster {
         self.end(false).await;
     }
 
-    async fn end(self, _stop_pods: bool) {
+    /// Takes a node out of the cluster as if its machine had gone: its agent ends, its containers stay as they are, and
+    /// the cluster finds out by itself. `false` when there is no such node.
+    pub async fn kill_node(&mut self, name: &str) -> bool {
+        self.directory.remove(name);
+        match self.parts.agents.remove(name) {
+            Some(agent) => {
+                agent.detach().await;
+                true
+            }
+            None => false,
+        }
+    }
+
+    async fn end(self, stop_pods: bool) {
+        self.parts.end(stop_pods).await;
         self.service.shutdown().await;
         if let Some(endpoint) = self.endpoint {
             endpoint.shutdown().await;

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use kube::{api::{ListParams, WatchParams}, core::Resource};
+use kube::{
+    api::{ListParams, WatchParams},
+    core::Resource,
+};
 use orchestrator_core::{client::Api, env::Elapsed, status::ApiError};
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use jiff::Timestamp;
 use orchestrator_core::{
     client::UserInfo,
-    status::{ApiResult, ApiError, Reason},
+    status::{ApiError, ApiResult, Reason},
 };
 
 use super::TokenIssuer;

@@ -110,8 +110,8 @@ impl TokenIssuer {
                 pod: pod.map(|(name, uid)| Named { name, uid }),
             },
         };
-        let token = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.sign)
-            .map_err(ApiError::internal)?;
+        let token =
+            jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.sign).map_err(ApiError::internal)?;
         Ok(Issued { token, audiences, expires: time(expires).0 })
     }
 

@@ -202,9 +202,7 @@ fn go_type(of: Type) -> String {
         Type::IntOrString => "intstr.IntOrString".to_owned(),
         Type::Strings => "[]string".to_owned(),
         Type::Free => "json".to_owned(),
-        Type::Message(index) => {
-            Schema::get().message(index).map(|message| message.go_name.clone()).unwrap_or_default()
-        }
+        Type::Message(index) => Schema::get().message(index).map(|message| message.go_name.clone()).unwrap_or_default(),
     }
 }
 
@@ -231,7 +229,8 @@ mod tests {
 
     #[test]
     fn unknown_members_are_named_and_removed() {
-        let tree = json!({"kind": "Service", "metadata": {"name": "x"}, "spec": {"types": "NodePort", "ports": [{"prt": 1}]}});
+        let tree =
+            json!({"kind": "Service", "metadata": {"name": "x"}, "spec": {"types": "NodePort", "ports": [{"prt": 1}]}});
         let pruned = json!({"kind": "Service", "metadata": {"name": "x"}, "spec": {"ports": [{}]}});
         check("", "Service", tree, Ok((pruned, &["spec.ports[0].prt", "spec.types"])));
     }

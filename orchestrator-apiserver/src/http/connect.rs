@@ -129,7 +129,8 @@ fn default_container(pod: &Field<'_>, name: &str) -> ApiResult<String> {
         _ => {
             let init: Vec<&str> =
                 pod.at("spec.initContainers").items().iter().map(|container| container.get("name").text()).collect();
-            let mut message = format!("a container name must be specified for pod {name}, choose one of: [{}]", names.join(" "));
+            let mut message =
+                format!("a container name must be specified for pod {name}, choose one of: [{}]", names.join(" "));
             if !init.is_empty() {
                 message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }
@@ -150,9 +151,9 @@ async fn logs(server: &ApiServer, scope: &Scope, query: &Query) -> ApiResult<Res
         Ok(query.int(name)?.map(|number| usize::try_from(number).unwrap_or(0)))
     };
     let since_time = query.get("sinceTime").map(str::parse::<jiff::Timestamp>).transpose();
-    let since_seconds = query.int("sinceSeconds")?.map(|seconds| {
-        server.server().env.now().saturating_sub(jiff::SignedDuration::from_secs(seconds))
-    });
+    let since_seconds = query
+        .int("sinceSeconds")?
+        .map(|seconds| server.server().env.now().saturating_sub(jiff::SignedDuration::from_secs(seconds)));
     let since_seconds = since_seconds.transpose().map_err(|error| ApiError::bad_request(error.to_string()))?;
     let options = PodLogOptions {
         follow: query.flag("follow"),
@@ -248,7 +249,8 @@ async fn run(socket: Socket, session: Session) {
     let output = {
         let sender = sender.clone();
         async move {
-            let (out, err) = (pump(stdout, channel::STDOUT, sender.clone()), pump(stderr, channel::STDERR, sender.clone()));
+            let (out, err) =
+                (pump(stdout, channel::STDOUT, sender.clone()), pump(stderr, channel::STDERR, sender.clone()));
             futures::future::join(out, err).await;
             let status = exit_status(exit.await);
             let _ = sender.send(framed(channel::ERROR, status.to_string().as_bytes())).await;

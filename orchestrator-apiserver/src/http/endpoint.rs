@@ -67,8 +67,7 @@ impl Endpoint {
         certificate: &Issued,
     ) -> Result<Self, EndpointError> {
         let config = authority.server_config(certificate)?;
-        let listener =
-            TcpListener::bind(address).await.map_err(|source| EndpointError::Listen { address, source })?;
+        let listener = TcpListener::bind(address).await.map_err(|source| EndpointError::Listen { address, source })?;
         let address = listener.local_addr().map_err(|source| EndpointError::Listen { address, source })?;
         let shared = Shared {
             env: env.clone(),
@@ -118,7 +117,14 @@ async fn accept(listener: TcpListener, shared: Shared) {
     }
     drop(listener);
     let mut tasks = shared.tasks.take(&shared.env);
-    let _ = shared.env.timeout(limits::DRAIN_TIME, async { while tasks.running() > 0 { tasks.join().await; } }).await;
+    let _ = shared
+        .env
+        .timeout(limits::DRAIN_TIME, async {
+            while tasks.running() > 0 {
+                tasks.join().await;
+            }
+        })
+        .await;
     tasks.stop().await;
     shared.tasks.take(&shared.env).stop().await;
 }

@@ -42,16 +42,13 @@ const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
 impl ResourcePath {
     fn parse(group: &str, version: &str, rest: &[&str]) -> Option<Self> {
-        let resource =
-            |plural: &str| Resource::new(group.to_owned(), version.to_owned(), plural.to_owned());
+        let resource = |plural: &str| Resource::new(group.to_owned(), version.to_owned(), plural.to_owned());
         let own = |text: &str| Some(text.to_owned());
-        let path = |plural: &str, namespace, name, subresource| Some(Self {
-            resource: resource(plural), namespace, name, subresource,
-        });
+        let path = |plural: &str, namespace, name, subresource| {
+            Some(Self { resource: resource(plural), namespace, name, subresource })
+        };
         match *rest {
-            ["namespaces", name, subresource]
-                if group.is_empty() && NAMESPACE_SUBRESOURCES.contains(&subresource) =>
-            {
+            ["namespaces", name, subresource] if group.is_empty() && NAMESPACE_SUBRESOURCES.contains(&subresource) => {
                 path("namespaces", None, own(name), own(subresource))
             }
             ["namespaces", namespace, plural] => path(plural, own(namespace), None, None),

@@ -180,7 +180,8 @@ fn splice_list(kind: &Kind, items: &[Object], metadata: &Value) -> ApiResult<Byt
         kind.api_version()
     );
     let type_prefix = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", kind.kind, kind.api_version());
-    let size = items.iter().map(|item| item.bytes().map_or(0, Bytes::len)).sum::<usize>() + head.len() + items.len() + 2;
+    let size =
+        items.iter().map(|item| item.bytes().map_or(0, Bytes::len)).sum::<usize>() + head.len() + items.len() + 2;
     let mut out = BytesMut::with_capacity(size);
     out.put_slice(head.as_bytes());
     for (index, item) in items.iter().enumerate() {

@@ -191,7 +191,10 @@ impl Exchange<'_> {
         } else {
             let (tree, duplicates) = decode::parse(&bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
             if !duplicates.is_empty() && options.field_validation == FieldValidation::Strict {
-                return Err(ApiError::bad_request(format!("strict decoding error: duplicate field {:?}", duplicates[0])));
+                return Err(ApiError::bad_request(format!(
+                    "strict decoding error: duplicate field {:?}",
+                    duplicates[0]
+                )));
             }
             tree
         };
@@ -297,6 +300,7 @@ fn parse_yaml(bytes: &[u8]) -> ApiResult<Value> {
 }
 
 fn unsupported(accepted: &str) -> ApiError {
-    let message = format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
+    let message =
+        format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
     ApiError::new(Reason::UnsupportedMediaType, message)
 }

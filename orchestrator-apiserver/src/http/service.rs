@@ -20,11 +20,7 @@ use super::{
     executor::Tasks,
     respond, routes,
 };
-use crate::{
-    auth::Attributes,
-    limits,
-    server::ApiServer,
-};
+use crate::{auth::Attributes, limits, server::ApiServer};
 
 /// Answers one request.
 ///
@@ -62,11 +58,7 @@ fn authenticate(server: &ApiServer, user: Option<Arc<UserInfo>>, headers: &Heade
 }
 
 /// Another identity, for those who may take it: the `Impersonate-` headers.
-fn impersonate(
-    server: &crate::pipeline::Server,
-    user: Arc<UserInfo>,
-    headers: &HeaderMap,
-) -> ApiResult<Arc<UserInfo>> {
+fn impersonate(server: &crate::pipeline::Server, user: Arc<UserInfo>, headers: &HeaderMap) -> ApiResult<Arc<UserInfo>> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let groups: Vec<String> = headers
         .get_all("impersonate-group")

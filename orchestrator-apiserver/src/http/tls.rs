@@ -59,7 +59,8 @@ impl CertificateAuthority {
         let mut params = CertificateParams::default();
         params.distinguished_name = name("kubernetes", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let certificate = params.self_signed(&key).map_err(TlsError::new("signing the authority's certificate"))?;
         let (certificate_pem, key_pem) = (certificate.pem(), key.serialize_pem());
         Ok(Self { certificate_pem, key_pem, issuer: Issuer::new(params, key) })
@@ -78,8 +79,8 @@ impl CertificateAuthority {
     /// A certificate for a server under these names and addresses.
     pub fn issue_server(&self, names: &[&str], addresses: &[IpAddr]) -> Result<Issued, TlsError> {
         let context = "making the server's certificate";
-        let mut params =
-            CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).map_err(TlsError::new(context))?;
+        let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .map_err(TlsError::new(context))?;
         params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
         params.distinguished_name = name("kube-apiserver", &[]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -48,7 +48,10 @@ fn line(server: &Server, kind: &Kind, event: WatchEvent, view: View, table: Tabl
         WatchEvent::Modified(object) => ("MODIFIED", object),
         WatchEvent::Deleted(object) => ("DELETED", object),
         WatchEvent::Bookmark { resource_version, initial_events_end } => {
-            return Ok(encode("BOOKMARK", bookmark(kind, view, &resource_version, initial_events_end).to_string().as_bytes()));
+            return Ok(encode(
+                "BOOKMARK",
+                bookmark(kind, view, &resource_version, initial_events_end).to_string().as_bytes(),
+            ));
         }
     };
     match view {

@@ -41,7 +41,10 @@ pub(crate) fn apply(kind: &Kind, old: &Value, patch: &PatchBody) -> ApiResult<Va
             let operations: json_patch::Patch =
                 serde_json::from_value(operations.clone()).map_err(|error| ApiError::bad_request(error.to_string()))?;
             json_patch::patch(&mut tree, &operations).map_err(|error| {
-                ApiError::new(Reason::Invalid, format!("the server rejected our request due to an error in our request: {error}"))
+                ApiError::new(
+                    Reason::Invalid,
+                    format!("the server rejected our request due to an error in our request: {error}"),
+                )
             })?;
             if serialized_bytes(&tree) > limits::BODY_BYTES {
                 return Err(ApiError::new(Reason::RequestEntityTooLarge, "the patched object is too large"));
@@ -60,11 +63,7 @@ pub(crate) fn apply(kind: &Kind, old: &Value, patch: &PatchBody) -> ApiResult<Va
         },
         PatchBody::Apply(_) => check(patch)?,
     }
-    if tree.is_object() {
-        Ok(tree)
-    } else {
-        Err(ApiError::bad_request("the patch does not leave an object"))
-    }
+    if tree.is_object() { Ok(tree) } else { Err(ApiError::bad_request("the patch does not leave an object")) }
 }
 
 /// Size of a tree when it is encoded, without encoding it.

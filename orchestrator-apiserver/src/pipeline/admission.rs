@@ -256,9 +256,13 @@ fn add_tolerations(tree: &mut Value) {
             })
         });
         if !tolerated {
-            push(spec, "tolerations", json!({
-                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS,
-            }));
+            push(
+                spec,
+                "tolerations",
+                json!({
+                    "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS,
+                }),
+            );
         }
     }
     if spec["tolerations"].as_array().is_some_and(Vec::is_empty) {

@@ -72,9 +72,9 @@ impl Server {
         let metadata = member(tree, "metadata");
         if !scope.kind.namespaced {
             return match remove(metadata, "namespace") {
-                Some(Value::String(namespace)) if !namespace.is_empty() => Err(ApiError::bad_request(
-                    "namespace may not be set on objects of the cluster",
-                )),
+                Some(Value::String(namespace)) if !namespace.is_empty() => {
+                    Err(ApiError::bad_request("namespace may not be set on objects of the cluster"))
+                }
                 _ => Ok(()),
             };
         }
@@ -94,7 +94,8 @@ impl Server {
     /// What the server writes into the metadata of a new object.
     fn begin_metadata(&self, scope: &Scope, tree: &mut Value) {
         let metadata = member(tree, "metadata");
-        for name in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "managedFields"] {
+        for name in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "managedFields"]
+        {
             remove(metadata, name);
         }
         *member(metadata, "uid") = self.env.uid().into();
@@ -135,8 +136,11 @@ impl Server {
             return Ok(());
         }
         if scope.namespace.is_empty() {
-            let error =
-                FieldError { field: "metadata.namespace".to_owned(), kind: FieldErrorKind::Required, detail: String::new() };
+            let error = FieldError {
+                field: "metadata.namespace".to_owned(),
+                kind: FieldErrorKind::Required,
+                detail: String::new(),
+            };
             return Err(ApiError::invalid(scope.kind.kind_subject(name_of(tree)), &[error]));
         }
         let Some(namespace) = self.find_object("", "namespaces", "", &scope.namespace).await? else {
@@ -146,10 +150,8 @@ impl Server {
         if namespace.metadata()?.deletion_timestamp.is_none() {
             return Ok(());
         }
-        let why = format!(
-            "unable to create new content in namespace {} because it is being terminated",
-            scope.namespace
-        );
+        let why =
+            format!("unable to create new content in namespace {} because it is being terminated", scope.namespace);
         let error = ApiError::forbidden(scope.kind.subject(name_of(tree)), &why);
         let mut status = error.status().clone();
         if let Some(details) = &mut status.details {

@@ -72,14 +72,17 @@ impl Server {
 fn established(tree: &Value, now: &str) -> Value {
     let condition = |name: &str, reason: &str, message: &str| {
         let old = tree["status"]["conditions"].as_array().into_iter().flatten();
-        let since = old.filter(|old| old["type"] == name && old["status"] == "True").find_map(|old| old["lastTransitionTime"].as_str());
+        let since = old
+            .filter(|old| old["type"] == name && old["status"] == "True")
+            .find_map(|old| old["lastTransitionTime"].as_str());
         json!({
             "type": name, "status": "True", "reason": reason, "message": message,
             "lastTransitionTime": since.unwrap_or(now),
         })
     };
     let versions = tree["spec"]["versions"].as_array().into_iter().flatten();
-    let storage: Vec<&Value> = versions.filter(|version| version["storage"] == true).map(|version| &version["name"]).collect();
+    let storage: Vec<&Value> =
+        versions.filter(|version| version["storage"] == true).map(|version| &version["name"]).collect();
     let mut stored: Vec<Value> = tree["status"]["storedVersions"].as_array().cloned().unwrap_or_default();
     for version in storage {
         if !stored.contains(version) {

@@ -117,9 +117,11 @@ impl Server {
         list: ListOptions,
     ) -> ApiResult<Reply> {
         let mut gone = Vec::new();
-        let mut page = ListOptions { limit: Some(limits::WALK_PAGE_OBJECTS), version_match: None::<VersionMatch>, ..list };
+        let mut page =
+            ListOptions { limit: Some(limits::WALK_PAGE_OBJECTS), version_match: None::<VersionMatch>, ..list };
         loop {
-            let Reply::List { items, resource_version, continue_token, .. } = self.list(scope, page.clone()).await? else {
+            let Reply::List { items, resource_version, continue_token, .. } = self.list(scope, page.clone()).await?
+            else {
                 return Err(ApiError::internal("a list was expected"));
             };
             for item in items {

@@ -43,7 +43,10 @@ pub(super) fn decode_as(
             )));
         }
         Some(bytes) => decode::parse(bytes).map_err(|error| {
-            ApiError::bad_request(format!("the object provided is unrecognized (must be of type {}): {error}", kind.kind))
+            ApiError::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): {error}",
+                kind.kind
+            ))
         })?,
         None => (object.to_tree()?, Vec::new()),
     };
@@ -122,10 +125,15 @@ fn check_type(kind: &Kind, tree: &Value) -> ApiResult<()> {
     if kind_name.is_empty() && api_version.is_empty() {
         return Ok(());
     }
-    let same = (kind_name.is_empty() || kind_name == kind.kind) && (api_version.is_empty() || api_version == kind.api_version());
+    let same = (kind_name.is_empty() || kind_name == kind.kind)
+        && (api_version.is_empty() || api_version == kind.api_version());
     if !same && !kind.is_custom() {
         let given = if kind_name.is_empty() { &kind.kind } else { kind_name };
-        return Err(other_kind(kind, given, if api_version.is_empty() { kind.api_version() } else { api_version.to_owned() }));
+        return Err(other_kind(
+            kind,
+            given,
+            if api_version.is_empty() { kind.api_version() } else { api_version.to_owned() },
+        ));
     }
     if !api_version.is_empty() && api_version != kind.api_version() {
         return Err(ApiError::bad_request(format!(

@@ -125,10 +125,8 @@ impl Server {
 
     /// The selectors of a request, checked against what the kind can select by.
     pub(super) fn selection(&self, scope: &Scope, labels: &str, fields: &str) -> ApiResult<Selection> {
-        let labels: LabelSelector =
-            labels.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
-        let fields: FieldSelector =
-            fields.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
+        let labels: LabelSelector = labels.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
+        let fields: FieldSelector = fields.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
         Selection::new(&scope.kind, labels, fields)
     }
 
@@ -160,7 +158,9 @@ struct Start {
 pub(super) fn parse_version(text: Option<&str>) -> ApiResult<Option<Revision>> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     let number = text.parse().map_err(|_| {
-        ApiError::bad_request(format!("invalid resource version \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"))
+        ApiError::bad_request(format!(
+            "invalid resource version \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+        ))
     })?;
     Ok(Some(Revision(number)))
 }
@@ -200,7 +200,9 @@ fn decode_continue(token: &str) -> ApiResult<(Option<Revision>, Key)> {
 /// A walk whose snapshot is gone gets a token that goes on with the newest state, as upstream gives it.
 fn continue_error(error: StoreError, options: &ListOptions) -> ApiError {
     let StoreError::Compacted { .. } = &error else { return store_error(error) };
-    let Some(Ok((_, after))) = options.continue_token.as_deref().map(decode_continue) else { return store_error(error) };
+    let Some(Ok((_, after))) = options.continue_token.as_deref().map(decode_continue) else {
+        return store_error(error);
+    };
     let Ok(token) = encode_continue(Revision(0), &after) else { return store_error(error) };
     let expired = ApiError::expired(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list \

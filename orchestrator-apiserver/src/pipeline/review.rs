@@ -50,15 +50,18 @@ impl Server {
         let decision = if path.exists() {
             self.authorizer.authorize_path(user, path.get("verb").text(), path.get("path").text())
         } else {
-            self.authorizer.authorize(user, &Attributes {
-                verb: resource.get("verb").text(),
-                group: resource.get("group").text(),
-                version: resource.get("version").text(),
-                resource: resource.get("resource").text(),
-                subresource: resource.get("subresource").text(),
-                namespace: resource.get("namespace").text(),
-                name: resource.get("name").text(),
-            })
+            self.authorizer.authorize(
+                user,
+                &Attributes {
+                    verb: resource.get("verb").text(),
+                    group: resource.get("group").text(),
+                    version: resource.get("version").text(),
+                    resource: resource.get("resource").text(),
+                    subresource: resource.get("subresource").text(),
+                    namespace: resource.get("namespace").text(),
+                    name: resource.get("name").text(),
+                },
+            )
         };
         Ok(match decision {
             Decision::Allow => json!({"allowed": true}),

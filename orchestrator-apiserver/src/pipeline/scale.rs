@@ -33,7 +33,8 @@ impl Server {
                 kind: orchestrator_core::status::FieldErrorKind::Invalid,
                 detail: format!("{replicas}: must be greater than or equal to 0"),
             };
-            let subject = orchestrator_core::status::Subject { group: "autoscaling", resource: "Scale", name: scope.name()? };
+            let subject =
+                orchestrator_core::status::Subject { group: "autoscaling", resource: "Scale", name: scope.name()? };
             return Err(ApiError::invalid(subject, &[error]));
         }
         let mut change = json!({});

@@ -61,7 +61,10 @@ impl Server {
             let mut tree = self.objects.of(&entry).to_tree()?;
             let metadata = &tree["metadata"];
             if metadata["deletionTimestamp"].is_string() {
-                return Err(ApiError::conflict(subject, &format!("pod {pod} is being deleted, cannot be assigned to a host")));
+                return Err(ApiError::conflict(
+                    subject,
+                    &format!("pod {pod} is being deleted, cannot be assigned to a host"),
+                ));
             }
             if !uid.is_empty() && metadata["uid"] != uid.as_str() {
                 let found = metadata["uid"].as_str().unwrap_or_default();
@@ -69,7 +72,10 @@ impl Server {
                 return Err(ApiError::conflict(subject, &why));
             }
             if let Some(assigned) = tree["spec"]["nodeName"].as_str().filter(|assigned| !assigned.is_empty()) {
-                return Err(ApiError::conflict(subject, &format!("pod {pod} is already assigned to node {assigned:?}")));
+                return Err(ApiError::conflict(
+                    subject,
+                    &format!("pod {pod} is already assigned to node {assigned:?}"),
+                ));
             }
             if tree["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
                 return Err(ApiError::conflict(subject, &format!("pod {pod} has non-empty .spec.schedulingGates")));
@@ -96,7 +102,8 @@ impl Server {
         let eviction = object.to_tree()?;
         let given = &eviction["deleteOptions"];
         let pod = self.find_object("", "pods", &scope.namespace, scope.name()?).await?;
-        let pod = pod.ok_or_else(|| ApiError::not_found(scope.kind.subject(scope.name.as_deref().unwrap_or_default())))?;
+        let pod =
+            pod.ok_or_else(|| ApiError::not_found(scope.kind.subject(scope.name.as_deref().unwrap_or_default())))?;
         self.spend_disruption(scope, &pod, options.dry_run).await?;
         let pods = Scope { subresource: None, ..scope.clone() };
         let delete = DeleteOptions {
@@ -133,7 +140,9 @@ impl Server {
         let [budget] = covering.as_slice() else {
             return match covering.len() {
                 0 => Ok(()),
-                _ => Err(ApiError::internal("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")),
+                _ => Err(ApiError::internal(
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+                )),
             };
         };
         let tree = budget.tree()?;
@@ -151,7 +160,8 @@ impl Server {
             "metadata": {"resourceVersion": tree["metadata"]["resourceVersion"]},
             "status": {"disruptionsAllowed": allowed - 1, "disruptedPods": {pod_name: self.now()}},
         });
-        let budgets = Scope { kind, name: Some(name.to_owned()), subresource: Some("status".to_owned()), ..scope.clone() };
+        let budgets =
+            Scope { kind, name: Some(name.to_owned()), subresource: Some("status".to_owned()), ..scope.clone() };
         self.patch(&budgets, PatchBody::Merge(change), WriteOptions::default()).await.map(drop)
     }
 
@@ -161,7 +171,9 @@ impl Server {
         let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
         let problem = match seconds {
             seconds if seconds < limits::TOKEN_SECONDS_MIN => Some("may not specify a duration less than 10 minutes"),
-            seconds if seconds > limits::TOKEN_SECONDS_MAX => Some("may not specify a duration larger than 2^32 seconds"),
+            seconds if seconds > limits::TOKEN_SECONDS_MAX => {
+                Some("may not specify a duration larger than 2^32 seconds")
+            }
             _ => None,
         };
         if let Some(problem) = problem {
@@ -207,7 +219,8 @@ impl Server {
         let subject = Subject { group: "", resource: "pods", name: text("name") };
         let uid = pod.ok_or_else(|| ApiError::not_found(subject))?.metadata()?.uid.clone().unwrap_or_default();
         if !text("uid").is_empty() && text("uid") != uid {
-            let why = format!("the UID in the bound object reference ({}) does not match the UID in record", text("uid"));
+            let why =
+                format!("the UID in the bound object reference ({}) does not match the UID in record", text("uid"));
             return Err(ApiError::conflict(subject, &why));
         }
         Ok(Some((text("name").to_owned(), uid)))

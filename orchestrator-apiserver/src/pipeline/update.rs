@@ -10,7 +10,12 @@ use orchestrator_core::{
 };
 use serde_json::Value;
 
-use super::{Scope, Server, commit::Refusal, create::{name_of, refuse}, input, metadata};
+use super::{
+    Scope, Server,
+    commit::Refusal,
+    create::{name_of, refuse},
+    input, metadata,
+};
 use crate::{
     field::{Errors, Field, member, remove},
     kinds, limits, patch,
@@ -177,7 +182,8 @@ pub(super) fn released(tree: &Value) -> bool {
     let metadata = &tree["metadata"];
     let finalizers = metadata["finalizers"].as_array().map_or(0, Vec::len);
     let grace = metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
-    let held_by_spec = tree["kind"] == "Namespace" && tree["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+    let held_by_spec =
+        tree["kind"] == "Namespace" && tree["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
     metadata["deletionTimestamp"].is_string() && finalizers == 0 && grace == 0 && !held_by_spec
 }
 

@@ -62,11 +62,7 @@ impl Server {
     }
 
     /// What a change of the store is to somebody who selects.
-    fn events(
-        &self,
-        selection: &Selection,
-        item: Result<WatchItem, StoreError>,
-    ) -> Vec<ApiResult<WatchEvent>> {
+    fn events(&self, selection: &Selection, item: Result<WatchItem, StoreError>) -> Vec<ApiResult<WatchEvent>> {
         match item {
             Err(error) => vec![Err(store_error(error))],
             Ok(WatchItem::Bookmark(revision)) => {

@@ -129,7 +129,8 @@ fn stored_as(resource: &Resource) -> String {
 
 /// What is served, and how deeply: a table in Markdown, made from the rows themselves.
 pub fn support_matrix() -> String {
-    let mut out = String::from("| Resource | Version | Subresources | Defaulting and validation |\n|---|---|---|---|\n");
+    let mut out =
+        String::from("| Resource | Version | Subresources | Defaulting and validation |\n|---|---|---|---|\n");
     for kind in kinds() {
         let subresources: Vec<&str> = kind.subresources.iter().map(|subresource| subresource.name.as_str()).collect();
         let depth = match (kinds::is_deep(&kind.resource.group, &kind.resource.plural), kind.verbs.as_slice()) {

@@ -8,7 +8,11 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use orchestrator_core::{client::Resource, status::Subject, store::{Key, KeyRange}};
+use orchestrator_core::{
+    client::Resource,
+    status::Subject,
+    store::{Key, KeyRange},
+};
 
 use serde_json::Value;
 

@@ -340,7 +340,7 @@ proptest! {
             }
             let available_before = model.available();
             match happening {
-                Happening::Decides => drop(model.step()),
+                Happening::Decides => _ = model.step(),
                 Happening::SetRuns(set) => model.run_set(*set),
                 Happening::PodTurns(pod, available) => model.turn_pod(*pod, *available || !with_failures),
             }
@@ -374,7 +374,7 @@ proptest! {
                 model.set_image(["v1", "v2", "v3"][(index / 10) % 3]);
             }
             match happening {
-                Happening::Decides => drop(model.step()),
+                Happening::Decides => _ = model.step(),
                 Happening::SetRuns(set) => model.run_set(*set),
                 Happening::PodTurns(pod, available) => model.turn_pod(*pod, *available),
             }

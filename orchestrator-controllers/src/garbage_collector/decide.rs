@@ -205,7 +205,8 @@ mod tests {
             let owners: Vec<(&str, bool)> = names.iter().map(|name| (name.as_str(), true)).collect();
             let item = object(&owners, &[], false);
             let dependent = object(&[("self", true)], &[], false);
-            let decision = decide(&item, &states, if dependents { &[&dependent] } else { &[] });
+            let blocking = [&dependent];
+            let decision = decide(&item, &states, if dependents { &blocking } else { &[] });
             let garbage = !states.is_empty() && !states.contains(&OwnerState::Solid);
             prop_assert_eq!(matches!(decision, Decision::Delete { .. }), garbage);
             if let Decision::KeepOwners(kept) = decision {

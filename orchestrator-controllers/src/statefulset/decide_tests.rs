@@ -344,7 +344,7 @@ fn check_order(model: &Model, decision: &Decision) -> Result<(), TestCaseError> 
 fn happens(model: &mut Model, happening: &Happening) {
     let count = model.pods.len();
     match happening {
-        Happening::Decides => drop(model.step()),
+        Happening::Decides => _ = model.step(),
         Happening::PodRuns(pod) if count > 0 => model.run_pod(pod % count),
         Happening::PodFails(pod) if count > 0 => {
             Arc::make_mut(&mut model.pods[pod % count]).status.as_mut().unwrap().phase = Some("Failed".to_owned());

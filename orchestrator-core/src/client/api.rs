@@ -3,8 +3,10 @@
 use std::{fmt::Debug, marker::PhantomData, sync::Arc};
 
 use futures::{StreamExt, stream::BoxStream};
-use kube_core::params::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy, VersionMatch as Match, WatchParams};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Preconditions;
+use kube_core::params::{
+    DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy, VersionMatch as Match, WatchParams,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{

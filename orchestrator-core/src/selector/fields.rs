@@ -87,7 +87,9 @@ fn unescape(text: &str) -> Result<String, ParseSelectorError> {
         match character {
             '\\' => match characters.next() {
                 Some(next @ ('\\' | ',' | '=')) => out.push(next),
-                _ => return Err(ParseSelectorError(format!("invalid field selector: invalid escape sequence: {text}"))),
+                _ => {
+                    return Err(ParseSelectorError(format!("invalid field selector: invalid escape sequence: {text}")));
+                }
             },
             '=' => {
                 return Err(ParseSelectorError(format!(

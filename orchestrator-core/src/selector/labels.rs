@@ -204,9 +204,9 @@ impl Parser {
         loop {
             match self.peek() {
                 Token::Word(_) | Token::Sign("!") => {
-                    let requirement = self
-                        .requirement()
-                        .map_err(|ParseSelectorError(why)| ParseSelectorError(format!("unable to parse requirement: {why}")))?;
+                    let requirement = self.requirement().map_err(|ParseSelectorError(why)| {
+                        ParseSelectorError(format!("unable to parse requirement: {why}"))
+                    })?;
                     requirements.push(requirement);
                     match self.next() {
                         Token::End => return Ok(LabelSelector { requirements }),
