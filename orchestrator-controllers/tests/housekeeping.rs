@@ -49,7 +49,6 @@ fn info<K: Kind>(namespaced: bool) -> ResourceInfo {
 
 struct World {
     env: Env,
-    api: FakeApi,
     client: Client,
 }
 
@@ -83,8 +82,7 @@ fn simulate(controllers: &[&str], test: impl AsyncFn(&World)) {
     for seed in 0..5 {
         let simulation = Simulation::new(seed);
         let env = simulation.env();
-        let api = FakeApi::new(&env);
-        let world = World { client: api.client(), env: env.clone(), api };
+        let world = World { client: FakeApi::new(&env).client(), env: env.clone() };
         let caches = Caches::new(&world.client, &env);
         let mut options = Options::default();
         options.root_certificates = Some("PEM".to_owned());

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::{SinkExt, StreamExt, future::Either};
+use futures::{SinkExt, StreamExt};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use orchestrator_core::{
@@ -279,9 +279,7 @@ async fn run(socket: Socket, session: Session) {
     // The session is over when the command is, or when the client has gone: then the command goes, too.
     let work = std::pin::pin!(futures::future::join(output, write));
     let input = std::pin::pin!(input);
-    if let Either::Right((_, work)) = futures::future::select(work, input).await {
-        drop(work);
-    }
+    futures::future::select(work, input).await;
 }
 
 /// One message of the client.

@@ -22,10 +22,6 @@ impl Tasks {
         self.group.lock().unwrap_or_else(PoisonError::into_inner).spawn(name, future);
     }
 
-    pub(super) fn running(&self) -> usize {
-        self.group.lock().unwrap_or_else(PoisonError::into_inner).running()
-    }
-
     /// Takes the tasks out, to be stopped or joined.
     pub(super) fn take(&self, env: &Env) -> TaskGroup {
         std::mem::replace(&mut *self.group.lock().unwrap_or_else(PoisonError::into_inner), TaskGroup::new(env))

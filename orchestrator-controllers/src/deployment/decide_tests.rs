@@ -45,7 +45,10 @@ impl Model {
     fn pods(&self) -> Vec<Arc<Pod>> {
         let of = |(set, pods): &(ReplicaSet, Vec<bool>)| {
             let owner = orchestrator_core::meta::owner_reference(set, true);
-            vec![Arc::new(crate::pods::pod_from_template(&Default::default(), "default", owner)); pods.len()]
+            {
+                let pod = Arc::new(crate::pods::pod_from_template(&Default::default(), "default", owner));
+                pods.iter().map(|_| pod.clone()).collect::<Vec<_>>()
+            }
         };
         self.sets.iter().flat_map(of).collect()
     }

@@ -155,7 +155,7 @@ mod tests {
             uid: Some("self".to_owned()),
             owner_references: Some(owners.iter().map(reference).collect()),
             finalizers: Some(finalizers.iter().map(ToString::to_string).collect()),
-            deletion_timestamp: deleting.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+            deletion_timestamp: deleting.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
             ..Default::default()
         }
     }

@@ -277,9 +277,9 @@ impl<'a> Plan<'a> {
     }
 
     /// A pod that is no longer wanted. In order it waits until the pods before it serve, and so does it itself,
-    /// unless it is the one that everybody waits for.
+    /// unless it is the one that everybody waits for, or has ended and never will.
     fn condemn(&mut self, ordinal: i32, pod: &Arc<Pod>, must_serve: bool) -> ControlFlow<()> {
-        if !is_deleting(pod) && (!must_serve || self.is_available(pod)) {
+        if !is_deleting(pod) && (!must_serve || is_finished(pod) || self.is_available(pod)) {
             self.delete(ordinal, pod, Why::Scaled);
         }
         ControlFlow::Break(())

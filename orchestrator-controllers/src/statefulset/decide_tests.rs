@@ -286,6 +286,18 @@ fn max_unavailable_lets_several_pods_be_updated_at_once() {
 }
 
 #[test]
+fn pods_that_ended_do_not_hold_up_scaling_down() {
+    let mut model = Model::new(2, "OrderedReady");
+    model.settle();
+    for pod in &mut model.pods {
+        Arc::make_mut(pod).status.as_mut().unwrap().phase = Some("Failed".to_owned());
+    }
+    model.spec().replicas = Some(0);
+    model.settle();
+    assert!(model.pods.is_empty());
+}
+
+#[test]
 fn a_set_that_goes_does_nothing() {
     let mut model = Model::new(2, "OrderedReady");
     model.set.metadata.deletion_timestamp = Some(Time(at(1)));
