@@ -11,6 +11,9 @@ pub(crate) const REVISION_HISTORY_CHARACTERS: usize = 2000;
 /// How often a new name is tried for a controller revision in one run when its name is taken by another.
 pub(crate) const REVISION_NAME_TRIES: usize = 8;
 
+/// Characters of a stateful set's name that go into the names of its revisions. As upstream.
+pub(crate) const REVISION_PREFIX_CHARACTERS: usize = 223;
+
 /// How long a node may be silent before its state counts as unknown. As upstream's `--node-monitor-grace-period`.
 pub(crate) const NODE_GRACE_TIME: Duration = Duration::from_secs(50);
 

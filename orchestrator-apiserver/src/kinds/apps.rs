@@ -286,6 +286,26 @@ fn validate_replication_controller(controller: &Field<'_>, errors: &mut Errors) 
     template(&spec, errors);
 }
 
+/// The set as its pods will be: with a volume for each claim template, so that containers can mount them.
+fn with_claims(set: &Field<'_>) -> Value {
+    let mut tree = set.value().cloned().unwrap_or_default();
+    for claim in set.at("spec.volumeClaimTemplates").items() {
+        let name = claim.at("metadata.name").text();
+        let volume = serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
+        let pod = member(member(member(&mut tree, "spec"), "template"), "spec");
+        let volumes = member(pod, "volumes");
+        match volumes.as_array_mut() {
+            // A claim takes the place of a volume of the same name.
+            Some(volumes) => {
+                volumes.retain(|volume| volume["name"] != name);
+                volumes.push(volume);
+            }
+            None => *volumes = serde_json::json!([volume]),
+        }
+    }
+    tree
+}
+
 fn validate_stateful_set(set: &Field<'_>, errors: &mut Errors) {
     let spec = set.get("spec");
     match spec.get("podManagementPolicy").text() {
@@ -327,7 +347,8 @@ fn validate_stateful_set(set: &Field<'_>, errors: &mut Errors) {
     } else {
         selects_template(&spec, errors);
     }
-    podspec::validate_template(&spec.get("template"), errors);
+    let with_claims = with_claims(set);
+    podspec::validate_template(&Field::root(&with_claims).at("spec.template"), errors);
     let pod = spec.at("template.spec");
     if !matches!(pod.get("restartPolicy").text(), "Always" | "") {
         pod.get("restartPolicy").not_supported(errors, &["Always"]);

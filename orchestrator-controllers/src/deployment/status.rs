@@ -184,6 +184,7 @@ pub(crate) fn judge_progress(deployment: &Deployment, sets: &Sets, status: &mut 
             None => format!("Deployment \"{}\"", deployment.metadata.name.as_deref().unwrap_or_default()),
         };
         if settled {
+            // The rollout has ended; pods that come and go later are no news of it.
         } else if is_complete(deployment, status) {
             let message = format!("{subject} has successfully progressed.");
             set(&mut after, condition(PROGRESSING, "True", NEW_SET_AVAILABLE, message, now));

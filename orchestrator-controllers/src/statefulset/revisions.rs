@@ -14,11 +14,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::identity::{REVISION_LABEL, set_name};
-use crate::pods::short_hash;
+use crate::{limits::REVISION_PREFIX_CHARACTERS, pods::short_hash};
 
 const HASH_LABEL: &str = "controller.kubernetes.io/hash";
-/// So many characters of the set's name go into a revision's, as upstream.
-const NAME_CHARACTERS: usize = 223;
 
 /// What the set's template asks for, in terms of its revisions.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,7 +80,7 @@ fn make(set: &StatefulSet, revision: i64, collisions: i32) -> ControllerRevision
     }
     let data = json!({"spec": {"template": body}});
     let hash = short_hash(&data, Some(collisions));
-    let prefix: String = set_name(set).chars().take(NAME_CHARACTERS).collect();
+    let prefix: String = set_name(set).chars().take(REVISION_PREFIX_CHARACTERS).collect();
     let mut labels = template.and_then(|template| template.metadata.as_ref()?.labels.clone()).unwrap_or_default();
     labels.insert(HASH_LABEL.to_owned(), hash.clone());
     ControllerRevision {
