@@ -27,9 +27,10 @@ use crate::{
     pod::{
         self,
         decide::Wanted,
+        mailbox::Mailbox,
         observed::Observed,
         status::NodeFacts,
-        worker::{Mailbox, Worker},
+        worker::Worker,
     },
     registration::standard_labels,
     source::{PodSource, Sink},

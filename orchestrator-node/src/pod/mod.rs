@@ -6,6 +6,7 @@
 pub(crate) mod backoff;
 pub(crate) mod containers;
 pub(crate) mod decide;
+pub(crate) mod mailbox;
 pub(crate) mod memory;
 pub(crate) mod observed;
 pub(crate) mod operation;

@@ -2,6 +2,8 @@
 //!
 //! Upstream: <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/>.
 
+pub(crate) mod patch;
+
 use std::net::IpAddr;
 
 use jiff::Timestamp;

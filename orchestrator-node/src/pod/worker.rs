@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,18 +20,18 @@ use orchestrator_core::{
     runtime::{ContainerId, ContainerState, ContainerStatus, LogOptions, RuntimeError, SandboxId, SandboxStatus},
     status::ApiResult,
 };
-use serde_json::{Value, json};
-use tokio::sync::Notify;
+use serde_json::Value;
 
 use super::{
     backoff::{Backoff, after},
     decide::{Plan, Situation, Wanted, decide, is_ending},
+    mailbox::Mailbox,
     memory::{Failure, Hook, Memory, Volumes},
     observed::Observed,
     operation::{Operation, ProbeKind, Slot},
     operations::{Job, Outcome, last_words_file, perform},
     probe::{self, ProbeState},
-    status::{self, View},
+    status::{self, View, patch::patch},
     status_of,
 };
 use crate::{
@@ -42,87 +42,6 @@ use crate::{
     node::Node,
     volumes::setup::{Tokens, VolumeSet},
 };
-
-/// How others reach a worker.
-#[derive(Debug)]
-pub(crate) struct Mailbox {
-    state: Mutex<Mail>,
-    notify: Notify,
-}
-
-#[derive(Debug)]
-struct Mail {
-    pod: Arc<Pod>,
-    wanted: Wanted,
-    sandboxes: BTreeSet<SandboxId>,
-    containers: BTreeSet<ContainerId>,
-    relisted: Option<Observed>,
-    /// What the worker last saw and showed, for readers.
-    seen: (Arc<Observed>, Arc<PodStatus>),
-}
-
-impl Mailbox {
-    pub(crate) fn new(pod: Arc<Pod>, wanted: Wanted) -> Self {
-        let seen = (Arc::default(), Arc::new(status_of(&pod).clone()));
-        let (sandboxes, containers) = Default::default();
-        let mail = Mail { pod, wanted, sandboxes, containers, relisted: None, seen };
-        Self { state: Mutex::new(mail), notify: Notify::new() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Mail> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Mail)) {
-        change(&mut self.lock());
-        self.notify.notify_one();
-    }
-
-    pub(crate) fn pod_changed(&self, pod: Arc<Pod>) {
-        self.change(|mail| mail.pod = pod);
-    }
-
-    pub(crate) fn pod_gone(&self) {
-        self.change(|mail| {
-            if mail.wanted == Wanted::Yes {
-                mail.wanted = Wanted::Gone;
-            }
-        });
-    }
-
-    pub(crate) fn shut_down(&self, grace_seconds: i64) {
-        self.change(|mail| {
-            if mail.wanted == Wanted::Yes {
-                mail.wanted = Wanted::Shutdown(grace_seconds);
-            }
-        });
-    }
-
-    pub(crate) fn sandbox_changed(&self, id: SandboxId) {
-        self.change(|mail| {
-            mail.sandboxes.insert(id);
-        });
-    }
-
-    pub(crate) fn container_changed(&self, id: ContainerId) {
-        self.change(|mail| {
-            mail.containers.insert(id);
-        });
-    }
-
-    pub(crate) fn relisted(&self, observed: Observed) {
-        self.change(|mail| mail.relisted = Some(observed));
-    }
-
-    pub(crate) fn pod(&self) -> Arc<Pod> {
-        self.lock().pod.clone()
-    }
-
-    /// What the worker last saw of the runtime, and the status it computed.
-    pub(crate) fn seen(&self) -> (Arc<Observed>, Arc<PodStatus>) {
-        self.lock().seen.clone()
-    }
-}
 
 enum Done {
     Operation(Slot, u64, Option<Box<Outcome>>),
@@ -488,7 +407,7 @@ impl Worker {
         let running = &mut self.running;
         let next = async { if running.is_empty() { std::future::pending().await } else { running.next().await } };
         let woken = async {
-            first(mailbox.notify.notified(), sleep).await;
+            first(mailbox.changed(), sleep).await;
             None
         };
         let done = first(next, woken).await;
@@ -649,55 +568,4 @@ async fn log_tail(node: &Node, id: &ContainerId) -> String {
 /// The version of an object, as a number.
 fn version(pod: &Pod) -> u64 {
     pod.metadata.resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or(0)
-}
-
-/// The fields of a status that the node owns.
-const OWN_FIELDS: [&str; 14] = [
-    "phase",
-    "reason",
-    "message",
-    "startTime",
-    "hostIP",
-    "hostIPs",
-    "podIP",
-    "podIPs",
-    "conditions",
-    "containerStatuses",
-    "initContainerStatuses",
-    "ephemeralContainerStatuses",
-    "observedGeneration",
-    "resize",
-];
-
-/// A strategic merge patch from one status to the other; `None` when they say the same.
-pub(crate) fn patch(pod: &Pod, known: &PodStatus, status: &PodStatus) -> Option<Value> {
-    let tree = |status: &PodStatus| serde_json::to_value(status).unwrap_or_default();
-    let (known, status) = (tree(known), tree(status));
-    let mut changes = serde_json::Map::new();
-    for field in OWN_FIELDS {
-        let (old, new) = (known.get(field), status.get(field));
-        if old == new {
-            continue;
-        }
-        let value = match (field, new) {
-            (_, None) => Value::Null,
-            // These merge by address; the old addresses have to go.
-            ("podIPs" | "hostIPs", Some(Value::Array(list))) if old.is_some() => {
-                let mut list = list.clone();
-                list.insert(0, json!({"$patch": "replace"}));
-                Value::Array(list)
-            }
-            ("conditions", Some(Value::Array(list))) => {
-                let old = old.and_then(Value::as_array).cloned().unwrap_or_default();
-                let changed: Vec<Value> = list.iter().filter(|condition| !old.contains(condition)).cloned().collect();
-                if changed.is_empty() {
-                    continue;
-                }
-                Value::Array(changed)
-            }
-            (_, Some(new)) => new.clone(),
-        };
-        changes.insert(field.to_owned(), value);
-    }
-    (!changes.is_empty()).then(|| json!({"metadata": {"uid": super::uid(pod)}, "status": changes}))
 }

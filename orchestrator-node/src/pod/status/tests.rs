@@ -201,11 +201,24 @@ fn patches_name_what_changed() {
     let status = |value: Value| serde_json::from_value::<PodStatus>(value).unwrap();
     let old = status(json!({"phase": "Pending", "reason": "x", "podIPs": [{"ip": "1"}], "qosClass": "Burstable"}));
     let new = status(json!({"phase": "Running", "podIPs": [{"ip": "2"}], "qosClass": "BestEffort"}));
-    let patch = crate::pod::worker::patch(&pod, &old, &new).unwrap();
-    assert_eq!(crate::pod::worker::patch(&pod, &old, &old), None);
+    let patch = patch::patch(&pod, &old, &new).unwrap();
+    assert_eq!(patch::patch(&pod, &old, &old), None);
     assert_eq!(
         patch,
         json!({"metadata": {"uid": "u"}, "status": {
             "phase": "Running", "reason": null, "podIPs": [{"$patch": "replace"}, {"ip": "2"}]}})
     );
+}
+
+#[test]
+fn a_condition_that_says_less_than_before_loses_the_rest_by_name() {
+    let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}})).unwrap();
+    let status = |ready: Value| -> PodStatus {
+        serde_json::from_value(json!({"conditions": [{"type": "PodScheduled", "status": "True"}, ready]})).unwrap()
+    };
+    let unready = status(json!({"type": "Ready", "status": "False", "reason": "ContainersNotReady", "message": "m"}));
+    let ready = status(json!({"type": "Ready", "status": "True"}));
+    let patch = patch::patch(&pod, &unready, &ready).unwrap();
+    let expected = json!([{"type": "Ready", "status": "True", "reason": null, "message": null}]);
+    assert_eq!(patch["status"]["conditions"], expected);
 }

@@ -1,0 +1,68 @@
+//! From one status to the next: the strategic merge patch that takes the API there.
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use serde_json::{Value, json};
+
+/// The fields of a status that the node owns.
+const OWN_FIELDS: [&str; 14] = [
+    "phase",
+    "reason",
+    "message",
+    "startTime",
+    "hostIP",
+    "hostIPs",
+    "podIP",
+    "podIPs",
+    "conditions",
+    "containerStatuses",
+    "initContainerStatuses",
+    "ephemeralContainerStatuses",
+    "observedGeneration",
+    "resize",
+];
+
+/// A strategic merge patch from one status to the other; `None` when they say the same.
+pub(crate) fn patch(pod: &Pod, known: &PodStatus, status: &PodStatus) -> Option<Value> {
+    let tree = |status: &PodStatus| serde_json::to_value(status).unwrap_or_default();
+    let (known, status) = (tree(known), tree(status));
+    let mut changes = serde_json::Map::new();
+    for field in OWN_FIELDS {
+        let (old, new) = (known.get(field), status.get(field));
+        if old == new {
+            continue;
+        }
+        let value = match (field, new) {
+            (_, None) => Value::Null,
+            // These merge by address; the old addresses have to go.
+            ("podIPs" | "hostIPs", Some(Value::Array(list))) if old.is_some() => {
+                let mut list = list.clone();
+                list.insert(0, json!({"$patch": "replace"}));
+                Value::Array(list)
+            }
+            ("conditions", Some(Value::Array(list))) => {
+                let old = old.and_then(Value::as_array).cloned().unwrap_or_default();
+                let changed = list.iter().filter(|condition| !old.contains(condition));
+                let changed: Vec<Value> = changed.map(|condition| merge_condition(&old, condition)).collect();
+                if changed.is_empty() {
+                    continue;
+                }
+                Value::Array(changed)
+            }
+            (_, Some(new)) => new.clone(),
+        };
+        changes.insert(field.to_owned(), value);
+    }
+    (!changes.is_empty()).then(|| json!({"metadata": {"uid": crate::pod::uid(pod)}, "status": changes}))
+}
+
+/// A condition as a patch of the one of its type: what it says no more has to be taken away by name.
+fn merge_condition(old: &[Value], condition: &Value) -> Value {
+    let mut patch = condition.clone();
+    let before = old.iter().find(|before| before["type"] == condition["type"]).and_then(Value::as_object);
+    if let Some(fields) = patch.as_object_mut() {
+        for (field, _) in before.into_iter().flatten() {
+            fields.entry(field.as_str()).or_insert(Value::Null);
+        }
+    }
+    patch
+}
