@@ -23,4 +23,4 @@ mod views;
 
 pub use auth::{Attributes, Authenticator, Authorizer, Decision, DefaultAuthorizer, TokenIssuer};
 pub use registry::support_matrix;
-pub use server::{AddressRange, Admission, ApiServer, ApiServerBuilder, Config};
+pub use server::{AddressRange, Admission, ApiServer, ApiServerBuilder, Config, DefaultTolerations};

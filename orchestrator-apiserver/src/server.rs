@@ -58,7 +58,7 @@ pub struct Admission {
     /// Priority classes become priorities.
     pub priority: bool,
     /// Pods leave nodes in trouble only after a while.
-    pub default_tolerations: bool,
+    pub default_tolerations: Option<DefaultTolerations>,
     /// Claims without a class get the default class.
     pub default_storage_class: bool,
 }
@@ -69,9 +69,25 @@ impl Default for Admission {
             namespace_lifecycle: true,
             service_account: true,
             priority: true,
-            default_tolerations: true,
+            default_tolerations: Some(DefaultTolerations::default()),
             default_storage_class: true,
         }
+    }
+}
+
+/// How long pods that do not say otherwise stay on a node in trouble. The defaults are upstream's
+/// `--default-not-ready-toleration-seconds` and `--default-unreachable-toleration-seconds`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefaultTolerations {
+    /// On a node that says it is not ready.
+    pub not_ready_seconds: i64,
+    /// On a node that says nothing any more.
+    pub unreachable_seconds: i64,
+}
+
+impl Default for DefaultTolerations {
+    fn default() -> Self {
+        Self { not_ready_seconds: 300, unreachable_seconds: 300 }
     }
 }
 

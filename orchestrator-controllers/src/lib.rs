@@ -30,7 +30,7 @@ use futures::FutureExt;
 
 pub use context::Options;
 pub use set::{ControllerState, Controllers, ControllersBuilder, UnknownController};
-pub use volumes::{DirectoryProvisioner, PlannedDirectories};
+pub use volumes::{DirectoryProvisioner, LocalDirectories, PlannedDirectories};
 
 use set::Entry;
 

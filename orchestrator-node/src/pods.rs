@@ -24,14 +24,7 @@ use crate::{
     first::first,
     limits::{API_RETRY, RELIST},
     node::Node,
-    pod::{
-        self,
-        decide::Wanted,
-        mailbox::Mailbox,
-        observed::Observed,
-        status::NodeFacts,
-        worker::Worker,
-    },
+    pod::{self, decide::Wanted, mailbox::Mailbox, observed::Observed, status::NodeFacts, worker::Worker},
     registration::standard_labels,
     source::{PodSource, Sink},
 };

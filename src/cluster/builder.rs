@@ -13,8 +13,14 @@ use orchestrator_apiserver::{
 };
 use orchestrator_controllers::{Controllers, Options, UnknownController};
 use orchestrator_core::{
-    client::UserInfo, controller::Caches, env::Env, node_connector::NodeDirectory, runtime::ContainerRuntime,
-    scheduler::Scheduler, status::ApiError, store::Store,
+    client::{Client, UserInfo},
+    controller::Caches,
+    env::Env,
+    node_connector::NodeDirectory,
+    runtime::ContainerRuntime,
+    scheduler::Scheduler,
+    status::ApiError,
+    store::Store,
 };
 use orchestrator_node::{NodeAgent, NodeConfig, PodSource, VolumeHost};
 use orchestrator_store_mem::MemStore;
@@ -58,6 +64,24 @@ impl NodeSpec {
     pub fn config(mut self, config: NodeConfig) -> Self {
         self.config = config;
         self
+    }
+
+    /// Starts the node's agent.
+    pub(super) fn start(self, client: &Client, env: &Env, pods: PodSource) -> NodeAgent {
+        let mut agent =
+            NodeAgent::builder(client, env, self.runtime, self.name.as_str()).config(self.config).pods(pods);
+        if let Some(volumes) = self.volumes {
+            agent = agent.volumes(volumes);
+        }
+        if let Some(name) = self.runtime_name {
+            agent = agent.runtime_name(name);
+        }
+        agent.start()
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where the node keeps the volumes of its pods.
@@ -291,21 +315,8 @@ impl ClusterBuilder {
             cluster.parts.controllers = Some(controllers.start());
             cluster.parts.start_scheduler(caches, &cluster.env, self.scheduler);
         }
-        let pods = PodSource::new(caches);
         for node in self.nodes {
-            let mut agent =
-                NodeAgent::builder(&cluster.server.client(), &cluster.env, node.runtime, node.name.as_str())
-                    .config(node.config)
-                    .pods(pods.clone());
-            if let Some(volumes) = node.volumes {
-                agent = agent.volumes(volumes);
-            }
-            if let Some(name) = node.runtime_name {
-                agent = agent.runtime_name(name);
-            }
-            let agent = agent.start();
-            cluster.directory.insert(&node.name, agent.connector());
-            cluster.parts.agents.insert(node.name, agent);
+            cluster.add_node(node).await;
         }
         Ok(())
     }

@@ -95,6 +95,16 @@ impl Cluster {
         self.end(false).await;
     }
 
+    /// Adds a node, or starts one again that was killed: its agent finds the containers that it left. A node of the
+    /// same name that still runs is detached first.
+    pub async fn add_node(&mut self, node: NodeSpec) {
+        let name = node.name().to_owned();
+        self.kill_node(&name).await;
+        let agent = node.start(&self.server.client(), &self.env, self.parts.pods());
+        self.directory.insert(&name, agent.connector());
+        self.parts.agents.insert(name, agent);
+    }
+
     /// Takes a node out of the cluster as if its machine had gone: its agent ends, its containers stay as they are, and
     /// the cluster finds out by itself. `false` when there is no such node.
     pub async fn kill_node(&mut self, name: &str) -> bool {

@@ -9,7 +9,7 @@ use orchestrator_core::{
     env::{Env, TaskHandle},
     scheduler::Scheduler,
 };
-use orchestrator_node::NodeAgent;
+use orchestrator_node::{NodeAgent, PodSource};
 use orchestrator_scheduler::Scheduling;
 use tokio_util::sync::CancellationToken;
 
@@ -19,12 +19,14 @@ pub(super) struct Parts {
     caches: Caches,
     pub(super) controllers: Option<Controllers>,
     scheduler: Option<(CancellationToken, TaskHandle)>,
+    /// What all nodes of this process take their pods from.
+    pods: Option<PodSource>,
     pub(super) agents: BTreeMap<String, NodeAgent>,
 }
 
 impl Parts {
     pub(super) fn new(caches: &Caches) -> Self {
-        Self { caches: caches.clone(), controllers: None, scheduler: None, agents: BTreeMap::new() }
+        Self { caches: caches.clone(), controllers: None, scheduler: None, pods: None, agents: BTreeMap::new() }
     }
 
     pub(super) fn start_scheduler(&mut self, caches: &Caches, env: &Env, own: Option<Box<dyn Scheduler>>) {
@@ -35,6 +37,11 @@ impl Parts {
         let stop = CancellationToken::new();
         let task = env.spawn("scheduler", scheduling.build().run(stop.clone()));
         self.scheduler = Some((stop, task));
+    }
+
+    /// What nodes take their pods from; begins to follow them with the first node.
+    pub(super) fn pods(&mut self) -> PodSource {
+        self.pods.get_or_insert_with(|| PodSource::new(&self.caches)).clone()
     }
 
     /// Ends everything: first who makes pods, then who runs them.

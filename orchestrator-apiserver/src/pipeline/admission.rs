@@ -10,13 +10,11 @@ use super::{Scope, Server};
 use crate::{
     field::{Field, items_mut, member, remove, set_default},
     limits,
+    server::DefaultTolerations,
 };
 
 /// Where containers find their token.
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-
-/// How long pods stay on a node that does not answer; upstream's default.
-const TOLERATION_SECONDS: i64 = 300;
 
 /// Life of a pod's token; upstream's odd number.
 const POD_TOKEN_SECONDS: i64 = 3607;
@@ -34,8 +32,10 @@ impl Server {
             return Ok(());
         }
         if old.is_some() {
-            if scope.kind.is("", "pods") && self.config.admission.default_tolerations {
-                add_tolerations(tree);
+            if scope.kind.is("", "pods")
+                && let Some(tolerations) = self.config.admission.default_tolerations
+            {
+                add_tolerations(tree, tolerations);
             }
             return Ok(());
         }
@@ -46,8 +46,8 @@ impl Server {
             if self.config.admission.service_account {
                 self.admit_service_account(scope, tree).await?;
             }
-            if self.config.admission.default_tolerations {
-                add_tolerations(tree);
+            if let Some(tolerations) = self.config.admission.default_tolerations {
+                add_tolerations(tree, tolerations);
             }
         }
         if scope.kind.is("", "persistentvolumeclaims") && self.config.admission.default_storage_class {
@@ -246,9 +246,13 @@ fn token_volume(name: &str) -> Value {
 }
 
 /// Lets a pod stay for a while on a node that is in trouble.
-fn add_tolerations(tree: &mut Value) {
+fn add_tolerations(tree: &mut Value, tolerations: DefaultTolerations) {
     let spec = member(tree, "spec");
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+    let defaults = [
+        ("node.kubernetes.io/not-ready", tolerations.not_ready_seconds),
+        ("node.kubernetes.io/unreachable", tolerations.unreachable_seconds),
+    ];
+    for (key, seconds) in defaults {
         let tolerated = spec["tolerations"].as_array().is_some_and(|tolerations| {
             tolerations.iter().any(|toleration| {
                 let text = |name: &str| toleration[name].as_str().unwrap_or_default();
@@ -256,13 +260,9 @@ fn add_tolerations(tree: &mut Value) {
             })
         });
         if !tolerated {
-            push(
-                spec,
-                "tolerations",
-                json!({
-                    "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS,
-                }),
-            );
+            let toleration =
+                json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
+            push(spec, "tolerations", toleration);
         }
     }
     if spec["tolerations"].as_array().is_some_and(Vec::is_empty) {

@@ -4,6 +4,7 @@
 
 mod binder;
 mod decide;
+mod local_directories;
 mod matching;
 mod protection;
 mod provision;
@@ -31,6 +32,7 @@ use self::{
 };
 use crate::context::ControllerContext;
 
+pub use local_directories::LocalDirectories;
 pub use provision::{DirectoryProvisioner, PlannedDirectories};
 
 /// Binds, provisions and reclaims until the shutdown.

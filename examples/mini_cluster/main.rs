@@ -1,0 +1,121 @@
+//! A whole cluster in one process: three nodes, the manifests of a Kubernetes course, and a tour of what they do.
+//!
+//! Containers are real ones, made by youki, where the machine allows it (Linux, root); else they are simulated, and the
+//! program says why. `--serve` brings the cluster up without the tour, prints `kubeconfig: PATH` and stays until SIGTERM
+//! or Ctrl-C. `--simulated` asks for simulated containers.
+#![expect(clippy::print_stdout, reason = "a program for people to look at")]
+
+mod machine;
+mod nodes;
+mod table;
+mod tour;
+mod web_server;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use futures::future::{Either, select};
+use orchestrator::{
+    Cluster,
+    apiserver::{Config, DefaultTolerations},
+    controllers::{LocalDirectories, Options},
+    env::Env,
+    runtime_youki,
+};
+
+use crate::nodes::Nodes;
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
+    // The helper processes of the runtime are this program, started anew.
+    runtime_youki::init();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|argument| argument == web_server::ARGUMENT) {
+        return web_server::run();
+    }
+    let (mut serve, mut simulated) = (false, false);
+    for argument in &arguments {
+        match argument.as_str() {
+            "--serve" => serve = true,
+            "--simulated" => simulated = true,
+            other => return Err(format!("unknown argument {other}; known are --serve and --simulated").into()),
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(serve, simulated))
+}
+
+/// Runs the cluster in a directory of its own, and sees to it that nothing is left of either.
+async fn run(serve: bool, simulated: bool) -> Result<(), Failure> {
+    let name = format!("mini-cluster-{}", std::process::id());
+    let directory = std::env::temp_dir().join(&name);
+    std::fs::create_dir_all(&directory)?;
+    let result = with_cluster(&directory, &name, serve, simulated).await;
+    std::fs::remove_dir_all(&directory)?;
+    let left = machine::left_behind(&name)?;
+    if !left.is_empty() {
+        return Err(format!("left on the machine:\n{}", left.join("\n")).into());
+    }
+    println!("the machine is clean: no process, mount, cgroup or file of the cluster is left");
+    result
+}
+
+async fn with_cluster(directory: &Path, name: &str, serve: bool, simulated: bool) -> Result<(), Failure> {
+    let signal = stop_signal()?;
+    let env = Env::real();
+    let nodes = Nodes::new(&env, directory, name, simulated)?;
+    println!("containers: {}", nodes.description());
+    let mut builder = Cluster::builder()
+        .env(&env)
+        .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+        .kubeconfig(directory.join("mini-cluster.kubeconfig"))
+        .api_config(api_config())
+        .controller_options(controller_options(&env, directory));
+    for node in nodes.specs() {
+        builder = builder.node(node);
+    }
+    let mut cluster = builder.start().await?;
+    if let Some(path) = cluster.kubeconfig_path() {
+        println!("kubeconfig: {}", path.display());
+    }
+    let result = if serve {
+        signal.await;
+        Ok(())
+    } else {
+        match select(Box::pin(tour::run(&mut cluster, &nodes)), signal).await {
+            Either::Left((result, _)) => result,
+            Either::Right(_) => Err("interrupted".into()),
+        }
+    };
+    cluster.shutdown().await;
+    nodes.remove().await?;
+    result
+}
+
+/// A tour does not wait for a lost node as long as production would: pods leave it after seconds.
+fn api_config() -> Config {
+    let mut config = Config::default();
+    config.admission.default_tolerations = Some(DefaultTolerations { not_ready_seconds: 2, unreachable_seconds: 2 });
+    config
+}
+
+fn controller_options(env: &Env, directory: &Path) -> Options {
+    let mut options = Options::default();
+    options.local_volumes = Some(directory.join("claims"));
+    options.local_volume_directories = std::sync::Arc::new(LocalDirectories::new(env));
+    options.node_monitor_grace_period = Duration::from_secs(12);
+    options
+}
+
+/// Resolves with Ctrl-C or SIGTERM. Signals are caught from the call on.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Unpin> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(Box::pin(async move {
+        select(Box::pin(interrupt.recv()), Box::pin(terminate.recv())).await;
+    }))
+}
