@@ -457,6 +457,13 @@ pub struct Session {
     pub exit: BoxFuture<'static, Result<i32, RuntimeError>>,
 }
 
+impl Session {
+    /// A session that is over, without any output.
+    pub fn ended(exit: Result<i32, RuntimeError>) -> Self {
+        Self { stdin: None, stdout: None, stderr: None, resize: None, exit: Box::pin(std::future::ready(exit)) }
+    }
+}
+
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")

@@ -84,7 +84,11 @@ impl NodeConnector for Connector {
 
     async fn exec(&self, target: &Target, options: ExecOptions) -> ApiResult<Session> {
         let id = self.running(target)?;
-        self.node.runtime.exec(&id, options).await.map_err(api_error)
+        match self.node.runtime.exec(&id, options).await {
+            // The session was granted; that its command cannot be started is how it ends.
+            Err(error @ RuntimeError::StartFailed(_)) => Ok(Session::ended(Err(error))),
+            session => session.map_err(api_error),
+        }
     }
 
     async fn attach(&self, target: &Target, options: AttachOptions) -> ApiResult<Session> {

@@ -21,9 +21,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Message,
+        Message, Utf8Bytes,
         handshake::derive_accept_key,
-        protocol::{Role, WebSocketConfig},
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 
@@ -120,6 +120,14 @@ async fn find_target(server: &ApiServer, scope: &Scope, container: Option<&str>)
     Ok((pod.clone(), target))
 }
 
+/// Whether a pod's status says that a container runs.
+fn is_running(pod: &Object, container: &str) -> ApiResult<bool> {
+    let status = Field::root(pod.tree()?).get("status");
+    let lists = ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"];
+    let mut statuses = lists.iter().flat_map(|list| status.get(list).items());
+    Ok(statuses.any(|status| status.get("name").text() == container && status.at("state.running").value().is_some()))
+}
+
 /// The only container, or the one that the pod's annotation names.
 fn default_container(pod: &Field<'_>, name: &str) -> ApiResult<String> {
     let containers = pod.at("spec.containers").items();
@@ -181,11 +189,15 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    let (protocol, accept_key) = negotiate(&request)?;
-    let (_, node) = find_target(server, scope, target.query.get("container")).await?;
+    let (pod, node) = find_target(server, scope, target.query.get("container")).await?;
     if node.node.is_empty() {
         return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", node.pod)));
     }
+    // `kubectl` shows the answer to its last try, in a protocol that is not spoken here: say what hindered the first.
+    let (protocol, accept_key) = negotiate(&request).or_else(|error| match is_running(&pod, &node.container)? {
+        true => Err(error),
+        false => Err(ApiError::bad_request(format!("container not found (\"{}\")", node.container))),
+    })?;
     let flag = |name: &str| target.query.flag(name);
     let nodes = &server.server().nodes;
     let session = if target.subresource == "exec" {
@@ -254,7 +266,9 @@ async fn run(socket: Socket, session: Session) {
             futures::future::join(out, err).await;
             let status = exit_status(exit.await);
             let _ = sender.send(framed(channel::ERROR, status.to_string().as_bytes())).await;
-            let _ = sender.send(Message::Close(None)).await;
+            // Without a code, clients take the end for a failure.
+            let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+            let _ = sender.send(Message::Close(Some(normal))).await;
         }
     };
     let write = async move {
@@ -348,7 +362,7 @@ fn exit_status(exit: Result<i32, RuntimeError>) -> Value {
         Err(error) => json!({
             "metadata": {},
             "status": "Failure",
-            "message": format!("Internal error occurred: {error}"),
+            "message": format!("Internal error occurred: error executing command in container: {error}"),
             "reason": "InternalError",
             "code": 500,
         }),
