@@ -58,3 +58,6 @@ pub(crate) const STREAM_MESSAGE_BYTES: usize = 32 << 10;
 
 /// Requests at once on one HTTP/2 connection; upstream's default.
 pub(crate) const STREAMS_PER_CONNECTION: u32 = 250;
+
+/// Events of a watch that are sent in one piece.
+pub(crate) const WATCH_EVENTS_AT_ONCE: usize = 128;

@@ -272,6 +272,8 @@ pub struct Capabilities {
     pub expiry: bool,
     /// Listing at an older revision.
     pub snapshots: bool,
+    /// Watches of a silent range are told how far they are, and never ahead of a change.
+    pub bookmarks: bool,
 }
 
 /// Why a call to a store failed.

@@ -35,6 +35,7 @@ pub struct MemStore {
 
 struct Shared {
     env: Env,
+    bookmark_interval: Duration,
     state: Mutex<State>,
     /// Wakes the task that removes expired keys.
     expiry_changed: Arc<Notify>,
@@ -64,6 +65,7 @@ impl MemStore {
         Self {
             shared: Arc::new(Shared {
                 env: env.clone(),
+                bookmark_interval: limits.bookmark_interval,
                 state: Mutex::new(State::new(limits)),
                 expiry_changed: Arc::new(Notify::new()),
                 expiry: Mutex::new(None),
@@ -150,7 +152,7 @@ impl Store for MemStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: false, expiry: true, snapshots: true }
+        Capabilities { durable: false, expiry: true, snapshots: true, bookmarks: true }
     }
 }
 
@@ -203,7 +205,7 @@ impl Watcher {
             if !self.bookmarks {
                 notified.await;
             } else if let Either::Right(_) =
-                futures::future::select(notified, self.shared.env.sleep(limits::BOOKMARK_INTERVAL)).await
+                futures::future::select(notified, self.shared.env.sleep(self.shared.bookmark_interval)).await
             {
                 // The range may have been silent while the store moved on.
                 let silent = self.shared.lock().read(&self.range, self.cursor);

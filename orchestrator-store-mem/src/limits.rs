@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// A silent watch that wants bookmarks gets one this often.
-pub(crate) const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
-
 /// Commits that a watcher takes from the log at once.
 pub(crate) const WATCH_BATCH_COMMITS: usize = 256;
 
@@ -21,6 +18,8 @@ pub struct Limits {
     pub key_bytes: usize,
     /// Operations and preconditions of one commit.
     pub batch_operations: usize,
+    /// A silent watch that wants bookmarks gets one this often.
+    pub bookmark_interval: Duration,
 }
 
 impl Default for Limits {
@@ -31,6 +30,7 @@ impl Default for Limits {
             value_bytes: 3 << 20,
             key_bytes: 2 << 10,
             batch_operations: 1_000,
+            bookmark_interval: Duration::from_secs(60),
         }
     }
 }

@@ -139,6 +139,9 @@ pub(super) fn reply(server: &Server, resource: &Resource, reply: Reply, accept: 
 
 /// The tree to show in place of an object; `None` when its own bytes will do.
 fn shown(server: &Server, kind: &Kind, object: &Object, accept: &Accept) -> ApiResult<Option<Value>> {
+    if accept.view == View::Whole && !accept.yaml {
+        return Ok(None);
+    }
     let is_status = object.tree()?.get("kind").is_some_and(|kind| kind == "Status");
     Ok(match accept.view {
         View::Table if !is_status => {

@@ -1,0 +1,133 @@
+//! What the benchmarks share: clusters of simulated nodes, and what the process costs.
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
+use std::{fs, net::Ipv4Addr, time::Duration};
+
+use orchestrator::{
+    Cluster, NodeSpec,
+    env::Env,
+    k8s_openapi::api::core::v1::{Pod, ServiceAccount},
+    node::NodeConfig,
+    runtime_sim::{MachineConfig, SimMachine},
+};
+use serde_json::{Value, json};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A runtime for the benchmark's futures: as many threads as the machine has.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")
+}
+
+/// Nodes that run simulated containers, all on one simulated machine.
+pub(crate) fn simulated_nodes(env: &Env, count: usize) -> impl Iterator<Item = NodeSpec> + use<> {
+    let machine = SimMachine::new(env, MachineConfig { subnet: Ipv4Addr::new(10, 128, 0, 0), prefix: 9 });
+    (0..count).map(move |index| {
+        NodeSpec::new(format!("node-{index}"), std::sync::Arc::new(machine.runtime()))
+            .runtime_name("sim")
+            .config(NodeConfig::default())
+    })
+}
+
+/// A cluster with everything, in memory, that is ready for pods.
+pub(crate) async fn ready_cluster(nodes: usize) -> Cluster {
+    let env = Env::real();
+    let mut builder = Cluster::builder().env(&env);
+    for node in simulated_nodes(&env, nodes) {
+        builder = builder.node(node);
+    }
+    let cluster = builder.start().await.expect("the cluster starts");
+    wait_for_account(&cluster).await;
+    cluster
+}
+
+/// Pods can be made in a namespace once it has its service account.
+pub(crate) async fn wait_for_account(cluster: &Cluster) {
+    let account = cluster.wait_until::<ServiceAccount>("default", PATIENCE, |accounts| !accounts.is_empty()).await;
+    account.expect("the namespace gets its account");
+}
+
+/// A pod of a usual size.
+pub(crate) fn pod(name: &str) -> Pod {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "bench", "tier": "backend"}, "annotations": {"note": "of a usual size"}},
+        "spec": pod_spec(),
+    });
+    serde_json::from_value(pod).expect("a pod")
+}
+
+/// A small pod's specification.
+pub(crate) fn pod_spec() -> Value {
+    json!({"containers": [{
+        "name": "main", "image": "registry.example/app/backend:1.2.3", "args": ["--listen=:8080"],
+        "env": [{"name": "MODE", "value": "production"}, {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+        "ports": [{"containerPort": 8080, "name": "http"}],
+        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}},
+    }]})
+}
+
+/// Memory of this process that is in use, in bytes.
+pub(crate) fn resident_bytes() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    pages.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+}
+
+/// Processor time that this process has used.
+pub(crate) fn processor_time() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    // Fields 14 and 15 of proc_pid_stat(5), in hundredths of a second.
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+pub(crate) fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+pub(crate) fn node_is_ready(node: &orchestrator::k8s_openapi::api::core::v1::Node) -> bool {
+    let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Follows all pods, one event at a time, so that looking costs little beside what is looked at.
+pub(crate) struct Milestones {
+    pods: std::collections::BTreeMap<String, std::sync::Arc<Pod>>,
+    events:
+        futures::stream::BoxStream<'static, orchestrator::core::status::ApiResult<orchestrator::client::WatchEvent>>,
+}
+
+impl Milestones {
+    pub(crate) async fn follow(cluster: &Cluster) -> Self {
+        let api: orchestrator::client::Api<Pod> = orchestrator::client::Api::all(&cluster.client());
+        let list = api.list(&Default::default()).await.expect("pods are listed");
+        let events = api.watch(&Default::default(), &list.resource_version).await.expect("pods are watched");
+        let key = |pod: &std::sync::Arc<Pod>| (pod.metadata.name.clone().unwrap_or_default(), pod.clone());
+        Self { pods: list.items.iter().map(key).collect(), events }
+    }
+
+    /// Waits until so many pods are as the condition says.
+    pub(crate) async fn reach(&mut self, count: usize, condition: impl Fn(&Pod) -> bool) {
+        use futures::StreamExt;
+        use orchestrator::client::WatchEvent;
+        let mut reached: std::collections::BTreeSet<String> =
+            self.pods.iter().filter(|(_, pod)| condition(pod)).map(|(name, _)| name.clone()).collect();
+        while reached.len() < count {
+            let event = tokio::time::timeout(PATIENCE, self.events.next()).await.expect("in time");
+            let (object, there) = match event.expect("the watch stays open").expect("an event") {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, true),
+                WatchEvent::Deleted(object) => (object, false),
+                WatchEvent::Bookmark { .. } => continue,
+            };
+            let pod = object.typed::<Pod>().expect("a pod");
+            let name = pod.metadata.name.clone().unwrap_or_default();
+            if there && condition(&pod) {
+                reached.insert(name.clone());
+            } else {
+                reached.remove(&name);
+            }
+            self.pods.insert(name, pod);
+        }
+    }
+}
