@@ -204,7 +204,7 @@ impl<'a> Plan<'a> {
             Some(rolling) => rolling.partition.unwrap_or(0),
         };
         let revision = if index < reserved { self.observed.current } else { self.observed.update };
-        let template = template_of(revision).unwrap_or_else(|| self.spec.template.clone());
+        let template = template_of(revision).map_or_else(|| self.spec.template.clone(), Arc::unwrap_or_clone);
         (template, revision.metadata.name.clone().unwrap_or_default())
     }
 

@@ -9,8 +9,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, runtime::RawExtension},
 };
-use orchestrator_core::meta::owner_reference;
-use serde::Deserialize;
+use orchestrator_core::{meta::owner_reference, object::Object};
 use serde_json::{Value, json};
 
 use super::identity::{REVISION_LABEL, set_name};
@@ -67,8 +66,9 @@ pub(crate) fn is_equal(a: &ControllerRevision, b: &ControllerRevision) -> bool {
 }
 
 /// The template that a revision keeps; `None` when it is not one of ours.
-pub(crate) fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
-    PodTemplateSpec::deserialize(revision.data.as_ref()?.0.get("spec")?.get("template")?).ok()
+pub(crate) fn template_of(revision: &ControllerRevision) -> Option<Arc<PodTemplateSpec>> {
+    let template = revision.data.as_ref()?.0.get("spec")?.get("template")?;
+    Object::from_tree(template.clone()).typed().ok()
 }
 
 /// A revision of the set's template, as a patch that puts the template back.
@@ -151,7 +151,7 @@ mod tests {
         let history = sorted(&[second.clone(), first.clone()]);
         assert_eq!(update_revision(&set("b"), &history, 0), Update::Newest((*second).clone()));
         assert_eq!(update_revision(&set("a"), &history, 0), Update::Renumber((*first).clone(), 3));
-        assert_eq!(template_of(&first).as_ref(), set("a").spec.as_ref().map(|spec| &spec.template));
+        assert_eq!(template_of(&first).as_deref(), set("a").spec.as_ref().map(|spec| &spec.template));
     }
 
     #[test]

@@ -167,10 +167,9 @@ impl Object {
         {
             return Ok(value);
         }
-        let value: Arc<K> = Arc::new(match self.0.tree.get() {
-            Some(tree) => K::deserialize(tree)?,
-            None => serde_json::from_slice(self.bytes()?)?,
-        });
+        // Always from the bytes, even where there is a tree: a second decoder for each type costs more to compile than
+        // the rare encoding costs to run.
+        let value: Arc<K> = Arc::new(serde_json::from_slice(self.bytes()?)?);
         let shared = self.0.typed.get_or_init(|| (TypeId::of::<K>(), value.clone()));
         match Arc::downcast::<K>(shared.1.clone()) {
             Ok(shared) => Ok(shared),
