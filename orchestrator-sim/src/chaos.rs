@@ -52,8 +52,8 @@ impl Chaos {
     /// Containers and nodes fail.
     pub fn of_nodes() -> Self {
         Self {
-            time: Duration::from_secs(300),
-            pause: Duration::from_secs(10),
+            time: Duration::from_secs(200),
+            pause: Duration::from_secs(8),
             outage: Duration::from_secs(150),
             faults: vec![(Fault::Container, 6), (Fault::Sandbox, 2), (Fault::Node, 3), (Fault::Agent, 1)],
         }

@@ -272,25 +272,36 @@ impl SimCluster {
         look(snapshot)
     }
 
-    /// Waits until the world has settled, and gives the time that it took; or what still is not as it should be.
-    /// What has to hold at every moment is checked on the way.
+    /// Waits until the world has settled and stays so in silence for a while (late effects of a fault, such as a pause
+    /// before a link is tried again, may last a minute), and gives the time after which nothing more happened; or what
+    /// still is not as it should be. What has to hold at every moment is checked on the way.
     pub async fn settled(&self, limit: Duration) -> Result<Duration, Vec<Violation>> {
         let start = self.env.monotonic();
+        let mut calm: Option<(Duration, usize)> = None;
         loop {
             let broken = self.broken();
             if !broken.is_empty() {
                 return Err(broken);
             }
-            let unsettled = self.unsettled();
-            let passed = self.env.monotonic().saturating_sub(start);
-            if unsettled.is_empty() && lock(&self.control_plane).is_whole() && self.seat.server().is_some() {
-                return Ok(passed);
+            let unsettled = if self.is_whole() { self.unsettled() } else { vec![Violation::incomplete()] };
+            let (now, seen) = (self.env.monotonic(), self.history(|history| history.records().len()));
+            let silent = |since: usize| self.history(|history| noise(&history.records()[since..]).next().is_none());
+            calm = match calm {
+                _ if !unsettled.is_empty() => None,
+                Some((since, seen)) if silent(seen) => Some((since, seen)),
+                _ => Some((now, seen)),
+            };
+            match calm {
+                Some((since, _)) if now >= since + limits::CALM => return Ok(since.saturating_sub(start)),
+                _ if now >= start + limit => return Err(unsettled),
+                _ => self.env.sleep(limits::LOOK).await,
             }
-            if passed >= limit {
-                return Err(unsettled);
-            }
-            self.env.sleep(limits::LOOK).await;
         }
+    }
+
+    /// Whether all parts of the control plane run.
+    fn is_whole(&self) -> bool {
+        lock(&self.control_plane).is_whole() && self.seat.server().is_some()
     }
 
     /// Waits, and gives what was written in this time that a world at rest does not write.

@@ -3,6 +3,8 @@
 mod objects;
 mod placement;
 mod silence;
+#[cfg(test)]
+mod tests;
 mod workloads;
 
 use std::fmt;
@@ -33,6 +35,13 @@ pub struct Violation {
     pub invariant: &'static str,
     /// What breaks it.
     pub detail: String,
+}
+
+impl Violation {
+    /// A part of the control plane is missing.
+    pub(crate) fn incomplete() -> Self {
+        Self { invariant: "the control plane runs", detail: "a part of it was killed".to_owned() }
+    }
 }
 
 impl fmt::Display for Violation {

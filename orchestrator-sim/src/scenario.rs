@@ -89,7 +89,7 @@ impl Scenario {
             replica_sets: (2, 10),
             chaos: Chaos::of_nodes(),
             convergence: Duration::from_secs(1200),
-            silence: Duration::from_secs(600),
+            silence: Duration::from_secs(330),
             replay: "cargo run -p orchestrator-sim --example replay -- small",
         }
     }

@@ -34,3 +34,48 @@ fn without_heartbeats(mut node: Value) -> Value {
     }
     node
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use jiff::Timestamp;
+    use orchestrator_core::store::{Key, Revision};
+    use serde_json::json;
+
+    use super::*;
+
+    fn record(key: &str, previous: Option<Value>, value: Option<Value>) -> Record {
+        let bytes = |value: Option<Value>| value.map(|value| Bytes::from(value.to_string()));
+        Record {
+            revision: Revision(2),
+            at: Timestamp::UNIX_EPOCH,
+            key: Key::new(key),
+            value: bytes(value),
+            previous: bytes(previous),
+        }
+    }
+
+    fn is_noise(key: &str, previous: Option<Value>, value: Option<Value>) -> bool {
+        noise(&[record(key, previous, value)]).next().is_some()
+    }
+
+    #[test]
+    fn only_signs_of_life_are_silence() {
+        let node = |heartbeat: &str, ready: &str| {
+            let condition = json!({"type": "Ready", "status": ready, "lastHeartbeatTime": heartbeat});
+            Some(json!({"kind": "Node", "status": {"conditions": [condition]}}))
+        };
+        let (key, lease) = ("/registry/minions/a", "/registry/leases/kube-node-lease/a");
+        assert!(!is_noise(key, node("1", "True"), node("2", "True")));
+        assert!(is_noise(key, node("1", "True"), node("2", "False")));
+        assert!(is_noise(key, None, node("1", "True")), "a new node");
+        assert!(is_noise(key, node("1", "True"), None), "a node that goes");
+        assert!(!is_noise(lease, Some(json!({})), Some(json!({}))));
+        assert!(is_noise(lease, None, Some(json!({}))), "a new lease");
+        let event = "/registry/events/default/a";
+        assert!(!is_noise(event, Some(json!({})), None), "it expired");
+        assert!(is_noise(event, None, Some(json!({}))));
+        let pod = "/registry/pods/default/a";
+        assert!(is_noise(pod, Some(json!({})), Some(json!({}))), "a write that changes nothing is a write");
+    }
+}
