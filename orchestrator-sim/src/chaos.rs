@@ -1,6 +1,10 @@
 //! Faults, drawn from a world's seed and repaired after a while.
 
+mod people;
+
 use std::{collections::BTreeMap, time::Duration};
+
+use orchestrator_core::{client::Resource, object::Object};
 
 use crate::{cluster::SimCluster, invariants::Violation};
 
@@ -23,6 +27,8 @@ pub enum Fault {
     Scheduler,
     /// The API server is killed.
     ApiServer,
+    /// Somebody changes or removes a workload, or deletes a pod. No fault, but it comes at a bad time.
+    People,
 }
 
 /// Which faults come, how often, and for how long.
@@ -46,6 +52,8 @@ enum Repair {
     Controllers,
     Scheduler,
     ApiServer,
+    /// A workload that was removed is made again.
+    Workload(Resource, Box<Object>),
 }
 
 impl Chaos {
@@ -61,9 +69,9 @@ impl Chaos {
 
     /// Everything fails.
     pub fn of_everything() -> Self {
-        let of_the_rest = [(Fault::Link, 1), (Fault::Controllers, 1), (Fault::Scheduler, 1), (Fault::ApiServer, 1)];
+        let rest = [Fault::Link, Fault::Controllers, Fault::Scheduler, Fault::ApiServer, Fault::People];
         let mut chaos = Self::of_nodes();
-        chaos.faults.extend(of_the_rest);
+        chaos.faults.extend(rest.map(|fault| (fault, 1)));
         chaos
     }
 
@@ -80,7 +88,7 @@ impl Chaos {
             if let Some(repair) = repairs.first_entry().filter(|entry| entry.key().0 <= now) {
                 self.repair(cluster, repair.remove()).await;
             } else if next <= now && now < end {
-                if let Some(repair) = self.fault(cluster) {
+                if let Some(repair) = self.fault(cluster).await {
                     faults += 1;
                     repairs.insert((now + self.below(cluster, self.outage), faults), repair);
                 }
@@ -106,7 +114,7 @@ impl Chaos {
     }
 
     /// Draws a fault and lets it happen, where it can.
-    fn fault(&self, cluster: &SimCluster) -> Option<Repair> {
+    async fn fault(&self, cluster: &SimCluster) -> Option<Repair> {
         let mut lot = cluster.env().random_below(self.faults.iter().map(|(_, share)| share).sum());
         let mut faults = self.faults.iter();
         let fault = faults.find_map(|(fault, share)| {
@@ -116,16 +124,23 @@ impl Chaos {
         })?;
         let names = cluster.node_names();
         let node = names.get(cluster.env().random_below(names.len() as u64) as usize)?.clone();
-        strike(cluster, fault, node)
+        match fault {
+            Fault::People => people::act(cluster).await,
+            fault => strike(cluster, fault, node),
+        }
     }
 
     async fn repair(&self, cluster: &SimCluster, repair: Repair) {
-        cluster.note(format_args!("repair {repair:?}"));
+        match &repair {
+            Repair::Workload(resource, _) => cluster.note(format_args!("make one of {resource} again")),
+            other => cluster.note(format_args!("repair {other:?}")),
+        }
         match repair {
             Repair::Agent(node) => cluster.start_agent(&node),
             Repair::Link(node) => cluster.set_reachable(&node, true),
             Repair::Controllers => cluster.start_controllers(),
             Repair::Scheduler => cluster.start_scheduler(),
+            Repair::Workload(resource, object) => people::create(cluster, resource, *object).await,
             Repair::ApiServer => {
                 if let Err(error) = cluster.start_api_server().await {
                     cluster.note(format_args!("the API server does not start: {error}"));
@@ -138,6 +153,7 @@ impl Chaos {
 fn strike(cluster: &SimCluster, fault: Fault, node: String) -> Option<Repair> {
     let down = !cluster.has_agent(&node);
     match fault {
+        Fault::People => None,
         Fault::Container => {
             kill_container(cluster, &node);
             None

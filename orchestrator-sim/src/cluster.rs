@@ -70,6 +70,13 @@ impl fmt::Debug for SimCluster {
     }
 }
 
+impl Drop for SimCluster {
+    fn drop(&mut self) {
+        // The server reaches nodes, whose agents hold links, which lead to the server.
+        self.seat.vacate();
+    }
+}
+
 impl SimCluster {
     /// A cluster whose every choice follows from the seed.
     pub fn builder(seed: u64) -> SimClusterBuilder {
@@ -314,4 +321,19 @@ impl SimCluster {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_world_outlives_it() {
+        let cluster = SimCluster::builder(1).nodes(2).build().unwrap();
+        cluster.run(cluster.settled(Duration::from_secs(300))).unwrap().unwrap();
+        let (seat, store) = (Arc::downgrade(&cluster.seat), cluster.recorder.downgrade());
+        drop(cluster);
+        assert!(seat.upgrade().is_none(), "a component still holds a link");
+        assert!(store.upgrade().is_none(), "something still holds the store");
+    }
 }

@@ -53,6 +53,12 @@ impl Recorder {
         look(&tape.history)
     }
 
+    /// Whether it is still there, for tests.
+    #[cfg(test)]
+    pub(crate) fn downgrade(&self) -> std::sync::Weak<impl Sized + use<>> {
+        Arc::downgrade(&self.tape)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Tape> {
         self.tape.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -89,3 +89,26 @@ fn a_container_that_nobody_wants_is_found() {
     cluster.start_agent(&node);
     assert!(cluster.run(cluster.settled(Duration::from_secs(300))).unwrap().is_ok(), "the agent removes it");
 }
+
+#[test]
+fn nothing_outlives_its_death() {
+    let cluster = world(6, |_| String::new());
+    let before = cluster.tasks();
+    let killed = async {
+        cluster.kill_node("node-1");
+        cluster.kill_controllers();
+        cluster.kill_scheduler();
+        cluster.kill_api_server();
+        cluster.env().sleep(Duration::from_secs(30)).await;
+        let without = cluster.tasks();
+        cluster.start_api_server().await.unwrap();
+        cluster.start_controllers();
+        cluster.start_scheduler();
+        cluster.start_agent("node-1");
+        cluster.settled(Duration::from_secs(600)).await.unwrap();
+        without
+    };
+    let without = cluster.run(killed).unwrap();
+    assert!(without < before, "{without} tasks of {before} are left after the kill");
+    assert_eq!(cluster.tasks(), before, "what was killed and started again has the tasks that it had");
+}
