@@ -250,7 +250,7 @@ fn workload(kind: &str, name: &str, replicas: usize, index: usize) -> Value {
     });
     if kind == "StatefulSet" {
         spec["serviceName"] = json!(name);
-        spec["podManagementPolicy"] = json!(if index % 2 == 0 { "OrderedReady" } else { "Parallel" });
+        spec["podManagementPolicy"] = json!(if index.is_multiple_of(2) { "OrderedReady" } else { "Parallel" });
     }
     json!({"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
 }
