@@ -1,4 +1,5 @@
 //! 50 nodes and 500 pods: nodes, containers, links, controllers, scheduler and API server fail. 200 seeds.
+#![expect(clippy::print_stdout, reason = "the progress of a long test, for whoever looks")]
 
 use std::sync::{
     Mutex,
@@ -24,8 +25,12 @@ fn two_hundred_seeds_converge_and_fall_silent() {
                     if seed >= SEEDS {
                         return;
                     }
-                    if let Err(failure) = scenario.run_from(&image, seed) {
-                        failures.lock().unwrap().push(failure.to_string());
+                    match scenario.run_from(&image, seed) {
+                        Ok((_, report)) => println!("seed {seed}: {report:?}"),
+                        Err(failure) => {
+                            println!("{failure}");
+                            failures.lock().unwrap().push(failure.to_string());
+                        }
                     }
                 }
             });
