@@ -8,12 +8,11 @@ use std::{
 use orchestrator_core::{
     client::Client,
     controller::Caches,
-    env::{Env, TaskEnd, TaskHandle},
+    env::{Env, TaskEnd, TaskHandle, Watched},
     events::EventRecorder,
     node_connector::NodeConnector,
     runtime::ContainerRuntime,
 };
-use tokio::sync::watch;
 
 use crate::{
     config::NodeConfig,
@@ -33,7 +32,7 @@ use crate::{
 pub struct NodeAgent {
     node: Arc<Node>,
     roster: Arc<Roster>,
-    shutdown: watch::Sender<Option<i64>>,
+    shutdown: Watched<Option<i64>>,
     pods: TaskHandle,
     registration: TaskHandle,
 }
@@ -108,7 +107,8 @@ impl NodeAgentBuilder {
             env: self.env,
         });
         let roster = Arc::new(Roster::default());
-        let (shutdown, stop) = watch::channel(None);
+        let shutdown = Watched::new(None);
+        let stop = shutdown.watcher();
         let work = (node.clone(), pods, roster.clone());
         let pods = restarting(&node.env, "node pods", move || {
             let (node, pods, roster) = work.clone();
@@ -179,7 +179,7 @@ impl NodeAgent {
     /// that the pods run again when the node comes back.
     pub async fn shutdown(self) {
         let grace = i64::try_from(self.node.config.shutdown_grace.as_secs()).unwrap_or(i64::MAX);
-        self.shutdown.send_replace(Some(grace));
+        self.shutdown.set(Some(grace));
         self.pods.join().await;
         self.registration.stop().await;
         self.node.events.shutdown().await;

@@ -12,12 +12,12 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use orchestrator_core::{
-    env::{TaskEnd, TaskHandle},
+    env::{TaskEnd, TaskHandle, Watcher},
     events::Event,
     object::ObjectKey,
     runtime::{RuntimeError, RuntimeEvent, SandboxStatus},
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::{
     admission::{Place, admit},
@@ -88,7 +88,7 @@ impl Drop for EndNotice {
 }
 
 /// Waits until somebody asks. An agent that is dropped asks for nothing: its containers stay.
-async fn asked_to_stop(shutdown: &mut watch::Receiver<Option<i64>>) {
+async fn asked_to_stop(shutdown: &Watcher<Option<i64>>) {
     if shutdown.wait_for(Option::is_some).await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -117,18 +117,13 @@ pub(crate) struct Pods {
     node: Arc<Node>,
     source: PodSource,
     roster: Arc<Roster>,
-    shutdown: watch::Receiver<Option<i64>>,
+    shutdown: Watcher<Option<i64>>,
     /// What the runtime held at the last listing, for pods that get a worker.
     listed: BTreeMap<String, Observed>,
 }
 
 impl Pods {
-    pub(crate) fn new(
-        node: Arc<Node>,
-        source: PodSource,
-        roster: Arc<Roster>,
-        shutdown: watch::Receiver<Option<i64>>,
-    ) -> Self {
+    pub(crate) fn new(node: Arc<Node>, source: PodSource, roster: Arc<Roster>, shutdown: Watcher<Option<i64>>) -> Self {
         Self { node, source, roster, shutdown, listed: BTreeMap::new() }
     }
 
@@ -160,11 +155,11 @@ impl Pods {
     }
 
     async fn follow(&mut self, sink: &Sink, events: &mut BoxStream<'static, RuntimeEvent>) {
-        let mut shutdown = self.shutdown.clone();
+        let shutdown = self.shutdown.clone();
         let roster = self.roster.clone();
         let mut relist_in = self.node.env.sleep(RELIST);
         loop {
-            let stop = asked_to_stop(&mut shutdown).map(|()| Step::Stop);
+            let stop = asked_to_stop(&shutdown).map(|()| Step::Stop);
             let ended = roster.changed.notified().map(|()| Step::Ended);
             let changed = sink.changed.notified().map(|()| Step::Changed);
             let event = events.next().map(Step::Event);
@@ -341,7 +336,7 @@ impl Pods {
 
     /// Ends all pods' containers and waits for it.
     async fn stop_all(&mut self) {
-        let grace = (*self.shutdown.borrow()).unwrap_or(0);
+        let grace = self.shutdown.get().unwrap_or(0);
         for mailbox in self.roster.mailboxes().values() {
             mailbox.shut_down(grace);
         }

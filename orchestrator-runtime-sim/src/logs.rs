@@ -76,11 +76,11 @@ struct Follower {
 impl Follower {
     /// Waits for the next line; `None` once the container has ended.
     async fn next(&mut self) -> Option<LogLine> {
-        let (line, finished_at, mut ended) = {
+        let (line, finished_at, ended) = {
             let state = self.machine.lock();
             let container = state.containers.get(&self.id)?;
             let line = line(&container.script, self.started_at, self.next);
-            (line, container.finished_at(), container.ended.subscribe())
+            (line, container.finished_at(), container.ended.watcher())
         };
         let now = self.machine.env.now();
         let due = |line: &LogLine, until: Timestamp| line.timestamp <= until;

@@ -1,13 +1,14 @@
 //! A machine that outlives its agents, and the handles on its fate.
 
 use std::{
+    collections::BTreeMap,
     net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use orchestrator_core::{
-    env::Env,
+    env::{Env, Watched},
     runtime::{
         ContainerConfig, ContainerId, ContainerState, ContainerStatus, RuntimeError, RuntimeEvent, SandboxId,
         SandboxState, SandboxStatus,
@@ -19,7 +20,7 @@ use crate::{
     limits::{EVENT_BACKLOG, PLANNED_FAILURES},
     runtime::SimRuntime,
     script::{ImageScript, Matcher, Script},
-    state::State,
+    state::{Container, Due, Sandbox, State},
 };
 
 /// A simulated machine. Clones share it; what runs on it runs until the last clone and runtime are dropped.
@@ -125,6 +126,38 @@ impl SimMachine {
         Self(Arc::new(Machine { env: env.clone(), config, events, state: Mutex::default() }))
     }
 
+    /// A machine of its own that begins with everything on this one, as it is now; ends that are due come at their time.
+    /// The new environment's clock has to stand where this one's stands.
+    #[must_use]
+    pub fn fork(&self, env: &Env) -> Self {
+        let fork = Self::new(env, self.0.config.clone());
+        let present = self.0.lock();
+        let mut state = fork.0.lock();
+        let sandbox = |(key, sandbox): (&_, &Sandbox)| {
+            (Clone::clone(key), Sandbox { status: sandbox.status.clone(), address_index: sandbox.address_index })
+        };
+        *state = State {
+            sandboxes: present.sandboxes.iter().map(sandbox).collect(),
+            sandbox_keys: present.sandbox_keys.clone(),
+            containers: present.containers.iter().map(|(id, container)| (id.clone(), container.fork())).collect(),
+            rules: present.rules.clone(),
+            images: present.images.clone(),
+            pulled: present.pulled.clone(),
+            removed: present.removed.clone(),
+            failures: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            used_addresses: present.used_addresses.clone(),
+            not_ready: present.not_ready.clone(),
+        };
+        for (id, container) in &present.containers {
+            if let Some(due) = &container.due {
+                fork.0.finish_after(&mut state, id, due.at.saturating_sub(env.monotonic()), due.end.clone());
+            }
+        }
+        drop((state, present));
+        fork
+    }
+
     /// The runtime as an agent sees it. All runtimes of a machine see the same.
     pub fn runtime(&self) -> SimRuntime {
         SimRuntime::new(self.0.clone())
@@ -170,7 +203,7 @@ impl SimMachine {
         state.used_addresses.clear();
         drop(state);
         for container in containers.values() {
-            container.ended.send_replace(true);
+            container.ended.set(true);
         }
         for sandbox in sandboxes.into_values() {
             self.0.tell_sandbox(&sandbox.status);
@@ -222,6 +255,14 @@ impl SimMachine {
     }
 }
 
+impl Container {
+    /// A copy without the end that is due.
+    fn fork(&self) -> Self {
+        let ended = Watched::new(self.ended.get());
+        Self { status: self.status.clone(), config: self.config.clone(), script: self.script.clone(), due: None, ended }
+    }
+}
+
 impl Machine {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -261,20 +302,21 @@ impl Machine {
             reason: end.reason.to_owned(),
             message: end.message.clone(),
         };
-        container.ended.send_replace(true);
-        let timer = container.timer.take();
+        container.ended.set(true);
+        let due = container.due.take();
         let sandbox = container.status.sandbox.clone();
         self.tell_container(&state, &sandbox, id);
         drop(state);
-        drop(timer);
+        drop(due);
         true
     }
 
     /// Ends a container by itself after this time, unless it ends before.
     pub(crate) fn finish_after(self: &Arc<Self>, state: &mut State, id: &ContainerId, delay: Duration, end: End) {
         let machine: Weak<Self> = Arc::downgrade(self);
+        let at = self.env.monotonic().saturating_add(delay);
         let sleep = self.env.sleep(delay);
-        let name = id.clone();
+        let (name, planned) = (id.clone(), end.clone());
         let timer = self.env.spawn("simulated container", async move {
             sleep.await;
             if let Some(machine) = machine.upgrade() {
@@ -282,7 +324,7 @@ impl Machine {
             }
         });
         if let Some(container) = state.containers.get_mut(id) {
-            container.timer = Some(timer);
+            container.due = Some(Due { at, end: planned, _timer: timer });
         }
     }
 

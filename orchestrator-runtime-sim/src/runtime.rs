@@ -8,7 +8,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 use orchestrator_core::{
-    env::Env,
+    env::{Env, Watched},
     runtime::{
         AttachOptions, ContainerConfig, ContainerId, ContainerRuntime, ContainerState, ContainerStats, ContainerStatus,
         Duplex, ExecOptions, Image, ImageService, LogLine, LogOptions, PullRequest, RuntimeError, RuntimeEvent,
@@ -17,7 +17,7 @@ use orchestrator_core::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{broadcast::error::RecvError, mpsc, watch},
+    sync::{broadcast::error::RecvError, mpsc},
 };
 
 use crate::{
@@ -140,8 +140,8 @@ impl ContainerRuntime for SimRuntime {
             annotations: config.annotations.clone(),
         };
         let id = status.id.clone();
-        let ended = watch::Sender::new(false);
-        let container = Container { status, config: config.clone(), script, timer: None, ended };
+        let ended = Watched::new(false);
+        let container = Container { status, config: config.clone(), script, due: None, ended };
         state.containers.insert(id.clone(), container);
         self.0.tell_container(&state, sandbox, &id);
         Ok(id)
@@ -161,13 +161,13 @@ impl ContainerRuntime for SimRuntime {
     }
 
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
-        let mut ended = {
+        let ended = {
             let mut state = self.0.begin(Verb::StopContainer)?;
             let Some(container) = state.containers.get(id) else { return Ok(()) };
             if !container.status.state.is_running() {
                 return Ok(());
             }
-            let ended = container.ended.subscribe();
+            let ended = container.ended.watcher();
             if let OnStop::Exit { after, code } = container.script.on_stop
                 && !grace.is_zero()
             {
@@ -211,9 +211,9 @@ impl ContainerRuntime for SimRuntime {
     }
 
     async fn attach(&self, id: &ContainerId, options: AttachOptions) -> Result<Session, RuntimeError> {
-        let mut ended = {
+        let ended = {
             let state = self.0.begin(Verb::Attach)?;
-            running(&state, id)?.ended.subscribe()
+            running(&state, id)?.ended.watcher()
         };
         let log = logs::read(&self.0, id, &LogOptions { follow: true, tail_lines: Some(0), since: None })?;
         let text = log.map(|line| match line {
@@ -350,7 +350,7 @@ impl SimRuntime {
         container.status.state = match &failure {
             None => ContainerState::Running { started_at: now },
             Some(message) => {
-                container.ended.send_replace(true);
+                container.ended.set(true);
                 ContainerState::Exited {
                     started_at: None,
                     finished_at: now,

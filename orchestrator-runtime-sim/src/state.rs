@@ -3,20 +3,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, Ipv4Addr},
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use orchestrator_core::{
-    env::TaskHandle,
+    env::{TaskHandle, Watched},
     runtime::{
         ContainerConfig, ContainerId, ContainerKey, ContainerState, ContainerStatus, RuntimeError, SandboxId,
         SandboxKey, SandboxStatus,
     },
 };
-use tokio::sync::watch;
 
 use crate::{
-    machine::Verb,
+    machine::{End, Verb},
     script::{ImageScript, Matcher, Script},
 };
 
@@ -47,10 +47,19 @@ pub(crate) struct Container {
     pub(crate) status: ContainerStatus,
     pub(crate) config: ContainerConfig,
     pub(crate) script: Script,
-    /// Its present end by itself or by a stop signal, if one is due; dropping it calls it off.
-    pub(crate) timer: Option<TaskHandle>,
+    /// Its present end by itself or by a stop signal, if one is due.
+    pub(crate) due: Option<Due>,
     /// Becomes true when the container has ended or is gone.
-    pub(crate) ended: watch::Sender<bool>,
+    pub(crate) ended: Watched<bool>,
+}
+
+/// An end that is due; dropping it calls it off.
+#[derive(Debug)]
+pub(crate) struct Due {
+    /// When, by the environment's monotonic clock.
+    pub(crate) at: Duration,
+    pub(crate) end: End,
+    pub(crate) _timer: TaskHandle,
 }
 
 impl Container {

@@ -189,3 +189,32 @@ fn an_idle_container_has_no_task() {
     simulation.run(async { start(&machine.runtime(), "a", "main").await }).unwrap();
     assert_eq!(simulation.tasks(), 0);
 }
+
+#[test]
+fn a_fork_carries_on_and_the_two_do_not_meet() {
+    let simulation = Simulation::new(3);
+    let machine = SimMachine::new(&simulation.env(), MachineConfig::default());
+    machine.script(Matcher::Container("short".to_owned()), Script::exits(Duration::from_secs(60), 7));
+    let (env, original) = (simulation.env(), machine.clone());
+    let started = simulation.run(async move {
+        let runtime = original.runtime();
+        let ids = [start(&runtime, "a", "short").await, start(&runtime, "b", "long").await];
+        env.sleep(Duration::from_secs(20)).await;
+        ids
+    });
+    let [short, long] = started.unwrap();
+
+    let later = Simulation::starting_at(4, Duration::from_secs(20));
+    let fork = machine.fork(&later.env());
+    assert_eq!((fork.containers(), fork.sandboxes()), (machine.containers(), machine.sandboxes()));
+    assert!(fork.kill_container(&long, 1));
+    assert!(machine.find_running("b", "long").is_some(), "the original goes its own way");
+    let env = later.env();
+    later.run(async move { env.sleep(Duration::from_secs(39)).await }).unwrap();
+    assert!(fork.find_running("a", "short").is_some());
+    let env = later.env();
+    later.run(async move { env.sleep(Duration::from_secs(2)).await }).unwrap();
+    let ended = fork.containers().into_iter().find(|container| container.id == short).unwrap();
+    assert_eq!(ended.state.exit_code(), Some(7), "it ends at its time, not anew");
+    assert!(machine.find_running("a", "short").is_some(), "no time has passed for the original");
+}

@@ -73,6 +73,22 @@ impl MemStore {
         }
     }
 
+    /// A store of its own that begins with what this one holds now: entries with their revisions and times of expiry, but
+    /// no history. The new environment's clock has to stand where this one's stands.
+    #[must_use]
+    pub fn fork(&self, env: &Env) -> Self {
+        let fork = Self::with_limits(env, Limits::default());
+        let expires = {
+            let mut state = fork.shared.lock();
+            *state = self.shared.lock().fork();
+            state.next_expiry().is_some()
+        };
+        if expires {
+            fork.ensure_expiry();
+        }
+        fork
+    }
+
     /// Closes the store: watches end, calls fail.
     pub fn close(&self) {
         self.shared.lock().close();

@@ -62,6 +62,20 @@ impl State {
         }
     }
 
+    /// The same content with an empty log and without watchers.
+    pub(crate) fn fork(&self) -> Self {
+        Self {
+            closed: self.closed,
+            revision: self.revision,
+            compacted: self.revision,
+            entries: self.entries.clone(),
+            entries_bytes: self.entries_bytes,
+            deadlines: self.deadlines.clone(),
+            deadline_of: self.deadline_of.clone(),
+            ..Self::new(self.limits)
+        }
+    }
+
     pub(crate) fn close(&mut self) {
         self.closed = true;
         self.bells.values().for_each(|bell| bell.notify_waiters());

@@ -20,14 +20,14 @@ use orchestrator_core::{
     status::{ApiError, ApiResult, Reason, Subject},
 };
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// A fake API server. Clones are the same server.
 #[derive(Clone, Debug)]
 pub struct FakeApi {
     env: Env,
     world: Arc<Mutex<World>>,
-    moved: Arc<watch::Sender<u64>>,
+    moved: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ struct Change {
 impl FakeApi {
     /// An empty server.
     pub fn new(env: &Env) -> Self {
-        Self { env: env.clone(), world: Arc::default(), moved: Arc::new(watch::Sender::new(0)) }
+        Self { env: env.clone(), world: Arc::default(), moved: Arc::default() }
     }
 
     /// A client of it.
@@ -66,7 +66,7 @@ impl FakeApi {
     /// Ends all watches, as a server that goes away does.
     pub fn close_watches(&self) {
         self.lock().epoch += 1;
-        self.moved.send_modify(|_| {});
+        self.moved.notify_waiters();
     }
 
     /// Ends all watches and forgets the history, so that clients have to list again.
@@ -78,7 +78,7 @@ impl FakeApi {
         world.history.clear();
         world.pages.clear();
         drop(world);
-        self.moved.send_modify(|_| {});
+        self.moved.notify_waiters();
     }
 
     /// Lets the next requests fail.
@@ -140,9 +140,8 @@ impl FakeApi {
                 (Object::from_tree(json!({"kind": "Status", "metadata": {}})), false)
             }
         };
-        let revision = world.revision;
         drop(world);
-        self.moved.send_if_modified(|moved| std::mem::replace(moved, revision) != revision);
+        self.moved.notify_waiters();
         Ok(Reply::Object { object: reply, created, warnings: Vec::new() })
     }
 }
@@ -173,14 +172,14 @@ impl Backend for FakeApi {
             }
             world.epoch
         };
-        let watcher = Watcher { api: self.clone(), moved: self.moved.subscribe(), request, after, epoch };
+        let watcher = Watcher { api: self.clone(), moved: self.moved.clone(), request, after, epoch };
         Ok(futures::stream::unfold(watcher, Watcher::next).boxed())
     }
 }
 
 struct Watcher {
     api: FakeApi,
-    moved: watch::Receiver<u64>,
+    moved: Arc<Notify>,
     request: WatchRequest,
     after: u64,
     epoch: u64,
@@ -188,12 +187,13 @@ struct Watcher {
 
 impl Watcher {
     async fn next(mut self) -> Option<(ApiResult<WatchEvent>, Self)> {
+        let moved = self.moved.clone();
         loop {
-            self.moved.borrow_and_update();
+            let changed = moved.notified();
             if let Some(found) = self.look()? {
                 return Some((Ok(found), self));
             }
-            self.moved.changed().await.ok()?;
+            changed.await;
         }
     }
 

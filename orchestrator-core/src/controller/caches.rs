@@ -9,7 +9,6 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -18,7 +17,7 @@ use super::{
 };
 use crate::{
     client::{Client, Resource},
-    env::{Env, TaskHandle},
+    env::{Env, TaskHandle, Watcher},
     object::{DecodeError, Object, ObjectKey},
 };
 
@@ -154,13 +153,13 @@ impl<K> Drop for Lease<K> {
 
 /// A cache of a type that is not known here.
 pub(super) trait AnyLease: Any + Send + Sync {
-    fn progress(&self) -> watch::Receiver<Progress>;
+    fn progress(&self) -> Watcher<Progress>;
     /// UID of an object, unless it is gone or going.
     fn living(&self, key: &ObjectKey) -> Option<String>;
 }
 
 impl<K: Send + Sync + 'static> AnyLease for Lease<K> {
-    fn progress(&self) -> watch::Receiver<Progress> {
+    fn progress(&self) -> Watcher<Progress> {
         self.core.progress()
     }
 

@@ -99,7 +99,7 @@ impl Writes {
     pub(super) fn is_contained(&self, caches: &Caches) -> bool {
         let pending = self.lock();
         let reached = |(resource, revision): (&Resource, &Revision)| {
-            caches.of_resource(resource).iter().all(|lease| lease.progress().borrow().revision >= *revision)
+            caches.of_resource(resource).iter().all(|lease| lease.progress().get().revision >= *revision)
         };
         let gone = |deletion: &Deletion| {
             let leases = caches.of_resource(&deletion.resource);

@@ -6,6 +6,7 @@
 mod real;
 mod sim;
 mod task;
+mod watched;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 pub use sim::{Simulation, Stuck};
 pub(crate) use task::panic_message;
 pub use task::{TaskEnd, TaskGroup, TaskHandle};
+pub use watched::{Dropped, Watched, Watcher};
 
 /// The letters of generated names: no vowels, and nothing that looks like something else.
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";

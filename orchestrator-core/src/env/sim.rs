@@ -50,8 +50,14 @@ pub struct Stuck;
 impl Simulation {
     /// A world whose every choice follows from the seed.
     pub fn new(seed: u64) -> Self {
+        Self::starting_at(seed, Duration::ZERO)
+    }
+
+    /// A world that begins this long after the start of simulated time: one that carries on with what an earlier world
+    /// has left, such as the content of its store.
+    pub fn starting_at(seed: u64, elapsed: Duration) -> Self {
         let state = State {
-            elapsed: Duration::ZERO,
+            elapsed,
             random: ChaCha8Rng::seed_from_u64(seed),
             next_id: ROOT + 1,
             tasks: BTreeMap::new(),

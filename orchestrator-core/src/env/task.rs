@@ -6,9 +6,8 @@ use futures::{
     FutureExt,
     future::{AbortHandle, BoxFuture, abortable},
 };
-use tokio::sync::watch;
 
-use super::Env;
+use super::{Env, Watched, Watcher};
 
 /// How a task ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +24,12 @@ pub enum TaskEnd {
 pub struct TaskHandle {
     name: &'static str,
     abort: AbortHandle,
-    end: watch::Receiver<Option<TaskEnd>>,
+    end: Watcher<Option<TaskEnd>>,
 }
 
 impl fmt::Debug for TaskHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskHandle").field("name", &self.name).field("end", &*self.end.borrow()).finish()
+        f.debug_struct("TaskHandle").field("name", &self.name).field("end", &self.end.get()).finish()
     }
 }
 
@@ -47,14 +46,13 @@ impl TaskHandle {
 
     /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
-        self.end.borrow().is_some()
+        self.end.get().is_some()
     }
 
     /// Waits for the end.
     pub async fn join(&self) -> TaskEnd {
-        let mut end = self.end.clone();
-        let ended = end.wait_for(Option::is_some).await;
-        ended.ok().and_then(|end| end.clone()).unwrap_or(TaskEnd::Cancelled)
+        let ended = self.end.wait_for(Option::is_some).await;
+        ended.ok().flatten().unwrap_or(TaskEnd::Cancelled)
     }
 
     /// Cancels and waits until the task's future is gone.
@@ -75,7 +73,8 @@ pub(super) fn supervised<F>(name: &'static str, future: F) -> (BoxFuture<'static
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let (sender, end) = watch::channel(None);
+    let ended = Watched::new(None);
+    let end = ended.watcher();
     let (future, abort) = abortable(AssertUnwindSafe(future).catch_unwind());
     let future = async move {
         let end = match future.await {
@@ -86,7 +85,7 @@ where
         if let TaskEnd::Panicked(message) = &end {
             tracing::error!(task = name, message, "task panicked");
         }
-        sender.send_replace(Some(end));
+        ended.set(Some(end));
     };
     (Box::pin(future), TaskHandle { name, abort, end })
 }

@@ -14,13 +14,13 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use tokio::sync::watch;
 
 pub(super) use follow::follow;
 use state::{State, Step};
 
 use super::caches::Lease;
 use crate::{
+    env::{Watched, Watcher},
     object::{DecodeError, Object, ObjectKey},
     store::Revision,
 };
@@ -92,7 +92,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
 
     /// Whether the first list is complete.
     pub fn is_synced(&self) -> bool {
-        self.core().progress.borrow().synced
+        self.core().progress.get().synced
     }
 
     /// Resolves once the cache contains everything up to this revision, and all handlers were told.
@@ -102,7 +102,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
 
     /// Up to which revision the cache contains everything.
     pub fn revision(&self) -> Revision {
-        self.core().progress.borrow().revision
+        self.core().progress.get().revision
     }
 
     /// One object.
@@ -157,7 +157,7 @@ pub(super) struct Core<K> {
     dispatch: Mutex<()>,
     handlers: Mutex<BTreeMap<u64, Handler<K>>>,
     next_handler: AtomicU64,
-    progress: watch::Sender<Progress>,
+    progress: Watched<Progress>,
     decode: fn(&Object) -> Result<Arc<K>, DecodeError>,
 }
 
@@ -170,7 +170,7 @@ pub(super) struct Progress {
 
 impl<K> fmt::Debug for Core<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").field("progress", &*self.progress.borrow()).finish_non_exhaustive()
+        f.debug_struct("Core").field("progress", &self.progress.get()).finish_non_exhaustive()
     }
 }
 
@@ -181,7 +181,7 @@ impl<K> Core<K> {
             dispatch: Mutex::default(),
             handlers: Mutex::default(),
             next_handler: AtomicU64::new(0),
-            progress: watch::Sender::new(Progress::default()),
+            progress: Watched::new(Progress::default()),
             decode,
         }
     }
@@ -194,12 +194,12 @@ impl<K> Core<K> {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.subscribe()
+    pub(super) fn progress(&self) -> Watcher<Progress> {
+        self.progress.watcher()
     }
 
     async fn wait(&self, mut enough: impl FnMut(&Progress) -> bool) {
-        let mut progress = self.progress.subscribe();
+        let progress = self.progress.watcher();
         // The sender lives as long as `self`.
         let _ = progress.wait_for(|progress| enough(progress)).await;
     }
@@ -216,7 +216,7 @@ impl<K> Core<K> {
         for change in &changes {
             handlers.iter().for_each(|handler| call(handler, change));
         }
-        self.progress.send_if_modified(|progress| {
+        self.progress.update(|progress| {
             let now = Progress { synced: progress.synced || listed, revision };
             let moved = *progress != now || !changes.is_empty();
             *progress = now;

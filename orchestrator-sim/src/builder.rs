@@ -1,0 +1,85 @@
+//! How a simulated cluster is put together.
+
+use orchestrator_controllers::Options;
+use orchestrator_core::{env::Stuck, status::ApiError, store::StoreError};
+use orchestrator_node::NodeConfig;
+
+use crate::{cluster::SimCluster, image::Image};
+
+/// What a simulated cluster is to be made of.
+#[derive(Clone, Debug)]
+pub struct SimClusterBuilder {
+    pub(crate) seed: u64,
+    pub(crate) nodes: usize,
+    pub(crate) nodes_per_process: usize,
+    pub(crate) node: NodeConfig,
+    pub(crate) options: Options,
+    pub(crate) delays: bool,
+}
+
+/// A simulated cluster could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Every task waits for another.
+    #[error(transparent)]
+    Stuck(#[from] Stuck),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The API server did not start.
+    #[error("the API server cannot start: {0}")]
+    Api(#[from] ApiError),
+}
+
+impl SimClusterBuilder {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            nodes: 3,
+            nodes_per_process: 10,
+            node: NodeConfig::default(),
+            options: Options::default(),
+            delays: true,
+        }
+    }
+
+    /// How many nodes it has: `node-0` and so on.
+    #[must_use]
+    pub fn nodes(mut self, nodes: usize) -> Self {
+        self.nodes = nodes;
+        self
+    }
+
+    /// How many nodes share one process, and with it one link to the API server and one watch for each kind.
+    #[must_use]
+    pub fn nodes_per_process(mut self, nodes: usize) -> Self {
+        self.nodes_per_process = nodes.max(1);
+        self
+    }
+
+    /// What every node is like. Addresses and the pods' network are the node's own.
+    #[must_use]
+    pub fn node_config(mut self, config: NodeConfig) -> Self {
+        self.node = config;
+        self
+    }
+
+    /// How the controllers work.
+    #[must_use]
+    pub fn controller_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Whether messages to and from the API server take time; they do by default.
+    #[must_use]
+    pub fn delays(mut self, delays: bool) -> Self {
+        self.delays = delays;
+        self
+    }
+
+    /// Starts everything; nothing has happened yet but that the API server is up.
+    pub fn build(self) -> Result<SimCluster, BuildError> {
+        SimCluster::start(self, &Image::empty())
+    }
+}

@@ -1,0 +1,17 @@
+//! Every bound of this crate, with its unit.
+
+use std::time::Duration;
+
+/// The longest time that a message usually takes.
+pub(crate) const USUAL_DELAY: Duration = Duration::from_millis(4);
+/// The longest time that a message takes now and then.
+pub(crate) const LONG_DELAY: Duration = Duration::from_millis(900);
+/// One message in so many takes long.
+pub(crate) const LONG_DELAY_ONE_IN: u64 = 64;
+/// Events of a watch that arrive together.
+pub(crate) const BUNDLE_EVENTS: usize = 64;
+/// How often a world that is waited for is looked at.
+pub(crate) const LOOK: Duration = Duration::from_secs(5);
+/// How long a settled world has to be silent before it is believed: longer than any pause before something broken is tried
+/// again.
+pub(crate) const CALM: Duration = Duration::from_secs(90);
