@@ -1,3 +1,5 @@
+//! The status of a pod as it follows from its containers.
+
 use serde_json::{Value, json};
 
 use super::*;
