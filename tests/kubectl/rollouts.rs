@@ -162,7 +162,7 @@ fn describing(stage: &Stage) {
         assert!(node.contains(part), "{part:?} is not in\n{node}");
     }
     // A pod that fits nowhere says why.
-    let manifest = "{apiVersion: v1, kind: Pod, metadata: {name: nowhere}, spec: {nodeSelector: {disk: none}, containers: [{name: main, image: busybox}]}}";
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: nowhere}\nspec: {nodeSelector: {disk: none}, containers: [{name: main, image: busybox}]}\n";
     let answer = kubectl.run_with("create -f -", manifest);
     assert_eq!(answer.stdout, "pod/nowhere created\n");
     kubectl.ok("wait --for=condition=PodScheduled=False pod/nowhere --timeout=30s");
