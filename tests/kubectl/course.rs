@@ -215,4 +215,10 @@ fn a_stateful_set(stage: &Stage) {
     kubectl.ok("wait --for=condition=Ready pod/my-first-statefulset-1 --timeout=60s");
     assert_ne!(before, kubectl.ok(uid));
     kubectl.says("exec my-first-statefulset-1 -- cat /usr/share/nginx/html/file", "kept");
+    // Volumes outlive the set, and go with their claims.
+    kubectl.says("delete statefulset my-first-statefulset", "statefulset.apps \"my-first-statefulset\" deleted");
+    kubectl.ok("wait --for=delete pod -l app=nginx-set --timeout=60s");
+    assert_eq!(kubectl.table("get pv").len(), 3);
+    kubectl.ok("delete pvc --all");
+    kubectl.ok("wait --for=delete pv --all --timeout=60s");
 }

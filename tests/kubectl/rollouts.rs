@@ -7,9 +7,10 @@ pub(crate) const TESTS: &[(&str, Test)] =
 
 const ROLLED_OUT: &str = "deployment \"my-first-deployment\" successfully rolled out\n";
 
-/// The image that all pods of the Deployment run.
-fn images(stage: &Stage) -> String {
-    stage.kubectl.ok("get pods -l app=nginx -o jsonpath={.items[*].spec.containers[0].image}")
+/// The image of the ReplicaSet whose two pods serve.
+fn image(stage: &Stage) -> String {
+    let serving = "{.items[?(@.status.availableReplicas==2)].spec.template.spec.containers[0].image}";
+    stage.kubectl.ok(&format!("get replicaset -l app=nginx -o jsonpath={serving}"))
 }
 
 fn rolling_out_and_back(stage: &Stage) {
@@ -35,7 +36,7 @@ fn rolling_out_and_back(stage: &Stage) {
         "deployment.apps/my-first-deployment annotated",
     );
     kubectl.ok("wait --for=jsonpath={.status.replicas}=2 deployment/my-first-deployment --timeout=60s");
-    assert_eq!(images(stage), "nginx:1.9.1 nginx:1.9.1");
+    assert_eq!(image(stage), "nginx:1.9.1");
     // The controller copies the cause to the current revision.
     let newest = kubectl.ok("get replicaset -l app=nginx --sort-by=.metadata.creationTimestamp -o name");
     let newest = newest.lines().last().unwrap();
@@ -53,7 +54,7 @@ fn rolling_out_and_back(stage: &Stage) {
     let progress = kubectl.ok("rollout status deployment/my-first-deployment --timeout=90s");
     assert!(progress.ends_with(ROLLED_OUT), "{progress}");
     kubectl.ok("wait --for=jsonpath={.status.replicas}=2 deployment/my-first-deployment --timeout=60s");
-    assert_eq!(images(stage), "nginx:1.7.9 nginx:1.7.9");
+    assert_eq!(image(stage), "nginx:1.7.9");
     let revisions: Vec<String> = history(stage).into_iter().map(|(revision, _)| revision).collect();
     assert_eq!(revisions, ["2", "3"]);
     kubectl.fails(
@@ -113,7 +114,7 @@ fn applying(stage: &Stage) {
     assert_eq!(applied.lines().count(), 5, "{applied}");
     kubectl.says(&format!("delete -f {manifest}"), "deployment.apps \"my-first-deployment\" deleted");
     kubectl.ok("wait --for=delete pod -l app=nginx --timeout=60s");
-    kubectl.says(&format!("delete --ignore-not-found -f {manifest}"), "");
+    assert_eq!(kubectl.ok(&format!("delete --ignore-not-found -f {manifest}")), "");
 }
 
 fn describing(stage: &Stage) {

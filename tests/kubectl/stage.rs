@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -21,6 +21,8 @@ use orchestrator::{
     runtime::ContainerRuntime,
     runtime_youki::{ImageConfig, YoukiRuntime},
 };
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Test, support::Kubectl};
 
@@ -180,15 +182,25 @@ fn interfaces() -> BTreeSet<PathBuf> {
     fs::read_dir("/sys/class/net").into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// Answers every request on port 80 with a page.
+/// Answers every request on port 80 with a page, until it is asked to end.
 pub(crate) fn web_server() -> ExitCode {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return ExitCode::FAILURE;
+    };
+    // The first process of a container has no default for this signal.
+    let Ok(mut terminate) = runtime.block_on(async { signal(SignalKind::terminate()) }) else {
+        return ExitCode::FAILURE;
+    };
     let Ok(listener) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)) else { return ExitCode::FAILURE };
-    for mut stream in listener.incoming().flatten() {
-        let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
-        if stream.read(&mut [0; 4096]).is_ok() {
-            let _ = stream
-                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\nConnection: close\r\n\r\nWelcome to nginx\n");
-        }
-    }
+    std::thread::spawn(move || listener.incoming().flatten().for_each(answer));
+    runtime.block_on(terminate.recv());
     ExitCode::SUCCESS
+}
+
+fn answer(mut stream: TcpStream) {
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    if stream.read(&mut [0; 4096]).is_ok() {
+        let _ =
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\nConnection: close\r\n\r\nWelcome to nginx\n");
+    }
 }
