@@ -15,7 +15,7 @@ use std::{
 use libtest_mimic::Failed;
 use orchestrator::{
     Cluster, NodeSpec,
-    controllers::Options,
+    controllers::{LocalDirectories, Options},
     env::Env,
     node::DirectoryVolumes,
     runtime::ContainerRuntime,
@@ -85,6 +85,7 @@ async fn start(name: &str, directory: &Path) -> Result<(Cluster, Vec<YoukiRuntim
     let env = Env::real();
     let mut options = Options::default();
     options.local_volumes = Some(directory.join("claims"));
+    options.local_volume_directories = Arc::new(LocalDirectories::new(&env));
     let mut builder = Cluster::builder()
         .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .kubeconfig(directory.join("kubeconfig"))
