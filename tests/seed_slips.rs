@@ -1,5 +1,4 @@
 //! The manifests of the course exactly as it prints them, slips included: `kubectl` is told what Kubernetes tells it.
-#![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
 
 #[path = "support/kubectl.rs"]
 mod kubectl;

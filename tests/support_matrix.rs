@@ -40,8 +40,11 @@ fn the_document_is_fresh() {
     );
 }
 
+/// `apiVersion` and resource or subresource.
+type Places = BTreeSet<(String, String)>;
+
 /// What the matrix says: places that are served, and places that are refused.
-fn matrix() -> (BTreeSet<(String, String)>, BTreeSet<(String, String)>) {
+fn matrix() -> (Places, Places) {
     let text = apiserver::support_matrix();
     let (served, rest) = text.split_once("## Refused").unwrap();
     let (refused, _) = rest.split_once("## Without effect").unwrap();
@@ -66,7 +69,7 @@ fn matrix() -> (BTreeSet<(String, String)>, BTreeSet<(String, String)>) {
 #[test]
 fn every_published_place_is_in_the_matrix() {
     let (served, refused) = matrix();
-    let published: BTreeSet<(String, String)> =
+    let published: Places =
         places().iter().map(|place| (place.version.to_owned(), place.resource.to_owned())).collect();
     let named: BTreeSet<_> = served.union(&refused).cloned().collect();
     assert_eq!(published, named);

@@ -29,7 +29,7 @@ fn violation(policy: &Value, package: &Value) -> Option<String> {
     let Some(expression) = expression(package) else { return Some(format!("{name} has no licence")) };
     let exceptions = array(&policy["exceptions"]).iter().filter(|exception| exception["crate"] == name);
     let lists = exceptions.map(|exception| &exception["allow"]).chain([&policy["allow"]]);
-    let allowed: Vec<&str> = lists.flat_map(|list| array(list)).map(text).collect();
+    let allowed: Vec<&str> = lists.flat_map(array).map(text).collect();
     (!satisfied(&expression, &allowed)).then(|| format!("{name} is under {expression}"))
 }
 
