@@ -61,3 +61,6 @@ pub(crate) const STREAMS_PER_CONNECTION: u32 = 250;
 
 /// Events of a watch that are sent in one piece.
 pub(crate) const WATCH_EVENTS_AT_ONCE: usize = 128;
+
+/// Messages inside of messages of one body in protobuf.
+pub(crate) const NESTING_DEPTH: usize = 64;

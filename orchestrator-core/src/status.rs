@@ -13,6 +13,8 @@ pub type ApiResult<T> = Result<T, ApiError>;
 #[error("{}", self.message())]
 pub struct ApiError {
     status: Box<Status>,
+    /// What the caller was warned of before the refusal.
+    warnings: Vec<String>,
 }
 
 /// Why a call was refused, for machines: the `reason` of a `Status`.
@@ -210,12 +212,24 @@ impl ApiError {
             status: Some("Failure".to_owned()),
             ..Default::default()
         };
-        Self { status: Box::new(status) }
+        Self { status: Box::new(status), warnings: Vec::new() }
     }
 
     /// An error that came over the wire.
     pub fn from_status(status: Status) -> Self {
-        Self { status: Box::new(status) }
+        Self { status: Box::new(status), warnings: Vec::new() }
+    }
+
+    /// The same refusal, with what the caller was warned of before it.
+    #[must_use]
+    pub fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.warnings.extend(warnings);
+        self
+    }
+
+    /// What the caller was warned of before the refusal.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// 404 for an object.

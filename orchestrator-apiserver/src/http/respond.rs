@@ -20,6 +20,10 @@ use crate::{
     },
 };
 
+/// How clients ask for OpenAPI 2 in protobuf, and how the answer is named.
+const OPEN_API_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const OPEN_API_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// What a client accepts.
 #[derive(Clone, Debug)]
 pub(super) struct Accept {
@@ -28,6 +32,8 @@ pub(super) struct Accept {
     pub(super) yaml: bool,
     /// JSON is among what is accepted.
     pub(super) json: bool,
+    /// OpenAPI 2 in protobuf is among what is accepted.
+    pub(super) open_api_protobuf: bool,
     /// Discovery in one document.
     pub(super) aggregated: bool,
     /// How tables are made.
@@ -51,7 +57,9 @@ impl Accept {
     /// The first of the accepted types that this server has.
     pub(super) fn parse(header: &str, table: TableOptions) -> Self {
         let json = header.is_empty() || header.contains("json") || header.contains("*/*");
-        let mut accept = Self { view: View::Whole, yaml: false, json, aggregated: false, table, nothing: false };
+        let open_api_protobuf = header.contains(OPEN_API_PROTOBUF);
+        let mut accept =
+            Self { view: View::Whole, yaml: false, json, open_api_protobuf, aggregated: false, table, nothing: false };
         if header.is_empty() {
             return accept;
         }
@@ -100,6 +108,16 @@ pub(super) fn error(error: &ApiError) -> Response<Body> {
     if let Some(seconds) = retry {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(0)));
     }
+    for warning in error.warnings() {
+        warn(&mut response, Some(warning));
+    }
+    response
+}
+
+/// OpenAPI 2 in protobuf.
+pub(super) fn open_api_protobuf(document: Vec<u8>) -> Response<Body> {
+    let mut response = json_bytes(StatusCode::OK, document.into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(OPEN_API_PROTOBUF_ANSWER));
     response
 }
 

@@ -33,6 +33,9 @@ use crate::{
 /// The version that this server says it is.
 const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.2");
 
+/// The media type of objects in protobuf.
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
 /// Who asks, for what, and how the answer is to look.
 struct Exchange<'a> {
     server: &'a ApiServer,
@@ -163,7 +166,8 @@ impl Exchange<'_> {
         match self.content_type.as_str() {
             "" | "application/json" => Ok(Object::from_bytes(bytes)),
             "application/yaml" | "application/x-yaml" => Ok(Object::from_tree(parse_yaml(&bytes)?)),
-            _ => Err(unsupported("application/json, application/yaml")),
+            PROTOBUF => Ok(Object::from_tree(parse_protobuf(&bytes)?)),
+            _ => Err(unsupported("application/json, application/yaml, application/vnd.kubernetes.protobuf")),
         }
     }
 
@@ -209,6 +213,9 @@ impl Exchange<'_> {
         let bytes = body::read(request.into_body()).await?;
         if bytes.is_empty() {
             return Ok(None);
+        }
+        if self.content_type == PROTOBUF {
+            return parse_protobuf(&bytes).map(Some);
         }
         let (tree, _) = decode::parse(&bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
         Ok(Some(tree))
@@ -259,7 +266,10 @@ impl Exchange<'_> {
             ["apis", group] => discovery::api_group(registry, group),
             ["apis", group, version] => discovery::api_resources(registry, group, version),
             ["openapi", "v2"] if self.accept.json => Some(openapi::v2(registry)),
-            ["openapi", "v2"] => return Ok(respond::text(StatusCode::NOT_ACCEPTABLE, "only application/json\n")),
+            ["openapi", "v2"] if self.accept.open_api_protobuf => {
+                return Ok(respond::open_api_protobuf(openapi::v2_protobuf(registry)));
+            }
+            ["openapi", "v2"] => return Ok(respond::text(StatusCode::NOT_ACCEPTABLE, "406 not acceptable\n")),
             ["openapi", "v3"] => Some(openapi::v3_index(registry)),
             ["openapi", "v3", "api", version] => openapi::v3(registry, "", version),
             ["openapi", "v3", "apis", group, version] => openapi::v3(registry, group, version),
@@ -297,6 +307,10 @@ fn platform() -> &'static str {
 fn parse_yaml(bytes: &[u8]) -> ApiResult<Value> {
     let text = std::str::from_utf8(bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
     yaml::parse(text).map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+fn parse_protobuf(bytes: &[u8]) -> ApiResult<Value> {
+    decode::protobuf::object(bytes).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 fn unsupported(accepted: &str) -> ApiError {

@@ -28,9 +28,22 @@ impl Server {
     /// Writes a new object.
     pub(super) async fn create(&self, scope: &Scope, object: Object, options: WriteOptions) -> ApiResult<Reply> {
         let mut warnings = Vec::new();
+        match self.write_new(scope, object, options, &mut warnings).await {
+            Ok(object) => Ok(Self::object_reply(object, true, warnings)),
+            Err(error) => Err(error.with_warnings(warnings)),
+        }
+    }
+
+    async fn write_new(
+        &self,
+        scope: &Scope,
+        object: Object,
+        options: WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> ApiResult<Object> {
         let kind = &scope.kind;
 
-        let mut tree = self.decode(scope, &object, options.field_validation, &mut warnings)?;
+        let mut tree = self.decode(scope, &object, options.field_validation, warnings)?;
         self.place_in_namespace(scope, &mut tree)?;
         self.check_namespace(scope, &tree).await?;
         kind.strategy.default(&mut tree);
@@ -48,14 +61,14 @@ impl Server {
             kind.strategy.prepare_create(&mut candidate);
             let drawn = self.allocate(scope, &mut candidate);
             self.validate_new(scope, &candidate)?;
-            self.admit_validating(scope, &candidate, None, &mut warnings).await?;
+            self.admit_validating(scope, &candidate, None, warnings).await?;
             if options.dry_run {
-                return Ok(Self::object_reply(Object::from_tree(candidate), true, warnings));
+                return Ok(Object::from_tree(candidate));
             }
             match self.put(scope, &candidate, None).await {
                 Ok(object) => {
                     self.after_write(scope, &object).await;
-                    return Ok(Self::object_reply(object, true, warnings));
+                    return Ok(object);
                 }
                 Err(Refusal::Failed(error)) => return Err(error),
                 Err(Refusal::Moved) if generated && attempt < limits::ALLOCATION_ATTEMPTS => {}

@@ -40,15 +40,21 @@ enum Change {
 impl Server {
     pub(super) async fn replace(&self, scope: &Scope, object: Object, options: WriteOptions) -> ApiResult<Reply> {
         let mut warnings = Vec::new();
-        let mut tree = self.decode(scope, &object, options.field_validation, &mut warnings)?;
-        self.place_in_namespace(scope, &mut tree)?;
-        check_name(scope, &tree)?;
-        self.update(scope, &Change::Replace(tree), &options, warnings).await
+        let replaced = async {
+            let mut tree = self.decode(scope, &object, options.field_validation, &mut warnings)?;
+            self.place_in_namespace(scope, &mut tree)?;
+            check_name(scope, &tree)?;
+            self.update(scope, &Change::Replace(tree), &options, &mut warnings).await
+        };
+        let result = replaced.await;
+        answer(result, warnings)
     }
 
     pub(super) async fn patch(&self, scope: &Scope, patch: PatchBody, options: WriteOptions) -> ApiResult<Reply> {
         patch::check(&patch)?;
-        self.update(scope, &Change::Patch(patch), &options, Vec::new()).await
+        let mut warnings = Vec::new();
+        let result = self.update(scope, &Change::Patch(patch), &options, &mut warnings).await;
+        answer(result, warnings)
     }
 
     async fn update(
@@ -56,15 +62,16 @@ impl Server {
         scope: &Scope,
         change: &Change,
         options: &WriteOptions,
-        mut warnings: Vec<String>,
-    ) -> ApiResult<Reply> {
+        warnings: &mut Vec<String>,
+    ) -> ApiResult<Object> {
         let kind = &scope.kind;
+        let warned = warnings.len();
         for _ in 0..limits::UPDATE_ATTEMPTS {
             let entry = self.entry(scope).await?;
             let old_object = self.objects.of(&entry);
             let old = old_object.to_tree()?;
 
-            let mut new = self.changed(scope, change, &old, options, &mut warnings)?;
+            let mut new = self.changed(scope, change, &old, options, warnings)?;
             let conditional = self.check_preconditions(scope, &new, &old)?;
             keep_identity(&mut new, &old);
             match part(scope) {
@@ -72,26 +79,26 @@ impl Server {
                 Part::Status => prepare_status(&mut new, &old),
             }
             if new == old {
-                return Ok(Self::object_reply(old_object, false, warnings));
+                return Ok(old_object);
             }
             let mut candidate = new;
             let drawn = self.allocate(scope, &mut candidate);
             validate_changed(scope, &candidate, &old)?;
-            self.admit_validating(scope, &candidate, Some(&old), &mut warnings).await?;
+            self.admit_validating(scope, &candidate, Some(&old), warnings).await?;
             if options.dry_run {
-                return Ok(Self::object_reply(Object::from_tree(candidate), false, warnings));
+                return Ok(Object::from_tree(candidate));
             }
             match self.store_changed(scope, &candidate, &entry).await {
                 Ok(object) => {
                     self.after_write(scope, &object).await;
-                    return Ok(Self::object_reply(object, false, warnings));
+                    return Ok(object);
                 }
                 Err(Refusal::Failed(error)) => return Err(error),
                 Err(Refusal::Moved) if conditional => return Err(ApiError::stale(kind.subject(scope.name()?))),
                 Err(Refusal::Taken(key)) if !drawn => return Err(Refusal::taken(kind, scope.name()?, &key)),
                 Err(Refusal::Moved | Refusal::Taken(_)) => {}
             }
-            warnings.clear();
+            warnings.truncate(warned);
         }
         Err(ApiError::stale(kind.subject(scope.name()?)))
     }
@@ -174,6 +181,14 @@ impl Server {
             return Ok(Object::from_tree(gone));
         }
         self.put(scope, new, Some(entry)).await
+    }
+}
+
+/// The object, or the refusal, with what the caller is warned of.
+fn answer(result: ApiResult<Object>, warnings: Vec<String>) -> ApiResult<Reply> {
+    match result {
+        Ok(object) => Ok(Server::object_reply(object, false, warnings)),
+        Err(error) => Err(error.with_warnings(warnings)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The rows of the built-in kinds, from the table of the published API.
 
-use std::{borrow::Cow, fmt::Write};
+use std::borrow::Cow;
 
 use orchestrator_core::client::Resource;
 
@@ -125,21 +125,4 @@ fn stored_as(resource: &Resource) -> String {
         ("autoscaling", _) => "autoscaling/v2".to_owned(),
         _ => resource.api_version(),
     }
-}
-
-/// What is served, and how deeply: a table in Markdown, made from the rows themselves.
-pub fn support_matrix() -> String {
-    let mut out =
-        String::from("| Resource | Version | Subresources | Defaulting and validation |\n|---|---|---|---|\n");
-    for kind in kinds() {
-        let subresources: Vec<&str> = kind.subresources.iter().map(|subresource| subresource.name.as_str()).collect();
-        let depth = match (kinds::is_deep(&kind.resource.group, &kind.resource.plural), kind.verbs.as_slice()) {
-            (_, [only]) if only == "create" => "answered, not stored",
-            (true, _) => "of the kind",
-            (false, _) => "metadata and schema only",
-        };
-        let (name, version) = (&kind.resource, kind.api_version());
-        let _ = writeln!(out, "| {name} | {version} | {} | {depth} |", subresources.join(", "));
-    }
-    out
 }

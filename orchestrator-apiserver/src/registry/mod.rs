@@ -2,6 +2,7 @@
 
 mod builtin;
 mod custom;
+mod support;
 
 use std::{
     collections::BTreeMap,
@@ -16,8 +17,8 @@ use orchestrator_core::{
 
 use serde_json::Value;
 
-pub use builtin::support_matrix;
 pub(crate) use custom::custom_kinds;
+pub use support::support_matrix;
 
 use crate::{decode::Message, strategy::Strategy};
 

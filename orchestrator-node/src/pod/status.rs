@@ -206,7 +206,12 @@ fn state(view: &View<'_>, role: Role, container: &Container, run: &ContainerStat
                 ..ApiState::default()
             }
         }
-        ContainerState::Created | ContainerState::Unknown => waiting(view, role, container),
+        ContainerState::Created | ContainerState::Unknown => {
+            // Between two runs the reason for the wait stays.
+            let shown = api_status(view.previous, role, &container.name).and_then(|status| status.state.clone());
+            let shown = shown.filter(|state| run.key.attempt > 0 && state.waiting.is_some());
+            shown.unwrap_or_else(|| waiting(view, role, container))
+        }
     }
 }
 
@@ -218,7 +223,9 @@ fn show_waiting(view: &View<'_>, role: Role, container: &Container, status: &mut
     }
     let ContainerState::Exited { finished_at, .. } = &run.state else { return };
     let failure = shown_failure(view, container);
-    let crash = view.memory.crashes.get(&container.name).filter(|it| it.until(*finished_at, view.now).is_some());
+    // A try after this failure has begun when the last one is later: the wait is that of the next failure.
+    let waits = |it: &&backoff::Backoff| it.last_try <= *finished_at && it.until(*finished_at, view.now).is_some();
+    let crash = view.memory.crashes.get(&container.name).filter(waits);
     let (reason, message) = match (failure, crash) {
         (_, Some(backoff)) => {
             let wait = backoff::go_seconds(backoff.delay);

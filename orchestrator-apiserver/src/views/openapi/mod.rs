@@ -7,6 +7,7 @@
 //! Documents are made anew at each call; the caller keeps them.
 
 mod paths;
+mod protobuf;
 mod schemas;
 
 use std::{
@@ -53,6 +54,11 @@ pub(crate) fn v2(registry: &Registry) -> Value {
     let mut definitions = Definitions::new(Dialect::V2);
     let paths = document(&registry.kinds(), &mut definitions);
     json!({"swagger": "2.0", "info": info(), "paths": paths, "definitions": definitions.finish()})
+}
+
+/// `/openapi/v2` in protobuf.
+pub(crate) fn v2_protobuf(registry: &Registry) -> Vec<u8> {
+    protobuf::encode(&v2(registry))
 }
 
 fn info() -> Value {

@@ -46,6 +46,12 @@ impl IncludeObject {
     }
 }
 
+/// The columns of a built-in kind that are shown always.
+pub(crate) fn column_names(kind: &Kind) -> Vec<&'static str> {
+    let (columns, _) = columns::of(kind);
+    columns.iter().filter(|column| column["priority"] == 0).filter_map(|column| column["name"].as_str()).collect()
+}
+
 /// How a table is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TableOptions {

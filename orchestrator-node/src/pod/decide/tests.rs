@@ -1,3 +1,5 @@
+//! The decisions about a pod, case by case and as properties.
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

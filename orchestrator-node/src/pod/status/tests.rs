@@ -1,3 +1,5 @@
+//! The status of a pod as it follows from its containers.
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -132,6 +134,25 @@ fn a_crash_loop() {
     let message = "back-off 1m20s restarting failed container=c pod=p_n(u)";
     assert_eq!(container["state"]["waiting"]["message"], message);
     assert_eq!(container["lastState"]["terminated"]["exitCode"], 4);
+}
+
+#[test]
+fn a_container_between_two_runs() {
+    // The first try after a failure does not wait: there is no back-off to show.
+    let mut memory = Memory::default();
+    let delay = std::time::Duration::from_secs(10);
+    memory.crashes.insert("c".into(), Backoff { delay, last_try: at(10) });
+    let status = show(one("c"), vec![run("c", 0, exited(3))], &memory, json!({}));
+    assert_eq!(status["containerStatuses"][0]["state"]["terminated"]["exitCode"], 3);
+    // What was waited for stays until the container runs.
+    let waiting = json!({"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 1,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}}});
+    let previous = json!({"containerStatuses": [waiting]});
+    let runs = vec![run("c", 1, exited(3)), run("c", 2, ContainerState::Created)];
+    let status = show(one("c"), runs, &memory, previous);
+    assert_eq!(status["containerStatuses"][0]["state"]["waiting"]["reason"], "CrashLoopBackOff");
+    let status = show(one("c"), vec![run("c", 0, ContainerState::Created)], &Memory::default(), json!({}));
+    assert_eq!(status["containerStatuses"][0]["state"]["waiting"]["reason"], "ContainerCreating");
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Files below a directory: symbolic links lead nowhere, what is written is whole.
+
 use std::{fs, os::unix::fs::symlink};
 
 use orchestrator_core::env::{Env, Simulation};

@@ -1,0 +1,207 @@
+//! A cluster of two nodes with real containers, and what has to be gone when it has ended.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use libtest_mimic::Failed;
+use orchestrator::{
+    Cluster, NodeSpec,
+    controllers::{LocalDirectories, Options},
+    env::Env,
+    node::DirectoryVolumes,
+    runtime::ContainerRuntime,
+    runtime_youki::{ImageConfig, YoukiRuntime},
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{Test, support::Kubectl};
+
+/// The argument that makes this program the `nginx` of its containers.
+pub(crate) const WEB_SERVER: &str = "--web-server";
+
+const NODES: [&str; 2] = ["node-1", "node-2"];
+
+/// What a test works on.
+pub(crate) struct Stage {
+    pub(crate) kubectl: Kubectl,
+    /// For files of the test itself.
+    pub(crate) directory: PathBuf,
+}
+
+impl Stage {
+    /// Writes a file and returns its path.
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
+        let path = self.directory.join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+}
+
+/// Runs a test on a cluster of its own, takes the cluster down, and makes sure that nothing of it is left.
+pub(crate) fn with_cluster(name: &str, test: Test) -> Result<(), Failed> {
+    YoukiRuntime::check_machine().map_err(|missing| format!("this test needs a machine for containers: {missing}"))?;
+    let name = format!("kubectl-{}-{}", name.replace('_', "-"), std::process::id());
+    let interfaces = interfaces();
+    // Not in /tmp, which containers have their own of.
+    let directory = Path::new("/var/lib").join(&name);
+    let files = directory.join("test");
+    fs::create_dir_all(&files)?;
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let (cluster, runtimes) = tokio.block_on(start(&name, &directory))?;
+    let kubectl = Kubectl::new(directory.join("kubeconfig"), files.join("home"));
+    let stage = Stage { kubectl, directory: files.clone() };
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        stage.kubectl.ok("wait --for=create serviceaccount/default --timeout=30s");
+        stage.kubectl.ok("wait --for=condition=Ready nodes --all --timeout=30s");
+        test(&stage);
+    }));
+    let left = tokio.block_on(end(cluster, runtimes));
+    fs::remove_dir_all(&files)?;
+    let left = [left, left_on_machine(&name, &directory)].concat();
+    fs::remove_dir_all(&directory)?;
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
+    if !left.is_empty() {
+        return Err(format!("left behind: {left:#?}").into());
+    }
+    if interfaces != self::interfaces() {
+        return Err(format!("network interfaces: {interfaces:?}, then {:?}", self::interfaces()).into());
+    }
+    Ok(())
+}
+
+async fn start(name: &str, directory: &Path) -> Result<(Cluster, Vec<YoukiRuntime>), Failed> {
+    let env = Env::real();
+    let mut options = Options::default();
+    options.local_volumes = Some(directory.join("claims"));
+    options.local_volume_directories = Arc::new(LocalDirectories::new(&env));
+    let mut builder = Cluster::builder()
+        .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+        .kubeconfig(directory.join("kubeconfig"))
+        .controller_options(options);
+    let mut runtimes = Vec::new();
+    for node in NODES {
+        let root = directory.join(node);
+        let runtime = runtime(name, directory, &root, &env)?;
+        runtimes.push(runtime.clone());
+        let volumes = DirectoryVolumes::new(&env, root.join("volumes"));
+        builder = builder.node(NodeSpec::new(node, Arc::new(runtime)).volumes(Arc::new(volumes)).runtime_name("youki"));
+    }
+    Ok((builder.start().await?, runtimes))
+}
+
+/// `busybox` is the machine itself, and `nginx` this program.
+fn runtime(name: &str, directory: &Path, root: &Path, env: &Env) -> Result<YoukiRuntime, Failed> {
+    let program = "/opt/kubectl-test/nginx";
+    let nginx = ImageConfig::command([program, WEB_SERVER]).mount(std::env::current_exe()?, program);
+    let builder = YoukiRuntime::builder(root.join("runtime"))
+        .cluster(name)
+        .network_directory(directory.join("network"))
+        .hide(directory)
+        .image("busybox", ImageConfig::command(["sh"]))
+        .image("nginx", nginx);
+    Ok(builder.build(env.clone())?)
+}
+
+/// Ends a cluster. Its shutdown has to have removed all pods; those that it left are named, and removed all the same.
+async fn end(cluster: Cluster, runtimes: Vec<YoukiRuntime>) -> Vec<String> {
+    let mut left = Vec::new();
+    if tokio::time::timeout(Duration::from_secs(60), cluster.shutdown()).await.is_err() {
+        left.push("the cluster, which did not end".to_owned());
+    }
+    for runtime in &runtimes {
+        for sandbox in runtime.list_sandboxes().await.unwrap_or_default() {
+            left.push(format!("the pod {}", sandbox.name));
+            let _ = runtime.stop_sandbox(&sandbox.id).await;
+            let _ = runtime.remove_sandbox(&sandbox.id).await;
+        }
+    }
+    if let Some(runtime) = runtimes.first()
+        && let Err(error) = runtime.remove_network().await
+    {
+        left.push(format!("the network: {error}"));
+    }
+    left
+}
+
+/// Files, mounts, cgroups and processes of a cluster.
+fn left_on_machine(name: &str, directory: &Path) -> Vec<String> {
+    let mut left: Vec<String> = files_below(directory).iter().map(|path| path.display().to_string()).collect();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    left.extend(mounts.lines().filter(|line| line.contains(name)).map(str::to_owned));
+    let group = format!("orchestrator-{name}");
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+    let groups = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|hierarchy| hierarchy.join(&group));
+    left.extend(groups.filter(|group| group.exists()).map(|group| group.display().to_string()));
+    // A helper has hung up before the removal of its pod is reported, and ends right after.
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !processes_of(&group).is_empty() && std::time::Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    left.extend(processes_of(&group));
+    left
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(files_below(&entry.path()));
+        } else {
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+/// Living processes in a cgroup, by any hierarchy.
+fn processes_of(group: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let path = entry.path();
+        let read = |name: &str| fs::read_to_string(path.join(name)).unwrap_or_default();
+        if read("cgroup").contains(group) && !read("stat").contains(") Z ") {
+            found.push(format!("{} {}", path.display(), read("cmdline").replace('\0', " ")));
+        }
+    }
+    found
+}
+
+/// The machine's own network interfaces: a cluster adds none.
+fn interfaces() -> BTreeSet<PathBuf> {
+    fs::read_dir("/sys/class/net").into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// Answers every request on port 80 with a page, until it is asked to end.
+pub(crate) fn web_server() -> ExitCode {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return ExitCode::FAILURE;
+    };
+    // The first process of a container has no default for this signal.
+    let Ok(mut terminate) = runtime.block_on(async { signal(SignalKind::terminate()) }) else {
+        return ExitCode::FAILURE;
+    };
+    let Ok(listener) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)) else { return ExitCode::FAILURE };
+    std::thread::spawn(move || listener.incoming().flatten().for_each(answer));
+    runtime.block_on(terminate.recv());
+    ExitCode::SUCCESS
+}
+
+fn answer(mut stream: TcpStream) {
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    if stream.read(&mut [0; 4096]).is_ok() {
+        let _ =
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\nConnection: close\r\n\r\nWelcome to nginx\n");
+    }
+}
