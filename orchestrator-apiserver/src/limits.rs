@@ -17,6 +17,9 @@ pub(crate) const ALLOCATION_ATTEMPTS: usize = 8;
 /// Objects of one page when a whole collection is walked.
 pub(crate) const WALK_PAGE_OBJECTS: usize = 500;
 
+/// Pause before the store is followed anew, after it could not be followed.
+pub(crate) const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
+
 /// Unknown or repeated fields that are named in one answer.
 pub(crate) const STRICT_ERRORS: usize = 64;
 

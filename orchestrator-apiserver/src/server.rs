@@ -7,7 +7,7 @@ use orchestrator_core::{
     client::{
         Backend, Client, Reply, Request, Resource, ResourceDiscovery, ResourceInfo, UserInfo, WatchRequest, WatchStream,
     },
-    env::Env,
+    env::{Env, TaskHandle},
     node_connector::{NodeConnector, NodeDirectory},
     status::{ApiError, ApiResult},
     store::Store,
@@ -15,7 +15,7 @@ use orchestrator_core::{
 
 use crate::{
     auth::{Authenticator, Authorizer, DefaultAuthorizer, TokenIssuer},
-    objects::Objects,
+    objects::{self, Objects},
     pipeline::Server,
     registry::Registry,
 };
@@ -26,6 +26,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ApiServer {
     server: Arc<Server>,
+    /// Keeps the shared objects true to the store; it ends with the last clone.
+    _follower: Arc<TaskHandle>,
 }
 
 /// How a server behaves.
@@ -171,7 +173,10 @@ impl ApiServerBuilder {
         };
         server.load_definitions().await?;
         server.bootstrap().await?;
-        Ok(ApiServer { server: Arc::new(server) })
+        let server = Arc::new(server);
+        let env = server.env.clone();
+        let follower = env.spawn("api-objects", objects::follow(Arc::downgrade(&server), env.clone()));
+        Ok(ApiServer { server, _follower: Arc::new(follower) })
     }
 }
 

@@ -172,7 +172,7 @@ impl NodeAgent {
 
     /// Reaches the node's containers, for logs, exec, attach and port-forward.
     pub fn connector(&self) -> Arc<dyn NodeConnector> {
-        Arc::new(Connector::new(self.node.clone(), self.roster.clone()))
+        Arc::new(Connector::new(&self.node, &self.roster))
     }
 
     /// Ends all containers, removes them with their volumes, and stops. Nothing is written about it to the API, so

@@ -1,6 +1,6 @@
 //! Logs, exec, attach and port-forward for the pods of one node, with the kubelet's words.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -17,18 +17,35 @@ use orchestrator_core::{
 
 use crate::{node::Node, pod, pod::observed::Observed, pods::Roster};
 
-/// Reaches the containers of one node.
+/// Reaches the containers of one node, for as long as its agent runs.
+///
+/// It holds the agent weakly: the API server holds it, and the agent a client of that server.
 #[derive(Debug)]
 pub(crate) struct Connector {
+    node: Weak<Node>,
+    roster: Weak<Roster>,
+}
+
+/// An agent that runs.
+struct Reached {
     node: Arc<Node>,
     roster: Arc<Roster>,
 }
 
 impl Connector {
-    pub(crate) fn new(node: Arc<Node>, roster: Arc<Roster>) -> Self {
-        Self { node, roster }
+    pub(crate) fn new(node: &Arc<Node>, roster: &Arc<Roster>) -> Self {
+        Self { node: Arc::downgrade(node), roster: Arc::downgrade(roster) }
     }
 
+    fn reach(&self, target: &Target) -> ApiResult<Reached> {
+        match (self.node.upgrade(), self.roster.upgrade()) {
+            (Some(node), Some(roster)) => Ok(Reached { node, roster }),
+            _ => Err(ApiError::new(Reason::InternalError, format!("the agent of node {:?} has ended", target.node))),
+        }
+    }
+}
+
+impl Reached {
     fn look_up(&self, target: &Target) -> ApiResult<(Arc<Observed>, Arc<PodStatus>)> {
         let mailbox = self
             .roster
@@ -63,10 +80,11 @@ fn api_error(error: RuntimeError) -> ApiError {
 #[async_trait]
 impl NodeConnector for Connector {
     async fn logs(&self, target: &Target, options: PodLogOptions) -> ApiResult<LogStream> {
-        let (observed, status) = self.look_up(target)?;
+        let agent = self.reach(target)?;
+        let (observed, status) = agent.look_up(target)?;
         let id = log_source(target, &observed, &status, options.previous)?;
         let wanted = LogOptions { follow: options.follow, tail_lines: options.tail_lines, since: options.since };
-        let lines = self.node.runtime.logs(&id, wanted).await.map_err(api_error)?;
+        let lines = agent.node.runtime.logs(&id, wanted).await.map_err(api_error)?;
         let timestamps = options.timestamps;
         // A long line comes in parts; only its first part begins with the time.
         let text = lines.scan(false, move |within, line| {
@@ -83,8 +101,9 @@ impl NodeConnector for Connector {
     }
 
     async fn exec(&self, target: &Target, options: ExecOptions) -> ApiResult<Session> {
-        let id = self.running(target)?;
-        match self.node.runtime.exec(&id, options).await {
+        let agent = self.reach(target)?;
+        let id = agent.running(target)?;
+        match agent.node.runtime.exec(&id, options).await {
             // The session was granted; that its command cannot be started is how it ends.
             Err(error @ RuntimeError::StartFailed(_)) => Ok(Session::ended(Err(error))),
             session => session.map_err(api_error),
@@ -92,12 +111,14 @@ impl NodeConnector for Connector {
     }
 
     async fn attach(&self, target: &Target, options: AttachOptions) -> ApiResult<Session> {
-        let id = self.running(target)?;
-        self.node.runtime.attach(&id, options).await.map_err(api_error)
+        let agent = self.reach(target)?;
+        let id = agent.running(target)?;
+        agent.node.runtime.attach(&id, options).await.map_err(api_error)
     }
 
     async fn port_forward(&self, target: &Target, port: u16) -> ApiResult<Box<dyn Duplex>> {
-        let (observed, _) = self.look_up(target)?;
+        let agent = self.reach(target)?;
+        let (observed, _) = agent.look_up(target)?;
         let sandbox: Option<SandboxId> = observed.ready_sandbox().map(|sandbox| sandbox.id.clone());
         let sandbox = sandbox.ok_or_else(|| {
             ApiError::new(
@@ -105,7 +126,7 @@ impl NodeConnector for Connector {
                 format!("sandbox of pod {}/{} is not running", target.namespace, target.pod),
             )
         })?;
-        self.node.runtime.port_forward(&sandbox, port).await.map_err(api_error)
+        agent.node.runtime.port_forward(&sandbox, port).await.map_err(api_error)
     }
 }
 

@@ -17,8 +17,9 @@ pub const WATCH_OVERTIME: Duration = Duration::from_secs(30);
 /// The first pause after a list or watch failed; it doubles from there.
 pub const RELIST_BACKOFF_FIRST: Duration = Duration::from_millis(100);
 
-/// The longest pause after a list or watch failed.
-pub const RELIST_BACKOFF_LONGEST: Duration = Duration::from_secs(30);
+/// The longest pause after a list or watch failed. Well below the time after which a node that was not heard of counts
+/// as gone: after an outage of the server, caches are back before that is decided.
+pub const RELIST_BACKOFF_LONGEST: Duration = Duration::from_secs(5);
 
 /// The first pause before a failed key is tried again; it doubles from there. As upstream's default rate limiter.
 pub const RETRY_FIRST: Duration = Duration::from_millis(5);
