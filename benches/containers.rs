@@ -1,6 +1,7 @@
 //! From the creation of a pod until its container runs, on youki. Needs Linux and root; says so elsewhere.
 //!
 //! `cargo bench --bench containers -- [PODS]` makes so many pods one after the other, then as many at once.
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 #![expect(clippy::print_stdout, reason = "a program for people to look at")]
 
 mod support;

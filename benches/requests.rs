@@ -1,4 +1,5 @@
 //! Requests in process: typed clients on the pipeline, with no socket and no JSON between.
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
 mod support;
 

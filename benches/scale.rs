@@ -1,6 +1,7 @@
 //! A Deployment of thousands of pods on a thousand simulated nodes: how long, and how much memory.
 //!
 //! One run, printed as lines, in a process of its own: `cargo bench --bench scale -- [NODES PODS]`.
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 #![expect(clippy::print_stdout, reason = "a program for people to look at")]
 
 mod support;

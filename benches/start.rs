@@ -1,4 +1,5 @@
 //! How long a cluster takes to start: to its first write, and until pods can be made.
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
 mod support;
 

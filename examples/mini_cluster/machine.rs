@@ -3,21 +3,24 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use orchestrator::env::Env;
 
 /// How often, and how long apart, one looks for processes that have been told to end and are about to.
 const LOOKS: u32 = 50;
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Everything on this machine that carries the cluster's name: mounts, cgroups and the processes in them, and files in
 /// the directory for temporary ones.
-pub(crate) fn left_behind(name: &str) -> io::Result<Vec<String>> {
+pub(crate) async fn left_behind(env: &Env, name: &str) -> io::Result<Vec<String>> {
     let mut left = processes(name)?;
     for _ in 1..LOOKS {
         if left.is_empty() {
             break;
         }
-        std::thread::sleep(PAUSE);
+        env.sleep(PAUSE).await;
         left = processes(name)?;
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

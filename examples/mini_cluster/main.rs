@@ -54,9 +54,10 @@ async fn run(serve: bool, simulated: bool) -> Result<(), Failure> {
     let name = format!("mini-cluster-{}", std::process::id());
     let directory = std::env::temp_dir().join(&name);
     std::fs::create_dir_all(&directory)?;
-    let result = with_cluster(&directory, &name, serve, simulated).await;
+    let env = Env::real();
+    let result = with_cluster(&env, &directory, &name, serve, simulated).await;
     std::fs::remove_dir_all(&directory)?;
-    let left = machine::left_behind(&name)?;
+    let left = machine::left_behind(&env, &name).await?;
     if !left.is_empty() {
         return Err(format!("left on the machine:\n{}", left.join("\n")).into());
     }
@@ -64,17 +65,16 @@ async fn run(serve: bool, simulated: bool) -> Result<(), Failure> {
     result
 }
 
-async fn with_cluster(directory: &Path, name: &str, serve: bool, simulated: bool) -> Result<(), Failure> {
+async fn with_cluster(env: &Env, directory: &Path, name: &str, serve: bool, simulated: bool) -> Result<(), Failure> {
     let signal = stop_signal()?;
-    let env = Env::real();
-    let nodes = Nodes::new(&env, directory, name, simulated)?;
+    let nodes = Nodes::new(env, directory, name, simulated)?;
     println!("containers: {}", nodes.description());
     let mut builder = Cluster::builder()
-        .env(&env)
+        .env(env)
         .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .kubeconfig(directory.join("mini-cluster.kubeconfig"))
         .api_config(api_config())
-        .controller_options(controller_options(&env, directory));
+        .controller_options(controller_options(env, directory));
     for node in nodes.specs() {
         builder = builder.node(node);
     }

@@ -1,9 +1,13 @@
 //! The `nginx` of a machine without registry: answers every request with the host's name.
 
-use std::{
-    io::{Read, Write},
-    net::{Ipv4Addr, TcpListener},
-    time::Duration,
+use std::{io, net::Ipv4Addr, time::Duration};
+
+use futures::future::{Either, select};
+use orchestrator::env::{Env, TaskGroup};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
 };
 
 use crate::Failure;
@@ -16,32 +20,46 @@ pub(crate) const ARGUMENT: &str = "--web-server";
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The longest head of a request, in bytes.
+const HEAD_BYTES: usize = 8 << 10;
+
+/// Serves until it is asked to end: the first process of a container has to hear SIGTERM by itself.
 pub(crate) fn run() -> Result<(), Failure> {
-    // The first process of a container has no default for SIGTERM; who asks it to end should not have to wait.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut terminate = {
-        let _guard = runtime.enter();
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?
-    };
-    std::thread::spawn(|| serve().inspect_err(|error| println!("{error}")));
-    runtime.block_on(terminate.recv());
-    Ok(())
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        match select(Box::pin(terminate.recv()), Box::pin(serve())).await {
+            Either::Left(_) => Ok(()),
+            Either::Right((result, _)) => Ok(result?),
+        }
+    })
 }
 
-fn serve() -> std::io::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80))?;
+async fn serve() -> io::Result<()> {
+    let env = Env::real();
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)).await?;
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     println!("serving on port 80");
-    for stream in listener.incoming() {
-        let mut stream = stream?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut request = [0; 4096];
-        if stream.read(&mut request).is_ok() {
-            let body = format!("Welcome to {}\n", host.trim());
-            let length = body.len();
-            // Who hangs up before the answer does not get one.
-            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+    let mut connections = TaskGroup::new(&env);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let (env, host) = (env.clone(), host.trim().to_owned());
+        connections.spawn("connection", async move {
+            // Who is too slow, or hangs up before the answer, does not get one.
+            let _ = env.timeout(PATIENCE, answer(stream, &host)).await;
+        });
+    }
+}
+
+async fn answer(mut stream: TcpStream, host: &str) -> io::Result<()> {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < HEAD_BYTES {
+        if stream.read_buf(&mut request).await? == 0 {
+            return Ok(());
         }
     }
-    Ok(())
+    let body = format!("Welcome to {host}\n");
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    stream.write_all((head + &body).as_bytes()).await?;
+    stream.shutdown().await
 }
