@@ -21,7 +21,7 @@ use futures::future::{Either, select};
 use orchestrator::{
     Cluster,
     apiserver::{Config, DefaultTolerations},
-    controllers::{LocalDirectories, Options},
+    controllers::Options,
     env::Env,
     runtime_youki,
 };
@@ -74,7 +74,7 @@ async fn with_cluster(env: &Env, directory: &Path, name: &str, serve: bool, simu
         .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .kubeconfig(directory.join("mini-cluster.kubeconfig"))
         .api_config(api_config())
-        .controller_options(controller_options(env, directory));
+        .controller_options(controller_options(directory));
     for node in nodes.specs() {
         builder = builder.node(node);
     }
@@ -103,10 +103,9 @@ fn api_config() -> Config {
     config
 }
 
-fn controller_options(env: &Env, directory: &Path) -> Options {
+fn controller_options(directory: &Path) -> Options {
     let mut options = Options::default();
     options.local_volumes = Some(directory.join("claims"));
-    options.local_volume_directories = std::sync::Arc::new(LocalDirectories::new(env));
     options.node_monitor_grace_period = Duration::from_secs(12);
     options
 }

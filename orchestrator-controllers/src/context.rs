@@ -9,10 +9,7 @@ use orchestrator_core::{
     events::EventRecorder,
 };
 
-use crate::{
-    limits,
-    volumes::{DirectoryProvisioner, PlannedDirectories},
-};
+use crate::{limits, volumes::DirectoryProvisioner};
 
 /// What a controller works with. Cheap to clone.
 ///
@@ -53,8 +50,8 @@ pub struct Options {
     pub terminated_pods_kept: usize,
     /// Where the provisioner of local directories makes volumes. None: it makes none.
     pub local_volumes: Option<PathBuf>,
-    /// Who makes and removes the directories of those volumes.
-    pub local_volume_directories: Arc<dyn DirectoryProvisioner>,
+    /// Who makes and removes the directories of those volumes. None: the controller itself, on this machine's disk.
+    pub local_volume_directories: Option<Arc<dyn DirectoryProvisioner>>,
 }
 
 impl Default for Options {
@@ -66,7 +63,7 @@ impl Default for Options {
             node_eviction_rate: limits::NODE_EVICTIONS_PER_SECOND,
             terminated_pods_kept: limits::TERMINATED_PODS,
             local_volumes: None,
-            local_volume_directories: Arc::new(PlannedDirectories),
+            local_volume_directories: None,
         }
     }
 }

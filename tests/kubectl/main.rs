@@ -6,6 +6,7 @@
 
 mod course;
 mod reading;
+mod restart;
 mod rollouts;
 mod stage;
 mod streams;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     }
     let all = [course::TESTS, rollouts::TESTS, streams::TESTS, views::TESTS].concat();
     let trials = all.into_iter().map(|(name, test)| Trial::test(name, move || stage::with_cluster(name, test)));
+    let trials = trials.chain(restart::trials());
     let mut arguments = Arguments::from_args();
     // Each test has processes enough of its own.
     arguments.test_threads.get_or_insert(2);

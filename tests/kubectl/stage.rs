@@ -15,13 +15,14 @@ use std::{
 use libtest_mimic::Failed;
 use orchestrator::{
     Cluster, NodeSpec,
-    controllers::{LocalDirectories, Options},
+    controllers::Options,
     env::Env,
     node::DirectoryVolumes,
     runtime::ContainerRuntime,
     runtime_youki::{ImageConfig, YoukiRuntime},
+    store::Store,
+    store_mem::MemStore,
 };
-
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Test, support::Kubectl};
@@ -49,6 +50,15 @@ impl Stage {
 
 /// Runs a test on a cluster of its own, takes the cluster down, and makes sure that nothing of it is left.
 pub(crate) fn with_cluster(name: &str, test: Test) -> Result<(), Failed> {
+    play(name, test, None)
+}
+
+/// The same, but in between the cluster is detached from its containers, and started again with the same state.
+pub(crate) fn with_restarted_cluster(name: &str, before: Test, afterwards: Test) -> Result<(), Failed> {
+    play(name, before, Some(afterwards))
+}
+
+fn play(name: &str, test: Test, afterwards: Option<Test>) -> Result<(), Failed> {
     YoukiRuntime::check_machine().map_err(|missing| format!("this test needs a machine for containers: {missing}"))?;
     let name = format!("kubectl-{}-{}", name.replace('_', "-"), std::process::id());
     let interfaces = interfaces();
@@ -57,7 +67,8 @@ pub(crate) fn with_cluster(name: &str, test: Test) -> Result<(), Failed> {
     let files = directory.join("test");
     fs::create_dir_all(&files)?;
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let (cluster, runtimes) = tokio.block_on(start(&name, &directory))?;
+    let store: Arc<dyn Store> = Arc::new(MemStore::new(&tokio.block_on(async { Env::real() })));
+    let (mut cluster, mut runtimes) = tokio.block_on(start(&name, &directory, &store))?;
     let kubectl = Kubectl::new(directory.join("kubeconfig"), files.join("home"));
     let stage = Stage { kubectl, directory: files.clone() };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -65,6 +76,14 @@ pub(crate) fn with_cluster(name: &str, test: Test) -> Result<(), Failed> {
         stage.kubectl.ok("wait --for=condition=Ready nodes --all --timeout=30s");
         test(&stage);
     }));
+    let outcome = match (outcome, afterwards) {
+        (Ok(()), Some(afterwards)) => {
+            tokio.block_on(cluster.detach());
+            (cluster, runtimes) = tokio.block_on(start(&name, &directory, &store))?;
+            catch_unwind(AssertUnwindSafe(|| afterwards(&stage)))
+        }
+        (outcome, _) => outcome,
+    };
     let left = tokio.block_on(end(cluster, runtimes));
     fs::remove_dir_all(&files)?;
     let left = [left, left_on_machine(&name, &directory)].concat();
@@ -81,12 +100,12 @@ pub(crate) fn with_cluster(name: &str, test: Test) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn start(name: &str, directory: &Path) -> Result<(Cluster, Vec<YoukiRuntime>), Failed> {
+async fn start(name: &str, directory: &Path, store: &Arc<dyn Store>) -> Result<(Cluster, Vec<YoukiRuntime>), Failed> {
     let env = Env::real();
     let mut options = Options::default();
     options.local_volumes = Some(directory.join("claims"));
-    options.local_volume_directories = Arc::new(LocalDirectories::new(&env));
     let mut builder = Cluster::builder()
+        .store(store.clone())
         .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .kubeconfig(directory.join("kubeconfig"))
         .controller_options(options);

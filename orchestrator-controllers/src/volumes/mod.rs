@@ -165,9 +165,10 @@ struct Directories {
 
 impl Directories {
     fn of(context: &ControllerContext) -> Self {
+        let given = context.options.local_volume_directories.clone();
         Self {
             base: context.options.local_volumes.clone(),
-            provisioner: context.options.local_volume_directories.clone(),
+            provisioner: given.unwrap_or_else(|| Arc::new(LocalDirectories::new(context.env()))),
         }
     }
 }

@@ -330,8 +330,14 @@ fn set_conditions(view: &View<'_>, status: &mut PodStatus) {
     let containers_ready = containers_ready(view, status);
     let own =
         [sandbox_condition(view), initialized(view, status), ready(view, &containers_ready, &others), containers_ready];
-    let mut conditions: Vec<PodCondition> = own.into_iter().map(|condition| dated(view, condition)).collect();
-    conditions.extend(others);
+    // In the order that the API has them in: what says the same is the same.
+    let mut conditions = view.previous.conditions.clone().unwrap_or_default();
+    for condition in own.into_iter().map(|condition| dated(view, condition)) {
+        match conditions.iter_mut().find(|present| present.type_ == condition.type_) {
+            Some(present) => *present = condition,
+            None => conditions.push(condition),
+        }
+    }
     status.conditions = Some(conditions);
 }
 
