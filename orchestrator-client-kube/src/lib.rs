@@ -16,7 +16,10 @@
 //! ```
 //!
 //! How the server is reached and trusted is `kube`'s business, and so are its features for TLS: `rustls-tls`, `oidc` and
-//! the like. Objects travel as the bytes that the server sent; nothing is decoded that nobody asks for.
+//! the like. By default `kube` repeats requests that are answered with 429, 503 or 504 up to fifteen times, for minutes; a
+//! reconciler repeats its work by itself, so `default_retry` in the `Config` is better switched off.
+//!
+//! Objects travel as the bytes that the server sent; nothing is decoded that nobody asks for.
 
 mod http;
 mod limits;
@@ -28,6 +31,8 @@ use orchestrator_core::{
     client::{Backend, Client, Reply, Request, ResourceDiscovery, ResourceInfo, WatchRequest, WatchStream},
     status::{ApiError, ApiResult},
 };
+
+use crate::http as wire;
 
 /// A Kubernetes API server behind a [`kube::Client`]. Cheap to clone.
 ///
@@ -59,11 +64,11 @@ impl KubeBackend {
 #[async_trait]
 impl Backend for KubeBackend {
     async fn request(&self, request: Request) -> Result<Reply, ApiError> {
-        http::request(&self.client, request).await
+        wire::request(&self.client, request).await
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, ApiError> {
-        http::watch(&self.client, request).await
+        wire::watch(&self.client, request).await
     }
 }
 
@@ -71,6 +76,6 @@ impl Backend for KubeBackend {
 #[async_trait]
 impl ResourceDiscovery for KubeBackend {
     async fn resources(&self) -> ApiResult<Vec<ResourceInfo>> {
-        http::resources(&self.client).await
+        wire::resources(&self.client).await
     }
 }
