@@ -1,12 +1,13 @@
 //! Contract suites, fault wrappers and strategies for every seam.
 //!
 //! Whoever implements a seam runs its contract: [`store_contract!`](crate::store_contract),
-//! [`client_contract!`](crate::client_contract). Each
-//! makes a test of each promise; what is declared as missing is
+//! [`client_contract!`](crate::client_contract), [`scheduler_contract!`](crate::scheduler_contract),
+//! and more. Each makes a test of each promise; what is declared as missing is
 //! reported as skipped. [`wrap`] has stores around stores; [`fake_api`] is an API server that is easy to break on purpose.
 
 pub mod client;
 pub mod fake_api;
 pub mod harness;
+pub mod scheduler;
 pub mod store;
 pub mod wrap;
