@@ -2,12 +2,13 @@
 //!
 //! Whoever implements a seam runs its contract: [`store_contract!`](crate::store_contract),
 //! [`client_contract!`](crate::client_contract), [`scheduler_contract!`](crate::scheduler_contract),
-//! and more. Each makes a test of each promise; what is declared as missing is
+//! [`runtime_contract!`](crate::runtime_contract). Each makes a test of each promise; what is declared as missing is
 //! reported as skipped. [`wrap`] has stores around stores; [`fake_api`] is an API server that is easy to break on purpose.
 
 pub mod client;
 pub mod fake_api;
 pub mod harness;
+pub mod runtime;
 pub mod scheduler;
 pub mod store;
 pub mod wrap;
