@@ -21,6 +21,7 @@ pub use cluster::{ApplyError, Cluster, ClusterBuilder, NodeSpec, StartError, Wai
 pub use k8s_openapi;
 pub use kube;
 pub use orchestrator_apiserver as apiserver;
+pub use orchestrator_client_kube as client_kube;
 pub use orchestrator_controllers as controllers;
 pub use orchestrator_core as core;
 pub use orchestrator_core::{client, controller, env, object, runtime, scheduler, store};

@@ -1,6 +1,6 @@
 //! The API server as a value: [`ApiServer`], made by [`ApiServerBuilder`].
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use orchestrator_core::{
@@ -37,6 +37,8 @@ pub struct Config {
     pub admission: Admission,
     /// Where the addresses of services come from.
     pub service_range: AddressRange,
+    /// A watch that passes over changes for this long gets a bookmark, if it wants any. The default is upstream's.
+    pub bookmark_interval: Duration,
     /// Whom requests come from that name nobody: in-process clients.
     pub own_identity: Arc<UserInfo>,
 }
@@ -98,6 +100,7 @@ impl Default for Config {
         Self {
             admission: Admission::default(),
             service_range: AddressRange { base: Ipv4Addr::new(10, 96, 0, 0), prefix_bits: 12 },
+            bookmark_interval: Duration::from_secs(60),
             own_identity: Arc::new(UserInfo::admin()),
         }
     }

@@ -55,7 +55,8 @@ pub trait ContainerRuntime: ImageService {
     /// Starts a created container. Starting one that runs or has exited changes nothing.
     async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
 
-    /// Sends the stop signal, waits up to `grace` for the end, then kills. Returns once the container has exited.
+    /// Sends the stop signal, waits up to `grace` for the end, then kills. Returns once the container has exited; one
+    /// that has exited before is a success, one that is gone is [`RuntimeError::NotFound`].
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError>;
 
     /// Removes a container and its log, killing it first if it runs. A container that is gone is a success.

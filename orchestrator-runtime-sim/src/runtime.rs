@@ -163,7 +163,7 @@ impl ContainerRuntime for SimRuntime {
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
         let ended = {
             let mut state = self.0.begin(Verb::StopContainer)?;
-            let Some(container) = state.containers.get(id) else { return Ok(()) };
+            let container = state.containers.get(id).ok_or_else(|| RuntimeError::no_container(id))?;
             if !container.status.state.is_running() {
                 return Ok(());
             }

@@ -2,7 +2,9 @@
 
 use std::{future::Future, pin::Pin};
 
-use orchestrator_core::env::{Env, Simulation};
+use orchestrator_core::env::Simulation;
+
+pub use orchestrator_core::env::Env;
 
 /// How a case ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,13 +21,17 @@ pub type CaseFuture<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 /// Runs a case in virtual time, once for each of a few seeds: the order of tasks differs, the outcome may not.
 ///
 /// # Panics
-/// When the case does, or when all of its tasks wait for each other.
-pub fn simulated<S>(name: &str, make: impl Fn(&Env) -> S, case: impl for<'a> Fn(&'a S, &'a Env) -> CaseFuture<'a>) {
+/// When the case does, or when all of its tasks wait for each other for ever.
+pub fn simulated<S>(
+    name: &str,
+    make: impl AsyncFn(&Env) -> S,
+    case: impl for<'a> Fn(&'a S, &'a Env) -> CaseFuture<'a>,
+) {
     for seed in 0..SEEDS {
         let simulation = Simulation::new(seed);
         let env = simulation.env();
         let outcome = simulation.run(async {
-            let subject = make(&env);
+            let subject = make(&env).await;
             case(&subject, &env).await
         });
         report(name, outcome.unwrap_or_else(|stuck| panic!("{name} with seed {seed}: {stuck}")));
@@ -36,11 +42,11 @@ pub fn simulated<S>(name: &str, make: impl Fn(&Env) -> S, case: impl for<'a> Fn(
 ///
 /// # Panics
 /// When the case does.
-pub fn real<S>(name: &str, make: impl Fn(&Env) -> S, case: impl for<'a> Fn(&'a S, &'a Env) -> CaseFuture<'a>) {
+pub fn real<S>(name: &str, make: impl AsyncFn(&Env) -> S, case: impl for<'a> Fn(&'a S, &'a Env) -> CaseFuture<'a>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let outcome = runtime.block_on(async {
         let env = Env::real();
-        let subject = make(&env);
+        let subject = make(&env).await;
         case(&subject, &env).await
     });
     report(name, outcome);

@@ -1,9 +1,14 @@
 //! Contract suites, fault wrappers and strategies for every seam.
 //!
-//! Start at [`store_contract!`](crate::store_contract): it makes tests of what a `Store` has to promise, for an own one as
-//! well. `wrap` has stores around stores; [`fake_api`] is an API server that is easy to break on purpose.
+//! Whoever implements a seam runs its contract: [`store_contract!`](crate::store_contract),
+//! [`client_contract!`](crate::client_contract), [`scheduler_contract!`](crate::scheduler_contract),
+//! [`runtime_contract!`](crate::runtime_contract). Each makes a test of each promise; what is declared as missing is
+//! reported as skipped. [`wrap`] has stores around stores; [`fake_api`] is an API server that is easy to break on purpose.
 
+pub mod client;
 pub mod fake_api;
 pub mod harness;
+pub mod runtime;
+pub mod scheduler;
 pub mod store;
 pub mod wrap;

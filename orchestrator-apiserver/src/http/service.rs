@@ -1,6 +1,7 @@
 //! One HTTP request: who asks, and where it goes.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -18,6 +19,7 @@ use orchestrator_core::{
 use super::{
     body::{Body, BodyError},
     executor::Tasks,
+    path::unescape,
     respond, routes,
 };
 use crate::{auth::Attributes, limits, server::ApiServer};
@@ -59,30 +61,49 @@ fn authenticate(server: &ApiServer, user: Option<Arc<UserInfo>>, headers: &Heade
 
 /// Another identity, for those who may take it: the `Impersonate-` headers.
 fn impersonate(server: &crate::pipeline::Server, user: Arc<UserInfo>, headers: &HeaderMap) -> ApiResult<Arc<UserInfo>> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let groups: Vec<String> = headers
-        .get_all("impersonate-group")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .map(str::to_owned)
-        .collect();
-    let Some(name) = text("impersonate-user") else {
-        return match groups.is_empty() {
+    let texts = |name: &str| {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (names, uids, groups) = (texts("impersonate-user"), texts("impersonate-uid"), texts("impersonate-group"));
+    let extra = extra(headers)?;
+    let Some(name) = names.into_iter().next() else {
+        return match groups.is_empty() && uids.is_empty() && extra.is_empty() {
             true => Ok(user),
-            false => Err(ApiError::bad_request("requested groups without impersonating a user")),
+            false => Err(ApiError::bad_request("requested groups, a uid or extra facts without impersonating a user")),
         };
     };
-    let may = |resource: &str, name: &str| {
-        let attributes = Attributes { verb: "impersonate", resource, name, version: "v1", ..Default::default() };
+    let may = |group: &str, resource: &str, subresource: &str, name: &str| {
+        let attributes =
+            Attributes { verb: "impersonate", group, version: "v1", resource, subresource, name, ..Default::default() };
         server.authorizer.authorize(&user, &attributes).allow(&user, &attributes)
     };
-    may("users", name)?;
-    groups.iter().try_for_each(|group| may("groups", group))?;
-    let mut other = UserInfo { name: name.to_owned(), groups, ..Default::default() };
-    if name != "system:anonymous" {
+    may("", "users", "", &name)?;
+    groups.iter().try_for_each(|group| may("", "groups", "", group))?;
+    uids.iter().try_for_each(|uid| may(AUTHENTICATION, "uids", "", uid))?;
+    for (key, values) in &extra {
+        values.iter().try_for_each(|value| may(AUTHENTICATION, "userextras", key, value))?;
+    }
+    let mut other = UserInfo { name, uid: uids.into_iter().next().unwrap_or_default(), groups, extra };
+    let says = |group: &str| other.groups.iter().any(|given| given == group);
+    if other.name != "system:anonymous" && !says("system:authenticated") && !says("system:unauthenticated") {
         other.groups.push("system:authenticated".to_owned());
     }
     Ok(Arc::new(other))
+}
+
+/// The API group of facts about users.
+const AUTHENTICATION: &str = "authentication.k8s.io";
+
+/// Further facts of an impersonated user: the key is the rest of the header's name, with escapes.
+fn extra(headers: &HeaderMap) -> ApiResult<BTreeMap<String, Vec<String>>> {
+    let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in headers {
+        if let (Some(key), Ok(value)) = (name.as_str().strip_prefix("impersonate-extra-"), value.to_str()) {
+            let invalid = || ApiError::bad_request(format!("the header {name} cannot be read"));
+            extra.entry(unescape(key).ok_or_else(invalid)?).or_default().push(value.to_owned());
+        }
+    }
+    Ok(extra)
 }
 
 /// The API server as a service without a socket: what an in-process `kube::Client` is made of.

@@ -7,7 +7,11 @@ use orchestrator_core::{
 };
 use serde_json::Value;
 
-use super::{Scope, Server, commit::Refusal, metadata};
+use super::{
+    Scope, Server,
+    commit::{Refusal, place},
+    metadata, store_error,
+};
 use crate::{
     field::{Errors, Field, member, remove},
     limits,
@@ -63,6 +67,7 @@ impl Server {
             self.validate_new(scope, &candidate)?;
             self.admit_validating(scope, &candidate, None, warnings).await?;
             if options.dry_run {
+                self.refuse_taken(scope, &candidate).await?;
                 return Ok(Object::from_tree(candidate));
             }
             match self.put(scope, &candidate, None).await {
@@ -78,6 +83,13 @@ impl Server {
             }
         }
         Err(ApiError::internal("the attempts ran out"))
+    }
+
+    /// What a commit would have found out about the name.
+    async fn refuse_taken(&self, scope: &Scope, tree: &Value) -> ApiResult<()> {
+        let (namespace, name) = place(tree);
+        let there = self.store.get(&scope.kind.key(namespace, name)).await.map_err(store_error)?;
+        there.map_or(Ok(()), |_| Err(ApiError::already_exists(scope.kind.subject(name))))
     }
 
     /// The namespace of the path is the object's; another one in the body is an error.

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, future::Either, stream};
+use futures::{
+    Stream, StreamExt,
+    future::{BoxFuture, Either},
+    stream,
+};
 use orchestrator_core::{
     client::{ListOptions, Reply, WatchEvent, WatchRequest, WatchStream},
     object::Object,
@@ -12,6 +16,18 @@ use orchestrator_core::{
 
 use super::{Scope, Server, read::parse_version, store_error};
 use crate::{limits, selection::Selection};
+
+/// What a watch comes by.
+enum Step {
+    /// Something to tell.
+    Event(ApiResult<WatchEvent>),
+    /// A change that is none in the selection.
+    Passed(Revision),
+}
+
+fn bookmark(revision: Revision) -> WatchEvent {
+    WatchEvent::Bookmark { resource_version: revision.to_string(), initial_events_end: false }
+}
 
 impl Server {
     /// Follows a collection for a known user.
@@ -33,7 +49,8 @@ impl Server {
             Err(error) => return Ok(stream::once(async move { Err(store_error(error)) }).boxed()),
         };
         let server = self.clone();
-        let events = changes.flat_map(move |item| stream::iter(server.events(&selection, item)));
+        let steps = changes.flat_map(move |item| stream::iter(server.steps(&selection, item)));
+        let events = self.bookmarked(steps, request.bookmarks);
         let events = stream::iter(initial.into_iter().map(Ok)).chain(events);
         Ok(self.until(events, request.timeout).boxed())
     }
@@ -62,16 +79,54 @@ impl Server {
     }
 
     /// What a change of the store is to somebody who selects.
-    fn events(&self, selection: &Selection, item: Result<WatchItem, StoreError>) -> Vec<ApiResult<WatchEvent>> {
+    fn steps(&self, selection: &Selection, item: Result<WatchItem, StoreError>) -> Vec<Step> {
         match item {
-            Err(error) => vec![Err(store_error(error))],
-            Ok(WatchItem::Bookmark(revision)) => {
-                vec![Ok(WatchEvent::Bookmark { resource_version: revision.to_string(), initial_events_end: false })]
-            }
+            Err(error) => vec![Step::Event(Err(store_error(error)))],
+            Ok(WatchItem::Bookmark(revision)) => vec![Step::Event(Ok(bookmark(revision)))],
             Ok(WatchItem::Changes { revision, changes }) => {
-                changes.iter().filter_map(|change| self.event(selection, revision, change).transpose()).collect()
+                let events = changes.iter().filter_map(|change| self.event(selection, revision, change).transpose());
+                let mut steps: Vec<Step> = events.map(Step::Event).collect();
+                if steps.is_empty() {
+                    steps.push(Step::Passed(revision));
+                }
+                steps
             }
         }
+    }
+
+    /// Tells a watch that passes over all that happens how far it is, so that it can go on from there.
+    fn bookmarked(
+        &self,
+        steps: impl Stream<Item = Step> + Send + 'static,
+        wanted: bool,
+    ) -> impl Stream<Item = ApiResult<WatchEvent>> + Send + 'static {
+        let (env, interval) = (self.env.clone(), self.config.bookmark_interval);
+        let state = (Box::pin(steps), None::<(Revision, BoxFuture<'static, ()>)>);
+        stream::unfold(state, move |(mut steps, mut passed)| {
+            let env = env.clone();
+            async move {
+                loop {
+                    let step = match passed {
+                        None => steps.next().await,
+                        Some((revision, due)) => match futures::future::select(steps.next(), due).await {
+                            Either::Left((step, due)) => {
+                                passed = Some((revision, due));
+                                step
+                            }
+                            Either::Right(_) => return Some((Ok(bookmark(revision)), (steps, None))),
+                        },
+                    };
+                    match step? {
+                        Step::Event(event) => return Some((event, (steps, None))),
+                        Step::Passed(_) if !wanted => passed = None,
+                        Step::Passed(revision) => {
+                            let due = passed.map_or_else(|| env.sleep(interval), |(_, due)| due);
+                            passed = Some((revision, due));
+                        }
+                    }
+                }
+            }
+        })
     }
 
     fn event(&self, selection: &Selection, revision: Revision, change: &Change) -> ApiResult<Option<WatchEvent>> {

@@ -5,7 +5,8 @@ use std::{fmt::Debug, marker::PhantomData, sync::Arc};
 use futures::{StreamExt, stream::BoxStream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Preconditions;
 use kube_core::params::{
-    DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy, VersionMatch as Match, WatchParams,
+    DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy, ValidationDirective,
+    VersionMatch as Match, WatchParams,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -261,7 +262,12 @@ where
             dry_run: params.dry_run,
             field_manager: params.field_manager.clone(),
             force: params.force,
-            field_validation: FieldValidation::Warn,
+            field_validation: match params.field_validation {
+                None => FieldValidation::default(),
+                Some(ValidationDirective::Ignore) => FieldValidation::Ignore,
+                Some(ValidationDirective::Warn) => FieldValidation::Warn,
+                Some(ValidationDirective::Strict) => FieldValidation::Strict,
+            },
         };
         let call = Call::Patch { patch: patch_body(patch)?, options };
         Ok(self.object(Some(name), subresource, call).await?.typed()?)

@@ -10,6 +10,7 @@
 )]
 
 mod basics;
+mod contract;
 mod crashes;
 mod isolation;
 mod logs;
@@ -44,7 +45,16 @@ fn main() -> ExitCode {
     }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
-    let all = [basics::all(), crashes::all(), isolation::all(), logs::all(), networks::all(), sessions::all()].concat();
+    let all = [
+        basics::all(),
+        contract::all(),
+        crashes::all(),
+        isolation::all(),
+        logs::all(),
+        networks::all(),
+        sessions::all(),
+    ]
+    .concat();
     let mut failed = Vec::new();
     let mut count = 0;
     for (name, test) in all {

@@ -41,7 +41,12 @@ impl Place {
 
     /// A new runtime on the same directory, as after a crash of the agent.
     pub(crate) fn again(&mut self) {
-        self.runtime = builder(&self.directory, &self.name).build(Env::real()).unwrap();
+        self.runtime = self.another();
+    }
+
+    /// Another instance on the same directory.
+    pub(crate) fn another(&self) -> YoukiRuntime {
+        builder(&self.directory, &self.name).build(Env::real()).unwrap()
     }
 
     /// Another node of the same cluster on this machine.

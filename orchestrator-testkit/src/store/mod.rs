@@ -63,7 +63,8 @@ macro_rules! store_contract {
             $(
                 #[test]
                 fn $case() {
-                    $crate::harness::$harness(stringify!($case), $make, |store, env| {
+                    let make = async |env: &$crate::harness::Env| ($make)(env);
+                    $crate::harness::$harness(stringify!($case), make, |store, env| {
                         Box::pin($crate::store::$case(store, env))
                     });
                 }
