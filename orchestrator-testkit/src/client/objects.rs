@@ -1,6 +1,6 @@
 //! Objects: creating, reading, replacing, deleting.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube_core::params::{DeleteParams, PostParams};
@@ -186,6 +186,8 @@ pub async fn concurrent_updates_lose_none(subject: &dyn Subject, env: &Env) -> O
                 let mut tree = maps.get("a").await.unwrap();
                 let count: usize = tree["data"]["count"].as_str().unwrap().parse().unwrap();
                 tree["data"]["count"] = (count + 1).to_string().into();
+                // Others come in between, also where a request takes no time.
+                env.sleep(Duration::from_millis(1)).await;
                 match maps.replace(&tree).await {
                     Ok(_) => break,
                     Err(error) => assert!(error.is_conflict(), "{error}"),
