@@ -5,6 +5,12 @@ use std::time::Duration;
 /// Size of a request body, in bytes; upstream's limit.
 pub(crate) const BODY_BYTES: usize = 3 << 20;
 
+/// Time for the body of a request to come; upstream's time for a whole request.
+pub(crate) const BODY_TIME: Duration = Duration::from_secs(60);
+
+/// Levels of nesting that a JSON patch may make; what is nested deeper cannot be read again.
+pub(crate) const OBJECT_DEPTH: usize = 126;
+
 /// Operations of one JSON patch; upstream's limit.
 pub(crate) const PATCH_OPERATIONS: usize = 10_000;
 
@@ -50,7 +56,7 @@ pub(crate) const NAME_SUFFIX_LETTERS: usize = 5;
 /// Connections served at once.
 pub(crate) const CONNECTIONS: usize = 20_000;
 
-/// Time for a TLS handshake and for the head of a request.
+/// Time for a TLS handshake, for the first request after it, and for the head of each request.
 pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
 /// Time that open connections get to end when the server stops.

@@ -1,6 +1,10 @@
 //! The API server as a value: [`ApiServer`], made by [`ApiServerBuilder`].
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use orchestrator_core::{
@@ -27,7 +31,20 @@ use crate::{
 pub struct ApiServer {
     server: Arc<Server>,
     /// Keeps the shared objects true to the store; it ends with the last clone.
-    _follower: Arc<TaskHandle>,
+    follower: Arc<TaskHandle>,
+}
+
+/// An API server that may be gone.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakApiServer {
+    server: Weak<Server>,
+    follower: Weak<TaskHandle>,
+}
+
+impl WeakApiServer {
+    pub(crate) fn upgrade(&self) -> Option<ApiServer> {
+        Some(ApiServer { server: self.server.upgrade()?, follower: self.follower.upgrade()? })
+    }
 }
 
 /// How a server behaves.
@@ -179,7 +196,7 @@ impl ApiServerBuilder {
         let server = Arc::new(server);
         let env = server.env.clone();
         let follower = env.spawn("api-objects", objects::follow(Arc::downgrade(&server), env.clone()));
-        Ok(ApiServer { server, _follower: Arc::new(follower) })
+        Ok(ApiServer { server, follower: Arc::new(follower) })
     }
 }
 
@@ -211,6 +228,10 @@ impl ApiServer {
 
     pub(crate) fn server(&self) -> &Arc<Server> {
         &self.server
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakApiServer {
+        WeakApiServer { server: Arc::downgrade(&self.server), follower: Arc::downgrade(&self.follower) }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod apply;
 pub mod framework;
+mod guard;
 mod inbox;
 pub mod limits;
 pub mod model;

@@ -12,6 +12,7 @@ use orchestrator_core::{
 
 use crate::{
     framework::{Profile, is_gated},
+    guard,
     limits::ASSUMED_LONGEST,
     queue::Queue,
 };
@@ -183,7 +184,7 @@ impl Model {
             self.queue.remove(pod.key());
             return None;
         };
-        match deciding.scheduler.schedule(&pod, &self.cluster, tie) {
+        match guard::schedule(&*deciding.scheduler, &pod, &self.cluster, tie) {
             Verdict::Node(node) => {
                 let mut reserve = deciding.profile.reserve.iter();
                 if let Some(rejection) = reserve.find_map(|plugin| plugin.reserve(&pod, &node, &self.cluster)) {
@@ -282,7 +283,7 @@ fn may_help(
     pod: &PodInfo,
     why: &Unschedulable,
 ) -> bool {
-    schedulers.get(scheduler_name(pod)).is_some_and(|deciding| deciding.scheduler.may_help(change, pod, why))
+    schedulers.get(scheduler_name(pod)).is_some_and(|deciding| guard::may_help(&*deciding.scheduler, change, pod, why))
 }
 
 /// The scheduler that a pod asks for.

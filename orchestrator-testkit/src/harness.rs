@@ -18,7 +18,8 @@ pub enum Outcome {
 /// What a case runs as.
 pub type CaseFuture<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
-/// Runs a case in virtual time, once for each of a few seeds: the order of tasks differs, the outcome may not.
+/// Runs a case in virtual time, once for each of a few seeds: the order of tasks differs, the outcome may not. Gives the
+/// outcome.
 ///
 /// # Panics
 /// When the case does, or when all of its tasks wait for each other for ever.
@@ -26,7 +27,8 @@ pub fn simulated<S>(
     name: &str,
     make: impl AsyncFn(&Env) -> S,
     case: impl for<'a> Fn(&'a S, &'a Env) -> CaseFuture<'a>,
-) {
+) -> Outcome {
+    let mut last = Outcome::Held;
     for seed in 0..SEEDS {
         let simulation = Simulation::new(seed);
         let env = simulation.env();
@@ -34,8 +36,10 @@ pub fn simulated<S>(
             let subject = make(&env).await;
             case(&subject, &env).await
         });
-        report(name, outcome.unwrap_or_else(|stuck| panic!("{name} with seed {seed}: {stuck}")));
+        last = outcome.unwrap_or_else(|stuck| panic!("{name} with seed {seed}: {stuck}"));
     }
+    report(name, last);
+    last
 }
 
 /// Runs a case in real time, on the machine's threads.

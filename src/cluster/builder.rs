@@ -249,8 +249,10 @@ impl ClusterBuilder {
         let server = self.start_server(&env, store.clone(), &directory).await?;
         let (access, endpoint) = self.open_access(&env, &server).await?;
         let caches = Caches::new(&server.client(), &env);
+        let service = HttpService::new(&server, administrator());
         let mut cluster = Cluster {
-            service: HttpService::new(&server, administrator()),
+            _service_guard: service.close_on_drop(),
+            service,
             parts: Parts::new(&caches),
             directory,
             env,

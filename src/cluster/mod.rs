@@ -18,6 +18,7 @@ use orchestrator_core::{
     node_connector::NodeDirectory,
     store::Store,
 };
+use tokio_util::sync::DropGuard;
 
 pub use apply::ApplyError;
 pub use builder::{ClusterBuilder, NodeSpec, StartError};
@@ -35,6 +36,8 @@ pub struct Cluster {
     access: Access,
     endpoint: Option<Endpoint>,
     service: HttpService,
+    /// Ends what clients have opened through the service when the cluster is dropped.
+    _service_guard: DropGuard,
     directory: NodeDirectory,
     parts: Parts,
 }

@@ -10,7 +10,11 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::BoxStream};
 use http_body::Frame;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use orchestrator_core::status::{ApiError, ApiResult, Reason};
+use orchestrator_core::{
+    env::Env,
+    status::{ApiError, ApiResult, Reason},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::limits;
 
@@ -45,6 +49,14 @@ impl Body {
 
     pub(super) fn stream(stream: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Self {
         Self::Stream(stream.boxed())
+    }
+
+    /// The same, but what comes bit by bit ends when the token is cancelled.
+    pub(super) fn until(self, end: CancellationToken) -> Self {
+        match self {
+            Self::Full(_) => self,
+            Self::Stream(stream) => Self::stream(stream.take_until(end.cancelled_owned())),
+        }
     }
 }
 
@@ -82,13 +94,18 @@ impl From<Infallible> for Body {
     }
 }
 
-/// Reads a request's body, up to the limit.
-pub(super) async fn read<B>(body: B) -> ApiResult<Bytes>
+/// Reads a request's body, up to the limit, and not for ever.
+pub(super) async fn read<B>(env: &Env, body: B) -> ApiResult<Bytes>
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BodyError>,
 {
-    match Limited::new(body, limits::BODY_BYTES).collect().await {
+    let read = Limited::new(body, limits::BODY_BYTES).collect();
+    let Ok(read) = env.timeout(limits::BODY_TIME, read).await else {
+        let message = "Timeout: request did not complete within the allotted timeout";
+        return Err(ApiError::new(Reason::Timeout, message));
+    };
+    match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             let message = format!("Request entity too large: limit is {}", limits::BODY_BYTES);

@@ -1,6 +1,13 @@
 //! A socket that the API is served on, with TLS.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{FutureExt, future::Either};
 use hyper::service::service_fn;
@@ -116,7 +123,7 @@ async fn accept(listener: TcpListener, shared: Shared) {
         });
     }
     drop(listener);
-    let mut tasks = shared.tasks.take(&shared.env);
+    let mut tasks = shared.tasks.take();
     let _ = shared
         .env
         .timeout(limits::DRAIN_TIME, async {
@@ -126,7 +133,7 @@ async fn accept(listener: TcpListener, shared: Shared) {
         })
         .await;
     tasks.stop().await;
-    shared.tasks.take(&shared.env).stop().await;
+    shared.tasks.take().stop().await;
 }
 
 /// One connection, from the handshake to its end.
@@ -136,7 +143,10 @@ async fn serve(stream: TcpStream, shared: Shared) {
     let Ok(Ok(stream)) = handshake else { return };
     let user = certificate_user(&stream, &shared.server);
     let (server, tasks) = (shared.server.clone(), shared.tasks.clone());
+    let asked = Arc::new(AtomicBool::new(false));
+    let asks = asked.clone();
     let handler = service_fn(move |request| {
+        asks.store(true, Ordering::Relaxed);
         let (server, tasks, user) = (server.clone(), tasks.clone(), user.clone());
         async move { Ok::<_, std::convert::Infallible>(service::answer(&server, &tasks, user, request).await) }
     });
@@ -146,9 +156,19 @@ async fn serve(stream: TcpStream, shared: Shared) {
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), handler);
     let mut connection = std::pin::pin!(connection);
     let stopped = std::pin::pin!(shared.stop.cancelled());
-    if let Either::Right(_) = futures::future::select(connection.as_mut(), stopped).await {
+    let silent = std::pin::pin!(silent(&shared.env, &asked));
+    let over = futures::future::select(stopped, silent);
+    if let Either::Right((Either::Left(_), _)) = futures::future::select(connection.as_mut(), over).await {
         connection.as_mut().graceful_shutdown();
         let _ = connection.await;
+    }
+}
+
+/// Resolves when nothing was asked in time. Before it is known which HTTP is spoken, hyper itself waits without an end.
+async fn silent(env: &Env, asked: &AtomicBool) {
+    env.sleep(limits::HANDSHAKE_TIME).await;
+    if asked.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -10,12 +10,17 @@ use orchestrator_core::env::{Env, TaskGroup};
 /// Starts tasks that end when the group is stopped.
 #[derive(Clone, Debug)]
 pub(super) struct Tasks {
+    env: Env,
     group: Arc<Mutex<TaskGroup>>,
 }
 
 impl Tasks {
     pub(super) fn new(env: &Env) -> Self {
-        Self { group: Arc::new(Mutex::new(TaskGroup::new(env))) }
+        Self { env: env.clone(), group: Arc::new(Mutex::new(TaskGroup::new(env))) }
+    }
+
+    pub(super) fn env(&self) -> &Env {
+        &self.env
     }
 
     pub(super) fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
@@ -23,8 +28,8 @@ impl Tasks {
     }
 
     /// Takes the tasks out, to be stopped or joined.
-    pub(super) fn take(&self, env: &Env) -> TaskGroup {
-        std::mem::replace(&mut *self.group.lock().unwrap_or_else(PoisonError::into_inner), TaskGroup::new(env))
+    pub(super) fn take(&self) -> TaskGroup {
+        std::mem::replace(&mut *self.group.lock().unwrap_or_else(PoisonError::into_inner), TaskGroup::new(&self.env))
     }
 }
 

@@ -162,7 +162,7 @@ impl Exchange<'_> {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BodyError>,
     {
-        let bytes = body::read(request.into_body()).await?;
+        let bytes = body::read(self.tasks.env(), request.into_body()).await?;
         match self.content_type.as_str() {
             "" | "application/json" => Ok(Object::from_bytes(bytes)),
             "application/yaml" | "application/x-yaml" => Ok(Object::from_tree(parse_yaml(&bytes)?)),
@@ -189,7 +189,7 @@ impl Exchange<'_> {
             }
         };
         let options = self.query.write()?;
-        let bytes = body::read(request.into_body()).await?;
+        let bytes = body::read(self.tasks.env(), request.into_body()).await?;
         let tree = if self.content_type.ends_with("yaml") {
             parse_yaml(&bytes)?
         } else {
@@ -210,7 +210,7 @@ impl Exchange<'_> {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BodyError>,
     {
-        let bytes = body::read(request.into_body()).await?;
+        let bytes = body::read(self.tasks.env(), request.into_body()).await?;
         if bytes.is_empty() {
             return Ok(None);
         }

@@ -15,6 +15,7 @@ use orchestrator_core::{
     client::UserInfo,
     status::{ApiError, ApiResult},
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     body::{Body, BodyError},
@@ -22,7 +23,11 @@ use super::{
     path::unescape,
     respond, routes,
 };
-use crate::{auth::Attributes, limits, server::ApiServer};
+use crate::{
+    auth::Attributes,
+    limits,
+    server::{ApiServer, WeakApiServer},
+};
 
 /// Answers one request.
 ///
@@ -108,24 +113,48 @@ fn extra(headers: &HeaderMap) -> ApiResult<BTreeMap<String, Vec<String>>> {
 
 /// The API server as a service without a socket: what an in-process `kube::Client` is made of.
 ///
-/// It holds the server weakly through nothing but itself: dropping the service ends what it started.
+/// It holds the server weakly, because a `kube::Client` lives as long as anyone wants it to. Once the service is shut down
+/// or the server is gone, requests are answered with 503 and streams end.
 #[derive(Clone, Debug)]
 pub struct HttpService {
-    server: ApiServer,
+    server: WeakApiServer,
     user: Arc<UserInfo>,
     tasks: Tasks,
+    closed: CancellationToken,
 }
 
 impl HttpService {
     /// A service whose requests come from this user.
     pub fn new(server: &ApiServer, user: UserInfo) -> Self {
         let tasks = Tasks::new(&server.server().env);
-        Self { server: server.clone(), user: Arc::new(user), tasks }
+        Self { server: server.downgrade(), user: Arc::new(user), tasks, closed: CancellationToken::new() }
     }
 
-    /// Ends every stream that was opened through the service.
+    /// Refuses requests from now on, and ends every stream that was opened through the service.
     pub async fn shutdown(&self) {
-        self.tasks.take(&self.server.server().env).stop().await;
+        self.closed.cancel();
+        self.tasks.take().stop().await;
+    }
+
+    /// Closes the service when the guard is dropped, without waiting for anything.
+    pub fn close_on_drop(&self) -> DropGuard {
+        self.closed.clone().drop_guard()
+    }
+
+    /// Answers one request for as long as there is someone to answer.
+    async fn answer<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
+        let answered = self.closed.run_until_cancelled(async {
+            let server = self.server.upgrade()?;
+            Some(answer(&server, &self.tasks, Some(self.user.clone()), request).await)
+        });
+        match answered.await.flatten() {
+            Some(response) => response.map(|body| body.until(self.closed.clone())),
+            None => respond::error(&ApiError::unavailable("the cluster has ended")),
+        }
     }
 }
 
@@ -145,10 +174,10 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
-            if request.headers().contains_key(header::UPGRADE) {
+            if request.headers().contains_key(header::UPGRADE) && !service.closed.is_cancelled() {
                 return service.upgraded(request).await;
             }
-            Ok(answer(&service.server, &service.tasks, Some(service.user.clone()), request).await)
+            Ok(service.answer(request).await)
         })
     }
 }
@@ -165,17 +194,14 @@ impl HttpService {
         self.tasks.spawn("in-process-connection", async move {
             let handler = hyper::service::service_fn(move |request| {
                 let service = service.clone();
-                async move {
-                    let user = Some(service.user.clone());
-                    Ok::<_, std::convert::Infallible>(answer(&service.server, &service.tasks, user, request).await)
-                }
+                async move { Ok::<_, std::convert::Infallible>(service.answer(request).await) }
             });
             let connection =
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), handler).with_upgrades();
             let _ = connection.await;
         });
         let (parts, body) = request.into_parts();
-        let bytes = super::body::read(body).await?;
+        let bytes = super::body::read(self.tasks.env(), body).await?;
         let mut request = Request::from_parts(parts, Body::full(bytes));
         if let Some(path) = request.uri().path_and_query().cloned() {
             *request.uri_mut() = path.into();

@@ -1,5 +1,6 @@
 //! Patches: an object and a change make a new object. Pure.
 
+mod json;
 mod strategic;
 
 use orchestrator_core::{
@@ -37,19 +38,7 @@ pub(crate) fn check(patch: &PatchBody) -> ApiResult<()> {
 pub(crate) fn apply(kind: &Kind, old: &Value, patch: &PatchBody) -> ApiResult<Value> {
     let mut tree = old.clone();
     match patch {
-        PatchBody::Json(operations) => {
-            let operations: json_patch::Patch =
-                serde_json::from_value(operations.clone()).map_err(|error| ApiError::bad_request(error.to_string()))?;
-            json_patch::patch(&mut tree, &operations).map_err(|error| {
-                ApiError::new(
-                    Reason::Invalid,
-                    format!("the server rejected our request due to an error in our request: {error}"),
-                )
-            })?;
-            if serialized_bytes(&tree) > limits::BODY_BYTES {
-                return Err(ApiError::new(Reason::RequestEntityTooLarge, "the patched object is too large"));
-            }
-        }
+        PatchBody::Json(operations) => tree = json::apply(tree, operations)?,
         PatchBody::Merge(patch) => json_patch::merge(&mut tree, patch),
         PatchBody::Strategic(patch) => match kind.schema {
             Some(schema) => tree = strategic::merge(tree, patch, schema)?,
@@ -64,21 +53,4 @@ pub(crate) fn apply(kind: &Kind, old: &Value, patch: &PatchBody) -> ApiResult<Va
         PatchBody::Apply(_) => check(patch)?,
     }
     if tree.is_object() { Ok(tree) } else { Err(ApiError::bad_request("the patch does not leave an object")) }
-}
-
-/// Size of a tree when it is encoded, without encoding it.
-fn serialized_bytes(tree: &Value) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    serde_json::to_writer(&mut count, tree).map_or(usize::MAX, |()| count.0)
 }

@@ -41,7 +41,9 @@ impl Server {
         let (namespace, name) = place(new);
         let key = kind.key(namespace, name);
         let value = Object::encode_for_store(new).map_err(failed)?;
-        let time_to_live = (kind.resource.plural == "events").then_some(limits::EVENT_LIFE);
+        // A store that declares expiry as missing keeps events for good.
+        let mortal = kind.resource.plural == "events" && self.store.capabilities().expiry;
+        let time_to_live = mortal.then_some(limits::EVENT_LIFE);
         let precondition = match old {
             None => Precondition::Absent { key: key.clone() },
             Some(old) => Precondition::AtRevision { key: key.clone(), revision: old.modified },

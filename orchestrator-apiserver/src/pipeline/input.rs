@@ -57,29 +57,28 @@ pub(super) fn decode_as(
         )));
     }
     check_type(kind, &tree)?;
-    prune(kind, &mut tree, duplicates, validation, warnings)?;
+    prune(kind, &mut tree, duplicates, validation, warnings).map_err(|why| {
+        let (name, version) = (&kind.kind, &kind.resource.version);
+        ApiError::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {why}"))
+    })?;
     *member(&mut tree, "kind") = kind.kind.clone().into();
     *member(&mut tree, "apiVersion") = kind.api_version().into();
     Ok(tree)
 }
 
-/// Removes unknown members and says so, as asked for.
+/// Removes unknown members and says so, as asked for. What cannot be an object of the kind is refused with the reason.
 pub(super) fn prune(
     kind: &Kind,
     tree: &mut Value,
     duplicates: Vec<String>,
     validation: FieldValidation,
     warnings: &mut Vec<String>,
-) -> ApiResult<()> {
-    let cannot_handle = |why: String| {
-        let (name, version) = (&kind.kind, &kind.resource.version);
-        ApiError::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {why}"))
-    };
+) -> Result<(), String> {
     let mut findings = Findings::default();
     if let Some(schema) = kind.schema {
-        decode::prune(tree, schema, &mut findings).map_err(cannot_handle)?;
+        decode::prune(tree, schema, &mut findings)?;
     } else {
-        prune_metadata(tree, &mut findings).map_err(cannot_handle)?;
+        prune_metadata(tree, &mut findings)?;
     }
     let duplicates = duplicates.into_iter().map(|path| format!("duplicate field {path:?}"));
     let unknown = findings.unknown.into_iter().map(|path| format!("unknown field {path:?}"));
@@ -88,7 +87,7 @@ pub(super) fn prune(
         _ if found.is_empty() => {}
         FieldValidation::Ignore => {}
         FieldValidation::Warn => warnings.extend(found),
-        FieldValidation::Strict => return Err(cannot_handle(format!("strict decoding error: {}", found.join(", ")))),
+        FieldValidation::Strict => return Err(format!("strict decoding error: {}", found.join(", "))),
     }
     Ok(())
 }

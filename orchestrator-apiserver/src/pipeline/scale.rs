@@ -8,7 +8,7 @@ use orchestrator_core::{
 };
 use serde_json::{Value, json};
 
-use super::{Scope, Server, input};
+use super::{Scope, Server, input, update::patch_is_invalid};
 use crate::{
     field::member,
     patch,
@@ -59,7 +59,8 @@ impl Server {
         patch::check(change)?;
         let kind = scale_kind();
         let mut tree = patch::apply(&kind, current, change)?;
-        input::prune(&kind, &mut tree, Vec::new(), Default::default(), &mut Vec::new())?;
+        input::prune(&kind, &mut tree, Vec::new(), Default::default(), &mut Vec::new())
+            .map_err(|why| patch_is_invalid(&tree, &why))?;
         Ok(tree)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use orchestrator_core::{
     client::{PatchBody, Reply, WriteOptions},
     object::Object,
-    status::{ApiError, ApiResult, FieldError, FieldErrorKind},
+    status::{ApiError, ApiResult, FieldError, FieldErrorKind, Subject},
     store::Entry,
 };
 use serde_json::Value;
@@ -116,7 +116,8 @@ impl Server {
             Change::Replace(tree) => Ok(tree.clone()),
             Change::Patch(patch) => {
                 let mut tree = patch::apply(&scope.kind, old, patch)?;
-                input::prune(&scope.kind, &mut tree, Vec::new(), options.field_validation, warnings)?;
+                input::prune(&scope.kind, &mut tree, Vec::new(), options.field_validation, warnings)
+                    .map_err(|why| patch_is_invalid(&tree, &why))?;
                 check_name(scope, &tree)?;
                 *member(&mut tree, "kind") = scope.kind.kind.clone().into();
                 *member(&mut tree, "apiVersion") = scope.kind.api_version().into();
@@ -190,6 +191,13 @@ fn answer(result: ApiResult<Object>, warnings: Vec<String>) -> ApiResult<Reply> 
         Ok(object) => Ok(Server::object_reply(object, false, warnings)),
         Err(error) => Err(error.with_warnings(warnings)),
     }
+}
+
+/// The refusal of a patch that leaves something else than an object of the kind.
+pub(super) fn patch_is_invalid(patched: &Value, why: &str) -> ApiError {
+    let detail = format!("{:?}: {why}", patched.to_string());
+    let error = FieldError { field: "patch".to_owned(), kind: FieldErrorKind::Invalid, detail };
+    ApiError::invalid(Subject { group: "", resource: "", name: "" }, &[error])
 }
 
 /// Whether nothing holds a deleted object any more.

@@ -17,8 +17,7 @@ use futures::{
 use jiff::Timestamp;
 
 pub use sim::{Simulation, Stuck};
-pub(crate) use task::panic_message;
-pub use task::{TaskEnd, TaskGroup, TaskHandle};
+pub use task::{TaskEnd, TaskGroup, TaskHandle, panic_message};
 pub use watched::{Dropped, Watched, Watcher};
 
 /// The letters of generated names: no vowels, and nothing that looks like something else.

@@ -90,8 +90,8 @@ where
     (Box::pin(future), TaskHandle { name, abort, end })
 }
 
-/// The text of a panic.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+/// The text of a panic that was caught.
+pub fn panic_message(panic: &(dyn Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()
         .map(ToString::to_string)

@@ -19,6 +19,8 @@ use orchestrator_core::{
     },
 };
 
+use crate::harness::CaseFuture;
+
 pub use commits::{
     batches_are_all_or_nothing, conflicts_change_nothing, entries_come_and_go, odd_batches_are_refused,
     revisions_only_rise, unusual_keys_and_values_come_back,
@@ -45,7 +47,11 @@ pub use watches::{
 #[macro_export]
 macro_rules! store_contract {
     ($module:ident, $harness:ident, $make:expr) => {
-        $crate::store_contract!(@cases $module, $harness, $make;
+        $crate::store_contract!(@all tests $module, $harness, $make);
+    };
+    // The one list of the contract's cases.
+    (@all $what:ident $($arguments:tt)*) => {
+        $crate::store_contract!(@$what [
             entries_come_and_go, conflicts_change_nothing, batches_are_all_or_nothing, odd_batches_are_refused,
             revisions_only_rise, unusual_keys_and_values_come_back,
             lists_are_ordered_snapshots, pages_are_of_one_snapshot, past_and_future_are_refused,
@@ -55,9 +61,12 @@ macro_rules! store_contract {
             a_slow_watcher_never_has_a_gap, bookmarks_never_run_ahead, expired_keys_go_away,
             concurrent_increments_lose_none, a_watch_agrees_with_concurrent_writes,
             thousands_of_watchers_see_a_change, a_call_that_is_dropped_leaves_the_store_whole
-        );
+        ] $($arguments)*)
     };
-    (@cases $module:ident, $harness:ident, $make:expr; $($case:ident),+) => {
+    (@table [$($case:ident),+]) => {
+        &[$((stringify!($case), |store, env| Box::pin($case(store, env)))),+]
+    };
+    (@tests [$($case:ident),+] $module:ident, $harness:ident, $make:expr) => {
         mod $module {
             use super::*;
             $(
@@ -72,6 +81,12 @@ macro_rules! store_contract {
         }
     };
 }
+
+/// A case of the contract.
+pub type Case = for<'a> fn(&'a Arc<dyn Store>, &'a Env) -> CaseFuture<'a>;
+
+/// All cases with their names, for those who run them without a test harness.
+pub const CASES: &[(&str, Case)] = store_contract!(@all table);
 
 /// How long something may take that is bound to happen.
 const PATIENCE: Duration = Duration::from_secs(300);

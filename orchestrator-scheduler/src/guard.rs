@@ -1,0 +1,32 @@
+//! Calls of a scheduler that may be somebody else's: a panic is an answer like any other, and the loop goes on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use orchestrator_core::{
+    env::panic_message,
+    scheduler::{ClusterChange, PodInfo, Rejection, Scheduler, Snapshot, Unschedulable, Verdict},
+};
+
+/// The scheduler's verdict. One that panics refuses the pod, which is tried again as every refused pod is.
+pub(crate) fn schedule(scheduler: &dyn Scheduler, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Verdict {
+    catch_unwind(AssertUnwindSafe(|| scheduler.schedule(pod, cluster, tie))).unwrap_or_else(|panic| {
+        let message = panic_message(&*panic);
+        tracing::error!(pod = %pod.key(), message, "the scheduler panicked");
+        let mut why = Unschedulable::new(cluster.len());
+        why.whole = Some(Rejection::new("", format!("the scheduler panicked: {message}")));
+        why.into()
+    })
+}
+
+/// Whether the scheduler thinks that a change may help a pod; a panic means that it may.
+pub(crate) fn may_help(
+    scheduler: &dyn Scheduler,
+    change: &ClusterChange<'_>,
+    pod: &PodInfo,
+    why: &Unschedulable,
+) -> bool {
+    catch_unwind(AssertUnwindSafe(|| scheduler.may_help(change, pod, why))).unwrap_or_else(|panic| {
+        tracing::error!(pod = %pod.key(), message = panic_message(&*panic), "the scheduler panicked");
+        true
+    })
+}
