@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use futures::future::{join_all, try_join_all};
@@ -78,7 +78,7 @@ async fn clusters_that_are_dropped_close_their_sockets() {
     fs::remove_dir_all(&directory).unwrap();
 }
 
-async fn start(census: &Census, directory: &PathBuf) -> Vec<Cluster> {
+async fn start(census: &Census, directory: &Path) -> Vec<Cluster> {
     let env = census.env();
     let starts = (0..CLUSTERS).map(|index| {
         on_machines(&env, &machines(&env, 2))

@@ -34,7 +34,7 @@ async fn typed_objects_make_the_whole_journey() {
 
     let merged = json!({"data": {"value": "3", "more": "4"}});
     let merged = api.patch("a", &PatchParams::default(), &Patch::Merge(merged)).await.unwrap();
-    assert_eq!(merged.data.unwrap().into_iter().map(|(_, value)| value).collect::<Vec<_>>(), ["4", "3"]);
+    assert_eq!(merged.data.unwrap().into_values().collect::<Vec<_>>(), ["4", "3"]);
     let strategic = Patch::Strategic(json!({"metadata": {"labels": {"value": "3"}}}));
     api.patch("a", &PatchParams::default(), &strategic).await.unwrap();
     let json_patch = serde_json::from_value(json!([

@@ -109,7 +109,8 @@ async fn a_controller_keeps_its_objects_and_cleans_up() {
         .owns(maps.clone(), watcher::Config::default().streaming_lists())
         .graceful_shutdown_on(async { drop(stopped.await) })
         .run(reconcile, |_, _, _| Action::requeue(Duration::from_millis(100)), Arc::new(context));
-    let runs = tokio::spawn(controller.map(|run| run.map_err(|error| error.to_string())).collect::<Vec<_>>());
+    let controller = controller.map(|run| run.map_err(|error| error.to_string())).collect::<Vec<_>>();
+    let runs = tokio::runtime::Handle::current().spawn(controller);
 
     let hello = Greeting::new("hello", GreetingSpec { text: "hello".to_owned() });
     greetings.create(&PostParams::default(), &hello).await.unwrap();

@@ -9,10 +9,11 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
-use orchestrator::Cluster;
+use orchestrator::{Cluster, env::Env};
 
-/// How long anything may take that is bound to happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take that is bound to happen. The garbage collector looks again after 30 s at what it met before
+/// it knew the owner's kind.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A cluster without nodes whose pods nobody runs: the API server and all controllers.
 async fn cluster() -> Cluster {
@@ -21,7 +22,7 @@ async fn cluster() -> Cluster {
 
 /// Waits for something that is bound to happen.
 async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    let outcome = tokio::time::timeout(PATIENCE, future).await;
+    let outcome = Env::real().timeout(PATIENCE, future).await;
     outcome.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
 }
 

@@ -1,6 +1,6 @@
 //! `watcher`, with both ways to begin, of objects and of their metadata, `reflector` and waiting.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use k8s_openapi::{
@@ -16,6 +16,7 @@ use kube::{
         watcher::{self, Config, Event, watcher},
     },
 };
+use orchestrator::env::Env;
 use serde_json::json;
 
 use crate::{cluster, config_map, next, soon};
@@ -139,7 +140,7 @@ async fn a_watcher_carries_on_when_its_watch_ends() {
     assert_eq!(initial(&mut events).await, BTreeSet::new());
     // Each of these waits is longer than a watch lives: the server ends it and the watcher takes it up again.
     for name in ["a", "b"] {
-        let quiet = tokio::time::timeout(std::time::Duration::from_millis(1500), events.try_next()).await;
+        let quiet = Env::real().timeout(Duration::from_millis(1500), events.try_next()).await;
         assert!(quiet.is_err(), "nothing has changed: {quiet:?}");
         api.create(&PostParams::default(), &config_map(name, "1")).await.unwrap();
         let Event::Apply(map) = next("the change", &mut events).await.unwrap() else { panic!("not a change") };
