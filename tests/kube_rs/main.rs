@@ -1,5 +1,4 @@
 //! kube-rs, unchanged, on a cluster's in-process client: no socket, no port, no file.
-#![expect(clippy::disallowed_methods, reason = "kube-rs runs on tokio, in real time")]
 
 mod api;
 mod controlling;
