@@ -51,7 +51,7 @@ macro_rules! store_contract {
     };
     // The one list of the contract's cases.
     (@all $what:ident $($arguments:tt)*) => {
-        $crate::store_contract!(@$what [
+        $crate::store_contract! { @$what [
             entries_come_and_go, conflicts_change_nothing, batches_are_all_or_nothing, odd_batches_are_refused,
             revisions_only_rise, unusual_keys_and_values_come_back,
             lists_are_ordered_snapshots, pages_are_of_one_snapshot, past_and_future_are_refused,
@@ -61,7 +61,7 @@ macro_rules! store_contract {
             a_slow_watcher_never_has_a_gap, bookmarks_never_run_ahead, expired_keys_go_away,
             concurrent_increments_lose_none, a_watch_agrees_with_concurrent_writes,
             thousands_of_watchers_see_a_change, a_call_that_is_dropped_leaves_the_store_whole
-        ] $($arguments)*)
+        ] $($arguments)* }
     };
     (@table [$($case:ident),+]) => {
         &[$((stringify!($case), |store, env| Box::pin($case(store, env)))),+]
