@@ -28,6 +28,8 @@ const STEP_TIME: Duration = Duration::from_secs(20);
 
 struct Player {
     env: Env,
+    /// The service holds its server weakly.
+    _server: ApiServer,
     service: HttpService,
 }
 
@@ -47,7 +49,7 @@ impl Player {
         let server = ApiServer::builder(&env, store).config(config).build().await.unwrap();
         let admin = UserInfo::new("admin", &["system:masters", "system:authenticated"]);
         let service = HttpService::new(&server, admin);
-        Self { env, service }
+        Self { env, _server: server, service }
     }
 
     async fn request(&self, method: &str, path: &str, headers: &Value, body: Option<Vec<u8>>) -> Answer {

@@ -26,15 +26,15 @@ fn afterwards(stage: &Stage) {
     // The very same container: its files, its log, no restart.
     assert_eq!(kubectl.ok("exec kept -- cat /tmp/mark"), "here\n");
     assert_eq!(kubectl.ok("logs kept"), "begun\n");
-    let restarts = "get pods -o jsonpath='{.items[*].status.containerStatuses[0].restartCount}'";
+    let restarts = "get pods -o jsonpath={.items[*].status.containerStatuses[0].restartCount}";
     assert_eq!(kubectl.ok(restarts), "0 0 0 0");
     // What ended while nobody looked is told truthfully.
-    kubectl.ok("wait --for=jsonpath='{.status.phase}'=Failed pod/ending --timeout=60s");
-    let code = "get pod ending -o jsonpath='{.status.containerStatuses[0].state.terminated.exitCode}'";
+    kubectl.ok("wait --for=jsonpath={.status.phase}=Failed pod/ending --timeout=60s");
+    let code = "get pod ending -o jsonpath={.status.containerStatuses[0].state.terminated.exitCode}";
     assert_eq!(kubectl.ok(code), "4");
     // And the controllers carry on where they were.
     kubectl.ok("scale deployment web --replicas=1");
     kubectl.ok("rollout status deployment/web --timeout=60s");
-    kubectl.ok("wait --for=jsonpath='{.status.replicas}'=1 deployment/web --timeout=60s");
+    kubectl.ok("wait --for=jsonpath={.status.replicas}=1 deployment/web --timeout=60s");
     kubectl.ok("delete pod kept --grace-period=1");
 }
