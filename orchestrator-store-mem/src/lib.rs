@@ -62,11 +62,15 @@ impl MemStore {
 
     /// An empty store.
     pub fn with_limits(env: &Env, limits: Limits) -> Self {
+        Self::with_state(env, State::new(limits))
+    }
+
+    fn with_state(env: &Env, state: State) -> Self {
         Self {
             shared: Arc::new(Shared {
                 env: env.clone(),
-                bookmark_interval: limits.bookmark_interval,
-                state: Mutex::new(State::new(limits)),
+                bookmark_interval: state.bookmark_interval(),
+                state: Mutex::new(state),
                 expiry_changed: Arc::new(Notify::new()),
                 expiry: Mutex::new(None),
             }),
@@ -77,12 +81,9 @@ impl MemStore {
     /// no history. The new environment's clock has to stand where this one's stands.
     #[must_use]
     pub fn fork(&self, env: &Env) -> Self {
-        let fork = Self::with_limits(env, Limits::default());
-        let expires = {
-            let mut state = fork.shared.lock();
-            *state = self.shared.lock().fork();
-            state.next_expiry().is_some()
-        };
+        let state = self.shared.lock().fork();
+        let expires = state.next_expiry().is_some();
+        let fork = Self::with_state(env, state);
         if expires {
             fork.ensure_expiry();
         }

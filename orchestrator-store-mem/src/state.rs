@@ -76,6 +76,10 @@ impl State {
         }
     }
 
+    pub(crate) fn bookmark_interval(&self) -> Duration {
+        self.limits.bookmark_interval
+    }
+
     pub(crate) fn close(&mut self) {
         self.closed = true;
         self.bells.values().for_each(|bell| bell.notify_waiters());

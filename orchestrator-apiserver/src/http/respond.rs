@@ -116,9 +116,7 @@ pub(super) fn error(error: &ApiError) -> Response<Body> {
 
 /// OpenAPI 2 in protobuf.
 pub(super) fn open_api_protobuf(document: Vec<u8>) -> Response<Body> {
-    let mut response = json_bytes(StatusCode::OK, document.into());
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(OPEN_API_PROTOBUF_ANSWER));
-    response
+    with_type(StatusCode::OK, document.into(), OPEN_API_PROTOBUF_ANSWER)
 }
 
 /// The answer of the pipeline.
@@ -135,10 +133,8 @@ pub(super) fn reply(server: &Server, resource: &Resource, reply: Reply, accept: 
                 Some(tree) => encode(code, &tree, accept),
                 None => json_bytes(code, object.bytes()?.clone()),
             };
-            for warning in warnings {
-                if let Ok(value) = HeaderValue::from_str(&format!("299 - {}", Value::from(warning))) {
-                    response.headers_mut().append(header::WARNING, value);
-                }
+            for warning in &warnings {
+                warn(&mut response, Some(warning));
             }
             Ok(response)
         }
