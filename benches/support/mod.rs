@@ -19,10 +19,12 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")
 }
 
-/// Nodes that run simulated containers, all on one simulated machine.
+/// Nodes that run simulated containers, each on a machine of its own.
 pub(crate) fn simulated_nodes(env: &Env, count: usize) -> impl Iterator<Item = NodeSpec> + use<> {
-    let machine = SimMachine::new(env, MachineConfig { subnet: Ipv4Addr::new(10, 128, 0, 0), prefix: 9 });
+    let env = env.clone();
     (0..count).map(move |index| {
+        let first = u32::from(Ipv4Addr::new(10, 128, 0, 0)) + (index as u32) * 256;
+        let machine = SimMachine::new(&env, MachineConfig { subnet: first.into(), prefix: 24 });
         NodeSpec::new(format!("node-{index}"), std::sync::Arc::new(machine.runtime()))
             .runtime_name("sim")
             .config(NodeConfig::default())

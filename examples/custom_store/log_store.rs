@@ -1,10 +1,10 @@
-//! A store that is a log: commits in order, the state before the oldest one, and the present.
+//! A store that is a log: commits in order, and the state after them.
 //!
-//! Watchers read the log behind a position of their own, so a slow one costs nothing; older states are made by playing
-//! the log again.
+//! Watchers read the log behind a position of their own, so a slow one costs nothing; an older state is the present one
+//! with the log undone.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -14,8 +14,8 @@ use futures::{StreamExt, stream};
 use orchestrator::{
     env::{Watched, Watcher},
     store::{
-        Batch, Capabilities, Change, Entry, Key, KeyRange, ListOptions, Listing, Operation, Precondition, Revision,
-        Store, StoreError, StoreStatus, WatchItem, WatchOptions, WatchStream,
+        Batch, Capabilities, Change, Entry, Key, KeyRange, ListOptions, Listing, Operation, Revision, Store, StoreError,
+        StoreStatus, WatchItem, WatchOptions, WatchStream,
     },
 };
 
@@ -34,10 +34,9 @@ pub(crate) struct LogStore {
 
 #[derive(Debug, Default)]
 struct Log {
-    /// The state at revision `compacted`, before all commits.
-    base: State,
-    compacted: Revision,
     commits: VecDeque<(Revision, Arc<[Change]>)>,
+    /// The state before the first of them is of this revision.
+    compacted: Revision,
     present: State,
     revision: Revision,
 }
@@ -98,14 +97,10 @@ impl Store for LogStore {
 
     async fn status(&self) -> Result<StoreStatus, StoreError> {
         let log = lock(&self.log);
-        let size = |entry: &Entry| (entry.key.as_str().len() + entry.value.len()) as u64;
-        let history = log.commits.iter().flat_map(|(_, changes)| changes.iter()).filter_map(|it| it.entry.as_ref());
-        Ok(StoreStatus {
-            revision: log.revision,
-            compacted: log.compacted,
-            keys: log.present.len() as u64,
-            size_bytes: log.base.values().chain(history).map(size).sum(),
-        })
+        let past = log.commits.iter().flat_map(|(_, changes)| changes.iter()).filter_map(|it| it.previous.as_ref());
+        let size_bytes = log.present.values().chain(past).map(|entry| entry.value.len() as u64).sum();
+        let (revision, compacted, keys) = (log.revision, log.compacted, log.present.len() as u64);
+        Ok(StoreStatus { revision, compacted, keys, size_bytes })
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -115,38 +110,16 @@ impl Store for LogStore {
 
 impl Log {
     fn commit(&mut self, batch: Batch) -> Result<Revision, StoreError> {
-        for precondition in &batch.preconditions {
-            let (key, expected) = match precondition {
-                Precondition::Absent { key } => (key, None),
-                Precondition::AtRevision { key, revision } => (key, Some(*revision)),
-            };
-            let current = self.present.get(key);
-            if current.map(|entry| entry.modified) != expected {
-                return Err(StoreError::Conflict { key: key.clone(), current: current.cloned() });
-            }
+        batch.check(|key| self.present.get(key))?;
+        if batch.operations.iter().any(|it| matches!(it, Operation::Put { time_to_live: Some(_), .. })) {
+            return Err(StoreError::Unsupported("expiry"));
         }
         let revision = Revision(self.revision.0 + 1);
-        let (mut changes, mut keys) = (Vec::new(), BTreeSet::new());
-        for operation in batch.operations {
-            let (key, value) = match operation {
-                Operation::Put { time_to_live: Some(_), .. } => return Err(StoreError::Unsupported("expiry")),
-                Operation::Put { key, value, .. } => (key, Some(value)),
-                Operation::Delete { key } => (key, None),
-            };
-            if !keys.insert(key.clone()) {
-                return Err(StoreError::Refused(format!("{key} is named twice")));
-            }
-            let previous = self.present.get(&key).cloned();
-            let created = previous.as_ref().map_or(revision, |entry| entry.created);
-            let entry = value.map(|value| Entry { key: key.clone(), value, created, modified: revision });
-            if entry.is_some() || previous.is_some() {
-                changes.push(Change { key, entry, previous });
-            }
-        }
+        let changes = batch.changes(revision, |key| self.present.get(key));
         if changes.is_empty() {
             return Ok(self.revision);
         }
-        apply(&mut self.present, &changes);
+        changes.iter().for_each(|change| set(&mut self.present, &change.key, change.entry.as_ref()));
         self.commits.push_back((revision, changes.into()));
         self.revision = revision;
         if self.commits.len() > COMMITS_KEPT {
@@ -160,8 +133,10 @@ impl Log {
         if revision > self.revision {
             return Err(StoreError::Future { asked: revision, current: self.revision });
         }
-        let mut state = self.base.clone();
-        self.commits.iter().take_while(|(at, _)| *at <= revision).for_each(|(_, changes)| apply(&mut state, changes));
+        let mut state = self.present.clone();
+        for (_, changes) in self.commits.iter().rev().take_while(|(at, _)| *at > revision) {
+            changes.iter().for_each(|change| set(&mut state, &change.key, change.previous.as_ref()));
+        }
         Ok(state)
     }
 
@@ -173,11 +148,9 @@ impl Log {
         Ok(())
     }
 
-    /// Moves the base up to a revision.
+    /// Drops the commits up to a revision.
     fn forget(&mut self, revision: Revision) {
-        while let Some((_, changes)) = self.commits.pop_front_if(|(at, _)| *at <= revision) {
-            apply(&mut self.base, &changes);
-        }
+        while self.commits.pop_front_if(|(at, _)| *at <= revision).is_some() {}
         self.compacted = self.compacted.max(revision);
     }
 }
@@ -223,13 +196,11 @@ impl Reader {
     }
 }
 
-fn apply(state: &mut State, changes: &[Change]) {
-    for change in changes {
-        match &change.entry {
-            Some(entry) => state.insert(change.key.clone(), entry.clone()),
-            None => state.remove(&change.key),
-        };
-    }
+fn set(state: &mut State, key: &Key, entry: Option<&Entry>) {
+    match entry {
+        Some(entry) => state.insert(key.clone(), entry.clone()),
+        None => state.remove(key),
+    };
 }
 
 fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {

@@ -16,6 +16,7 @@ use orchestrator_core::{
     status::{ApiError, ApiResult},
     store::Store,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::{Authenticator, Authorizer, DefaultAuthorizer, TokenIssuer},
@@ -190,6 +191,7 @@ impl ApiServerBuilder {
             authorizer: self.authorizer,
             tokens,
             nodes: self.nodes,
+            closed: CancellationToken::new(),
         };
         server.load_definitions().await?;
         server.bootstrap().await?;
@@ -224,6 +226,11 @@ impl ApiServer {
         let kinds = self.server.registry.kinds();
         let found = kinds.iter().find(|row| row.kind == kind && row.api_version() == api_version)?;
         Some((found.resource.clone(), found.namespaced))
+    }
+
+    /// Ends the service: whoever still holds a client of it is told so, and open watches end.
+    pub fn close(&self) {
+        self.server.closed.cancel();
     }
 
     pub(crate) fn server(&self) -> &Arc<Server> {

@@ -290,20 +290,26 @@ impl SimCluster {
             if !broken.is_empty() {
                 return Err(broken);
             }
-            let unsettled = if self.is_whole() { self.unsettled() } else { vec![Violation::incomplete()] };
             let (now, seen) = (self.env.monotonic(), self.history(|history| history.records().len()));
             let silent = |since: usize| self.history(|history| noise(&history.records()[since..]).next().is_none());
             calm = match calm {
-                _ if !unsettled.is_empty() => None,
                 Some((since, seen)) if silent(seen) => Some((since, seen)),
-                _ => Some((now, seen)),
+                _ if self.is_settled() => Some((now, seen)),
+                _ => None,
             };
             match calm {
-                Some((since, _)) if now >= since + limits::CALM => return Ok(since.saturating_sub(start)),
-                _ if now >= start + limit => return Err(unsettled),
+                Some((since, _)) if now >= since + limits::CALM && self.is_settled() => {
+                    return Ok(since.saturating_sub(start));
+                }
+                _ if now >= start + limit && self.is_whole() => return Err(self.unsettled()),
+                _ if now >= start + limit => return Err(vec![Violation::incomplete()]),
                 _ => self.env.sleep(limits::LOOK).await,
             }
         }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.is_whole() && self.look(|snapshot| SETTLED.iter().all(|invariant| (invariant.check)(snapshot).is_empty()))
     }
 
     /// Whether all parts of the control plane run.

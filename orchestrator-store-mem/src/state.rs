@@ -8,8 +8,7 @@ use std::{
 };
 
 use orchestrator_core::store::{
-    Batch, Change, Entry, Key, KeyRange, ListOptions, Listing, Operation, Precondition, Revision, StoreError,
-    StoreStatus, WatchItem,
+    Batch, Change, Entry, Key, KeyRange, ListOptions, Listing, Operation, Revision, StoreError, StoreStatus, WatchItem,
 };
 use tokio::sync::Notify;
 
@@ -113,11 +112,8 @@ impl State {
             let entries: Vec<Entry> = found.by_ref().take(limit).cloned().collect();
             return Ok(Listing { entries, revision, remaining: found.count() as u64 });
         }
-        let past = self.undone(range, revision);
-        let mut found = past
-            .range((lower_bound(range, options.after.as_ref()), Bound::Unbounded))
-            .filter_map(|(_, entry)| entry.clone());
-        let entries: Vec<Entry> = found.by_ref().take(limit).collect();
+        let mut found = self.past(range, options.after.as_ref(), revision);
+        let entries: Vec<Entry> = found.by_ref().take(limit).cloned().collect();
         Ok(Listing { entries, revision, remaining: found.count() as u64 })
     }
 
@@ -128,17 +124,35 @@ impl State {
             .take_while(|entry| range.contains(&entry.key))
     }
 
-    /// The range as it was: the present with the log undone, newest commit first.
-    fn undone(&self, range: &KeyRange, revision: Revision) -> BTreeMap<Key, Option<Entry>> {
-        let mut past: BTreeMap<Key, Option<Entry>> =
-            self.range(range, None).map(|entry| (entry.key.clone(), Some(entry.clone()))).collect();
+    /// The range as it was at a revision: the present, except for the keys that the log has seen since.
+    fn past<'a>(
+        &'a self,
+        range: &'a KeyRange,
+        after: Option<&'a Key>,
+        revision: Revision,
+    ) -> impl Iterator<Item = &'a Entry> {
+        let mut seen: BTreeMap<&Key, Option<&Entry>> = BTreeMap::new();
         let undone = (self.revision.0 - revision.0) as usize;
-        for commit in self.log.iter().rev().take(undone) {
-            for change in commit.changes.iter().filter(|change| range.contains(&change.key)) {
-                past.insert(change.key.clone(), change.previous.clone());
+        for change in self.log.iter().rev().take(undone).flat_map(|commit| commit.changes.iter()) {
+            if range.contains(&change.key) && after.is_none_or(|after| change.key > *after) {
+                // The oldest change since then comes last, and knows what was before it.
+                seen.insert(&change.key, change.previous.as_ref());
             }
         }
-        past
+        let mut seen = seen.into_iter().peekable();
+        let mut present = self.range(range, after).peekable();
+        std::iter::from_fn(move || {
+            loop {
+                let Some((key, _)) = seen.peek() else { return present.next() };
+                if present.peek().is_some_and(|entry| entry.key < **key) {
+                    return present.next();
+                }
+                present.next_if(|entry| entry.key == **key);
+                if let Some((_, Some(before))) = seen.next() {
+                    return Some(before);
+                }
+            }
+        })
     }
 
     fn check_revision(&self, asked: Revision) -> Result<(), StoreError> {
@@ -153,81 +167,49 @@ impl State {
 
     pub(crate) fn commit(&mut self, batch: Batch, now: Duration) -> Result<Revision, StoreError> {
         self.open()?;
-        self.check_batch(&batch)?;
-        for precondition in &batch.preconditions {
-            self.check_precondition(precondition)?;
+        self.check_sizes(&batch)?;
+        batch.check(|key| self.entries.get(key))?;
+        for operation in &batch.operations {
+            let lives = match operation {
+                Operation::Put { time_to_live, .. } => *time_to_live,
+                Operation::Delete { .. } => None,
+            };
+            self.set_deadline(operation.key(), lives.map(|time| now.saturating_add(time)));
         }
         let revision = Revision(self.revision.0 + 1);
-        let changes: Vec<Change> = batch
-            .operations
-            .into_iter()
-            .filter_map(|operation| match operation {
-                Operation::Put { key, value, time_to_live } => {
-                    self.set_deadline(&key, time_to_live.map(|time| now.saturating_add(time)));
-                    let previous = self.entries.get(&key).cloned();
-                    let created = previous.as_ref().map_or(revision, |previous| previous.created);
-                    let entry = Entry { key: key.clone(), value, created, modified: revision };
-                    Some(self.apply(key, Some(entry), previous))
-                }
-                Operation::Delete { key } => {
-                    self.set_deadline(&key, None);
-                    let previous = self.entries.get(&key).cloned()?;
-                    Some(self.apply(key, None, Some(previous)))
-                }
-            })
-            .collect();
+        let changes = batch.changes(revision, |key| self.entries.get(key));
         if changes.is_empty() {
             return Ok(self.revision);
         }
+        changes.iter().for_each(|change| self.apply(change));
         self.record(revision, changes);
         Ok(revision)
     }
 
-    fn check_batch(&self, batch: &Batch) -> Result<(), StoreError> {
+    fn check_sizes(&self, batch: &Batch) -> Result<(), StoreError> {
         if batch.operations.len() + batch.preconditions.len() > self.limits.batch_operations {
             return Err(StoreError::Refused(format!("more than {} operations", self.limits.batch_operations)));
         }
-        let mut seen = BTreeSet::new();
         for operation in &batch.operations {
-            let (key, size) = match operation {
-                Operation::Put { key, value, .. } => (key, value.len()),
-                Operation::Delete { key } => (key, 0),
-            };
+            let (key, size) = (operation.key().as_str(), operation.value().map_or(0, |value| value.len()));
             if size > self.limits.value_bytes {
                 return Err(StoreError::Refused(format!("a value of {size} bytes")));
             }
-            if key.as_str().len() > self.limits.key_bytes {
-                return Err(StoreError::Refused(format!("a key of {} bytes", key.as_str().len())));
-            }
-            if !seen.insert(key) {
-                return Err(StoreError::Refused(format!("{key} occurs twice")));
+            if key.len() > self.limits.key_bytes {
+                return Err(StoreError::Refused(format!("a key of {} bytes", key.len())));
             }
         }
         Ok(())
     }
 
-    fn check_precondition(&self, precondition: &Precondition) -> Result<(), StoreError> {
-        let (key, holds) = match precondition {
-            Precondition::Absent { key } => (key, !self.entries.contains_key(key)),
-            Precondition::AtRevision { key, revision } => {
-                (key, self.entries.get(key).is_some_and(|entry| entry.modified == *revision))
-            }
-        };
-        if holds {
-            return Ok(());
-        }
-        Err(StoreError::Conflict { key: key.clone(), current: self.entries.get(key).cloned() })
-    }
-
     /// Puts the new entry in the place of the old one.
-    fn apply(&mut self, key: Key, entry: Option<Entry>, previous: Option<Entry>) -> Change {
+    fn apply(&mut self, change: &Change) {
         let size = |entry: &Option<Entry>| entry.as_ref().map_or(0, |entry| entry.value.len() as u64);
-        self.entries_bytes = self.entries_bytes + size(&entry) - size(&previous);
-        match &entry {
-            Some(entry) => self.entries.insert(key.clone(), entry.clone()),
-            None => self.entries.remove(&key),
+        self.entries_bytes = self.entries_bytes + size(&change.entry) - size(&change.previous);
+        match &change.entry {
+            Some(entry) => self.entries.insert(change.key.clone(), entry.clone()),
+            None => self.entries.remove(&change.key),
         };
-        Change { key, entry, previous }
     }
 
     /// Writes the log and rings for the watchers.

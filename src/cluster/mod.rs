@@ -123,6 +123,7 @@ impl Cluster {
 
     async fn end(self, stop_pods: bool) {
         self.parts.end(stop_pods).await;
+        self.server.close();
         self.service.shutdown().await;
         if let Some(endpoint) = self.endpoint {
             endpoint.shutdown().await;

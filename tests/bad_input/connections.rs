@@ -1,34 +1,35 @@
 //! Connections that say nothing, half of something, or something else, by the thousand.
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
 use bytes::Bytes;
 use futures::future::join_all;
 use http::Method;
 use http_body_util::BodyExt;
 use orchestrator::env::Env;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
     net::TcpStream,
+    process::{Child, ChildStdout, Command},
 };
 
 use crate::{Bystander, PATIENCE, Stage, TOKEN, resident_megabytes};
 
-/// Connections that say nothing; each takes two file descriptors here.
-const SILENT: usize = 3_000;
+/// Connections that say nothing.
+const SILENT: usize = 10_000;
 
 /// Connections that get as far as a handshake, and say nothing or half of something then.
 const HALF: usize = 100;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_cost_little_and_are_closed() {
+    raise_open_files();
     let stage = Stage::new().await;
     let (before, memory) = (stage.revision().await, resident_megabytes());
     let bystander = Bystander::start(&stage.https);
-    let mut silent = Vec::with_capacity(SILENT);
-    for _ in 0..SILENT {
-        silent.push(TcpStream::connect(stage.https.address).await.expect("the server takes connections"));
-    }
+    let mut silent = Crowd::start(stage.https.address.port());
+    silent.says("open").await;
     let mut greeted = join_all((0..HALF).map(|_| stage.https.connect())).await;
     let mut begun = join_all((0..HALF).map(|_| stage.https.connect())).await;
     for stream in &mut begun {
@@ -39,7 +40,7 @@ async fn silent_connections_cost_little_and_are_closed() {
     let grown = resident_megabytes().saturating_sub(memory);
     assert!(grown < 200, "{SILENT} connections take {grown} MB");
     let all = async {
-        join_all(silent.iter_mut().map(closed)).await;
+        silent.says("closed").await;
         join_all(greeted.iter_mut().map(closed)).await;
         join_all(begun.iter_mut().map(closed)).await;
     };
@@ -47,6 +48,60 @@ async fn silent_connections_cost_little_and_are_closed() {
     assert!(bystander.stop().await > 10);
     assert_eq!(stage.revision().await, before, "nothing is stored");
     stage.cluster.shutdown().await;
+}
+
+/// A process of its own that holds [`SILENT`] connections: here they would take as many file descriptors once more.
+struct Crowd {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+/// Opens the connections, says so, waits until the server has closed all of them, and says so.
+const CROWD: &str = "
+import resource, select, socket, sys
+port, count = int(sys.argv[1]), int(sys.argv[2])
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+poll, streams = select.epoll(), {}
+for _ in range(count):
+    stream = socket.create_connection(('127.0.0.1', port))
+    streams[stream.fileno()] = stream
+    poll.register(stream, select.EPOLLIN)
+print('open', flush=True)
+while streams:
+    for number, _ in poll.poll():
+        try:
+            ended = streams[number].recv(4096) == b''
+        except ConnectionError:
+            ended = True
+        if ended:
+            streams.pop(number).close()
+print('closed', flush=True)
+";
+
+impl Crowd {
+    fn start(port: u16) -> Self {
+        let mut command = Command::new("python3");
+        command.args(["-c", CROWD, &port.to_string(), &SILENT.to_string()]).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut process = command.spawn().expect("python3");
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { process, lines }
+    }
+
+    async fn says(&mut self, what: &str) {
+        let line = Env::real().timeout(PATIENCE, self.lines.next_line()).await.expect("the crowd is in time").unwrap();
+        if line.as_deref() != Some(what) {
+            panic!("{line:?} instead of {what}: {:?}", self.process.wait().await);
+        }
+    }
+}
+
+/// Lets this process have as many open files as it may.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let enough = limit.maximum.is_none_or(|files| files as usize > SILENT + 1_000);
+    assert!(enough, "this test needs {SILENT} open files and some more: {limit:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

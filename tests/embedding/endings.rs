@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures::StreamExt;
 use kube::api::{ListParams, WatchParams};
 use orchestrator::{
     Cluster,
@@ -186,6 +187,21 @@ fn watches_that_are_open_do_not_keep_a_dropped_cluster() {
         let watch = pods.watch(&WatchParams::default(), &version).await.unwrap();
         drop((pods, cluster));
         drop(watch);
+    });
+}
+
+#[test]
+fn clients_of_a_cluster_that_has_ended_are_told_so() {
+    ends(1, false, |env, store, machines| async move {
+        let cluster = start(&env, store, &machines).await;
+        let pods: Api<Pod> = Api::all(&cluster.client());
+        let version = pods.list(&ListParams::default()).await.unwrap().resource_version;
+        let watch = pods.watch(&WatchParams::default(), &version).await.unwrap();
+        cluster.shutdown().await;
+        let error = pods.list(&ListParams::default()).await.unwrap_err();
+        assert_eq!(error.status().code, 503, "{error}");
+        let end = watch.for_each(|_| async {});
+        env.timeout(Duration::from_secs(1), end).await.expect("the watch has ended");
     });
 }
 

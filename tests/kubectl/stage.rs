@@ -37,6 +37,8 @@ pub(crate) struct Stage {
     pub(crate) kubectl: Kubectl,
     /// For files of the test itself.
     pub(crate) directory: PathBuf,
+    /// The name of the cgroup that all processes of the cluster's pods are below.
+    pub(crate) cgroup: String,
 }
 
 impl Stage {
@@ -70,7 +72,7 @@ fn play(name: &str, test: Test, afterwards: Option<Test>) -> Result<(), Failed> 
     let store: Arc<dyn Store> = Arc::new(MemStore::new(&tokio.block_on(async { Env::real() })));
     let (mut cluster, mut runtimes) = tokio.block_on(start(&name, &directory, &store))?;
     let kubectl = Kubectl::new(directory.join("kubeconfig"), files.join("home"));
-    let stage = Stage { kubectl, directory: files.clone() };
+    let stage = Stage { kubectl, directory: files.clone(), cgroup: cgroup(&name) };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         stage.kubectl.ok("wait --for=create serviceaccount/default --timeout=30s");
         stage.kubectl.ok("wait --for=condition=Ready nodes --all --timeout=30s");
@@ -159,7 +161,7 @@ fn left_on_machine(name: &str, directory: &Path) -> Vec<String> {
     let mut left: Vec<String> = files_below(directory).iter().map(|path| path.display().to_string()).collect();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     left.extend(mounts.lines().filter(|line| line.contains(name)).map(str::to_owned));
-    let group = format!("orchestrator-{name}");
+    let group = cgroup(name);
     let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
     let groups = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|hierarchy| hierarchy.join(&group));
     left.extend(groups.filter(|group| group.exists()).map(|group| group.display().to_string()));
@@ -184,8 +186,12 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Living processes in a cgroup, by any hierarchy.
-fn processes_of(group: &str) -> Vec<String> {
+fn cgroup(name: &str) -> String {
+    format!("orchestrator-{name}")
+}
+
+/// Living processes in a cgroup, by any hierarchy: `/proc/NUMBER` and the command line of each.
+pub(crate) fn processes_of(group: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let path = entry.path();

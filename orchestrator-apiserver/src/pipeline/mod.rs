@@ -28,6 +28,7 @@ use orchestrator_core::{
     status::{ApiError, ApiResult},
     store::{Store, StoreError},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::{Attributes, Authenticator, Authorizer, TokenIssuer},
@@ -48,6 +49,8 @@ pub(crate) struct Server {
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) tokens: TokenIssuer,
     pub(crate) nodes: Arc<dyn NodeConnector>,
+    /// Cancelled when the server answers nobody any more.
+    pub(crate) closed: CancellationToken,
 }
 
 /// A request that was understood: who, where, which kind.
@@ -118,6 +121,9 @@ impl Server {
         name: Option<String>,
         subresource: Option<String>,
     ) -> ApiResult<Scope> {
+        if self.closed.is_cancelled() {
+            return Err(ApiError::unavailable("the server has been shut down"));
+        }
         let kind = self.registry.find(resource).ok_or_else(ApiError::no_such_path)?;
         if let Some(subresource) = &subresource
             && kind.subresource(subresource).is_none()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{
-    Stream, StreamExt,
+    FutureExt, Stream, StreamExt,
     future::{BoxFuture, Either},
     stream,
 };
@@ -152,7 +152,7 @@ impl Server {
         })
     }
 
-    /// Ends a watch at its time, or after a while of the server's choice, so that load moves on.
+    /// Ends a watch at its time, with the server, or after a while of the server's choice, so that load moves on.
     fn until(
         &self,
         events: impl Stream<Item = ApiResult<WatchEvent>> + Send + 'static,
@@ -161,7 +161,9 @@ impl Server {
         let life = timeout.filter(|timeout| !timeout.is_zero()).unwrap_or_else(|| {
             limits::WATCH_LIFE + Duration::from_millis(self.env.random_below(limits::WATCH_LIFE.as_millis() as u64))
         });
-        let state = (Box::pin(events), self.env.sleep(life), false);
+        let (sleep, closed) = (self.env.sleep(life), self.closed.clone());
+        let end = async move { closed.run_until_cancelled_owned(sleep).await.unwrap_or_default() }.boxed();
+        let state = (Box::pin(events), end, false);
         stream::unfold(state, |(mut events, end, failed)| async move {
             if failed {
                 return None;

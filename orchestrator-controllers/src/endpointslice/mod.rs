@@ -18,7 +18,6 @@ use orchestrator_core::{
     controller::{Action, Cache, Change, Context, Controller, Reconciler},
     meta,
     object::ObjectKey,
-    selector::LabelSelector,
     status::ApiError,
 };
 use tokio_util::sync::CancellationToken;
@@ -71,10 +70,10 @@ fn selecting<'a>(services: &Cache<Service>, pods: impl IntoIterator<Item = &'a A
 }
 
 fn selects(service: &Service, pod: &Pod) -> bool {
-    let none = BTreeMap::new();
     let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
-    selector.is_some_and(|selector| LabelSelector::from_labels(selector).matches(labels))
+    let labels = pod.metadata.labels.as_ref();
+    let has = |(key, value): (&String, &String)| labels.is_some_and(|labels| labels.get(key) == Some(value));
+    selector.is_some_and(|selector| selector.iter().all(has))
 }
 
 fn zone_of(node: &Node) -> Option<String> {

@@ -1,4 +1,4 @@
-//! The contract of a [`Scheduler`](orchestrator_core::scheduler::Scheduler): verdicts that any scheduler must give, whatever
+//! The contract of a [`Scheduler`]: verdicts that any scheduler must give, whatever
 //! it prefers.
 //!
 //! [`scheduler_contract!`](crate::scheduler_contract) makes a test of each. The clusters are drawn by `proptest`; one that
@@ -6,6 +6,8 @@
 
 mod cases;
 mod clusters;
+
+use orchestrator_core::scheduler::Scheduler;
 
 pub use cases::{
     a_pod_that_fits_is_placed, an_empty_cluster_is_said_to_be_empty, closed_nodes_get_no_pods,
@@ -47,14 +49,21 @@ pub use clusters::{ClusterCase, NodeCase, PodCase, clusters};
 #[macro_export]
 macro_rules! scheduler_contract {
     ($module:ident, $make:expr) => {
-        $crate::scheduler_contract!(@cases $module, $make;
+        $crate::scheduler_contract!(@all tests $module, $make);
+    };
+    // The one list of the contract's cases.
+    (@all $what:ident $($arguments:tt)*) => {
+        $crate::scheduler_contract! { @$what [
             the_same_question_has_the_same_answer, verdicts_name_nodes_of_the_cluster,
             an_empty_cluster_is_said_to_be_empty, every_refused_node_has_a_reason, nodes_are_not_overcommitted,
             host_ports_are_taken_once, closed_nodes_get_no_pods, node_selectors_hold, a_pod_that_fits_is_placed,
             gated_pods_wait
-        );
+        ] $($arguments)* }
     };
-    (@cases $module:ident, $make:expr; $($case:ident),+) => {
+    (@table [$($case:ident),+]) => {
+        &[$((stringify!($case), $case)),+]
+    };
+    (@tests [$($case:ident),+] $module:ident, $make:expr) => {
         #[cfg(test)]
         mod $module {
             use super::*;
@@ -67,3 +76,9 @@ macro_rules! scheduler_contract {
         }
     };
 }
+
+/// A case of the contract; a promise that is broken is a panic that says which.
+pub type Case = fn(&dyn Scheduler);
+
+/// All cases with their names, for those who run them without a test harness.
+pub const CASES: &[(&str, Case)] = scheduler_contract!(@all table);

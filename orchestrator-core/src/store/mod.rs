@@ -7,11 +7,15 @@
 //!
 //! Upstream: <https://etcd.io/docs/v3.6/learning/api_guarantees/>.
 
-use std::{fmt, sync::Arc, time::Duration};
+mod batch;
+
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+
+pub use batch::{Batch, Operation, Precondition};
 
 /// A multi-version map from keys to encoded objects.
 #[async_trait]
@@ -140,77 +144,6 @@ pub struct Listing {
     pub revision: Revision,
     /// How many entries of the range stand behind the last one given.
     pub remaining: u64,
-}
-
-/// Operations to be applied together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// What must hold.
-    pub preconditions: Vec<Precondition>,
-    /// What to do; each key at most once.
-    pub operations: Vec<Operation>,
-}
-
-impl Batch {
-    /// Puts a key that must not exist.
-    pub fn create(key: Key, value: Bytes) -> Self {
-        Self {
-            preconditions: vec![Precondition::Absent { key: key.clone() }],
-            operations: vec![Operation::Put { key, value, time_to_live: None }],
-        }
-    }
-
-    /// Puts a key that must still be as it was at a revision.
-    pub fn replace(key: Key, at: Revision, value: Bytes) -> Self {
-        Self {
-            preconditions: vec![Precondition::AtRevision { key: key.clone(), revision: at }],
-            operations: vec![Operation::Put { key, value, time_to_live: None }],
-        }
-    }
-
-    /// Deletes a key that must still be as it was at a revision.
-    pub fn delete(key: Key, at: Revision) -> Self {
-        Self {
-            preconditions: vec![Precondition::AtRevision { key: key.clone(), revision: at }],
-            operations: vec![Operation::Delete { key }],
-        }
-    }
-}
-
-/// What must hold for a commit to happen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Precondition {
-    /// The key does not exist.
-    Absent {
-        /// Which key.
-        key: Key,
-    },
-    /// The key was last written at exactly this revision.
-    AtRevision {
-        /// Which key.
-        key: Key,
-        /// The expected [`Entry::modified`].
-        revision: Revision,
-    },
-}
-
-/// One change of a commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Writes a value.
-    Put {
-        /// Which key.
-        key: Key,
-        /// What to write.
-        value: Bytes,
-        /// The key goes away by itself after this time, unless it is written again.
-        time_to_live: Option<Duration>,
-    },
-    /// Removes a key; one that does not exist is passed over.
-    Delete {
-        /// Which key.
-        key: Key,
-    },
 }
 
 /// How to watch.
