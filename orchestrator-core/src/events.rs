@@ -15,14 +15,13 @@ use k8s_openapi::{
     api::core::v1::{Event as ApiEvent, EventSource, ObjectReference},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube_core::params::{Patch, PatchParams, PostParams};
 use tokio::sync::{mpsc, oneshot};
 
 use self::correlate::{Correlator, Decision, Key};
 use crate::{
-    client::{Api, Client},
+    client::{Call, Client, PatchBody, Request, Resource, WriteOptions},
     env::{Env, TaskHandle},
-    object,
+    object::{self, Object},
     status::{ApiError, ApiResult, Reason},
 };
 
@@ -231,19 +230,20 @@ impl Writer {
     async fn apply(&self, decision: &Decision) -> ApiResult<Option<(Key, ApiEvent)>> {
         match decision {
             Decision::Drop => Ok(None),
-            Decision::Create(event, key) => Ok(Some((key.clone(), self.create(event).await?))),
+            Decision::Create(event, key) => Ok(Some((*key, self.create(event).await?))),
             Decision::Repeat(event, key) => match self.patch(event).await {
-                Err(error) if error.is_not_found() => Ok(Some((key.clone(), self.create(event).await?))),
-                result => result.map(|()| Some((key.clone(), (**event).clone()))),
+                Err(error) if error.is_not_found() => Ok(Some((*key, self.create(event).await?))),
+                result => result.map(|()| Some((*key, (**event).clone()))),
             },
         }
     }
 
     async fn create(&self, event: &ApiEvent) -> ApiResult<ApiEvent> {
         let mut event = event.clone();
-        let api = self.api(&event);
+        let options = WriteOptions::default;
+        let body = |event: &ApiEvent| Object::from_typed(Arc::new(event.clone()));
         for _ in 1..limits::NAME_TRIES {
-            match api.create(&PostParams::default(), &event).await {
+            match self.send(&event, None, Call::Create { object: body(&event), options: options() }).await {
                 // Another component wrote about the same object at the same time.
                 Err(error) if error.is_already_exists() => {
                     let name = event.involved_object.name.as_deref().unwrap_or_default();
@@ -251,22 +251,25 @@ impl Writer {
                     let chance = i64::try_from(self.env.random_below(1_000_000)).unwrap_or_default();
                     event.metadata.name = Some(event_name(name, now.saturating_add(chance)));
                 }
-                result => return result.map(|_| event),
+                result => return result.map(|()| event),
             }
         }
-        api.create(&PostParams::default(), &event).await.map(|_| event)
+        self.send(&event, None, Call::Create { object: body(&event), options: options() }).await.map(|()| event)
     }
 
     async fn patch(&self, event: &ApiEvent) -> ApiResult<()> {
-        let name = event.metadata.name.as_deref().unwrap_or_default();
         let patch = serde_json::json!({
             "count": event.count, "lastTimestamp": event.last_timestamp, "message": event.message,
         });
-        self.api(event).patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
+        let call = Call::Patch { patch: PatchBody::Strategic(patch), options: WriteOptions::default() };
+        self.send(event, event.metadata.name.clone(), call).await
     }
 
-    fn api(&self, event: &ApiEvent) -> Api<ApiEvent> {
-        Api::namespaced(&self.client, event.metadata.namespace.as_deref().unwrap_or_default())
+    /// Not through `Api`, which would decode the answer: nobody looks at it.
+    async fn send(&self, event: &ApiEvent, name: Option<String>, call: Call) -> ApiResult<()> {
+        let (resource, namespace) = (Resource::of::<ApiEvent>(&()), event.metadata.namespace.clone());
+        let request = Request { user: None, resource, namespace, name, subresource: None, call };
+        self.client.request(request).await.map(drop)
     }
 }
 

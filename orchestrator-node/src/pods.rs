@@ -244,9 +244,11 @@ impl Pods {
         let observed = self.listed.remove(&uid).unwrap_or_default();
         let worker = Worker::new(self.node.clone(), mailbox.clone(), observed, rejection);
         let notice = EndNotice(Arc::downgrade(&self.roster), uid.clone());
+        // On the heap by itself: the task would hold room for it twice.
+        let work = Box::pin(worker.run());
         let task = self.node.env.spawn("pod worker", async move {
             let _notice = notice;
-            worker.run().await;
+            work.await;
         });
         lock(&self.roster.workers).insert(uid, Member { mailbox, task, rejected });
     }

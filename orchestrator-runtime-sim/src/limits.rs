@@ -1,7 +1,7 @@
 //! Every bound of this crate, with its unit.
 
 /// Events that a receiver may lag behind, in events, before it is told to list again.
-pub(crate) const EVENT_BACKLOG: usize = 128;
+pub(crate) const EVENT_BACKLOG: usize = 32;
 
 /// Bytes that a stream between a caller and a container holds.
 pub(crate) const STREAM_BUFFER_BYTES: usize = 64 * 1024;

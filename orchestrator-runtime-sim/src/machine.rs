@@ -139,7 +139,7 @@ impl SimMachine {
         *state = State {
             sandboxes: present.sandboxes.iter().map(sandbox).collect(),
             sandbox_keys: present.sandbox_keys.clone(),
-            containers: present.containers.iter().map(|(id, container)| (id.clone(), container.fork())).collect(),
+            containers: present.containers.iter().map(|(id, container)| (id.clone(), Box::new(container.fork()))).collect(),
             rules: present.rules.clone(),
             images: present.images.clone(),
             pulled: present.pulled.clone(),

@@ -142,7 +142,7 @@ impl ContainerRuntime for SimRuntime {
         let id = status.id.clone();
         let ended = Watched::new(false);
         let container = Container { status, config: config.clone(), script, due: None, ended };
-        state.containers.insert(id.clone(), container);
+        state.containers.insert(id.clone(), Box::new(container));
         self.0.tell_container(&state, sandbox, &id);
         Ok(id)
     }

@@ -25,7 +25,8 @@ use crate::{
 pub(crate) struct State {
     pub(crate) sandboxes: BTreeMap<SandboxKey, Sandbox>,
     pub(crate) sandbox_keys: BTreeMap<SandboxId, SandboxKey>,
-    pub(crate) containers: BTreeMap<ContainerId, Container>,
+    /// On the heap one by one: most machines have a few, and a map makes room for eleven.
+    pub(crate) containers: BTreeMap<ContainerId, Box<Container>>,
     pub(crate) rules: Vec<(Matcher, Script)>,
     pub(crate) images: BTreeMap<String, ImageScript>,
     pub(crate) pulled: BTreeSet<String>,
@@ -93,7 +94,7 @@ impl State {
     }
 
     pub(crate) fn find_container(&self, sandbox: &SandboxId, key: &ContainerKey) -> Option<&Container> {
-        self.containers.get(&container_id(sandbox, key))
+        self.containers.get(&container_id(sandbox, key)).map(|container| &**container)
     }
 
     /// The lowest free host number, from 2 on: 1 is the gateway.

@@ -26,7 +26,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             history_commits: 20_000,
-            history_bytes: 32 << 20,
+            history_bytes: 16 << 20,
             value_bytes: 3 << 20,
             key_bytes: 2 << 10,
             batch_operations: 1_000,

@@ -199,7 +199,7 @@ fn clients_of_a_cluster_that_has_ended_are_told_so() {
         let watch = pods.watch(&WatchParams::default(), &version).await.unwrap();
         cluster.shutdown().await;
         let error = pods.list(&ListParams::default()).await.unwrap_err();
-        assert_eq!(error.status().code, 503, "{error}");
+        assert_eq!(error.code(), 503, "{error}");
         let end = watch.for_each(|_| async {});
         env.timeout(Duration::from_secs(1), end).await.expect("the watch has ended");
     });

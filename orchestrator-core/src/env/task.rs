@@ -75,7 +75,8 @@ where
 {
     let ended = Watched::new(None);
     let end = ended.watcher();
-    let (future, abort) = abortable(AssertUnwindSafe(future).catch_unwind());
+    // On the heap first: each wrapper that awaits a future would hold room for it twice.
+    let (future, abort) = abortable(AssertUnwindSafe(Box::pin(future)).catch_unwind());
     let future = async move {
         let end = match future.await {
             Ok(Ok(())) => TaskEnd::Completed,

@@ -5,10 +5,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Event, ObjectReference};
+use k8s_openapi::api::core::v1::Event;
 
 use super::limits;
 use crate::object;
@@ -24,8 +25,21 @@ pub(super) enum Decision {
     Repeat(Box<Event>, Key),
 }
 
-/// What makes two events the same.
-pub(super) type Key = Vec<String>;
+/// What makes two events the same: a digest of it, since thousands are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key(u64, u64);
+
+impl Key {
+    fn of(parts: &[Option<&str>]) -> Self {
+        let digest = |salt: u8| {
+            let mut hasher = DefaultHasher::new();
+            (salt, parts.len()).hash(&mut hasher);
+            parts.iter().for_each(|part| part.unwrap_or_default().hash(&mut hasher));
+            hasher.finish()
+        };
+        Self(digest(0), digest(1))
+    }
+}
 
 /// What was seen lately; bounded.
 #[derive(Debug)]
@@ -44,7 +58,7 @@ struct Written {
 
 #[derive(Debug)]
 struct Similar {
-    messages: BTreeSet<String>,
+    messages: BTreeSet<Key>,
     last: Duration,
 }
 
@@ -63,7 +77,7 @@ impl Correlator {
     /// Decides on an event that happened `now`.
     pub(super) fn decide(&mut self, event: Event, now: Duration) -> Decision {
         let (mut event, key) = self.combine(event, now);
-        if !self.afford(source_of(&event), now) {
+        if !self.afford(Key::of(&source_of(&event)), now) {
             return Decision::Drop;
         }
         match self.written.get(&key) {
@@ -89,28 +103,30 @@ impl Correlator {
 
     /// After so many different messages about the same thing they are combined.
     fn combine(&mut self, mut event: Event, now: Duration) -> (Event, Key) {
-        let similar_key = similar_to(&event);
+        let mut parts = source_of(&event).to_vec();
+        parts.extend([event.type_.as_deref(), event.reason.as_deref()]);
+        // Everything but the message.
+        let similar_key = Key::of(&parts);
+        parts.extend([event.involved_object.field_path.as_deref(), event.message.as_deref()]);
+        let key = Key::of(&parts);
         let fresh = Similar { messages: BTreeSet::new(), last: now };
         let mut similar = self.similar.remove(&similar_key).unwrap_or(fresh);
         if now.saturating_sub(similar.last) > limits::SIMILAR_TIME {
             similar.messages.clear();
         }
         similar.last = now;
-        let message = event.message.clone().unwrap_or_default();
-        similar.messages.insert(message.clone());
+        similar.messages.insert(Key::of(&[event.message.as_deref()]));
         let combined = similar.messages.len() >= limits::SIMILAR_MESSAGES;
         if combined {
             similar.messages.pop_first();
         }
-        self.similar.insert(similar_key.clone(), similar);
-        if combined {
-            event.message = Some(format!("(combined from similar events): {message}"));
-            return (event, similar_key);
+        self.similar.insert(similar_key, similar);
+        if !combined {
+            return (event, key);
         }
-        let mut key = similar_key;
-        key.push(event.involved_object.field_path.clone().unwrap_or_default());
-        key.push(message);
-        (event, key)
+        let message = event.message.unwrap_or_default();
+        event.message = Some(format!("(combined from similar events): {message}"));
+        (event, similar_key)
     }
 
     fn afford(&mut self, source: Key, now: Duration) -> bool {
@@ -129,19 +145,17 @@ impl Correlator {
 }
 
 /// An object and who speaks about it.
-fn source_of(event: &Event) -> Key {
-    let source = event.source.clone().unwrap_or_default();
-    let ObjectReference { kind, namespace, name, uid, api_version, .. } = event.involved_object.clone();
-    let parts = [source.component, source.host, kind, namespace, name, uid, api_version];
-    parts.into_iter().map(Option::unwrap_or_default).collect()
-}
-
-/// Everything but the message.
-fn similar_to(event: &Event) -> Key {
-    let mut key = source_of(event);
-    key.push(event.type_.clone().unwrap_or_default());
-    key.push(event.reason.clone().unwrap_or_default());
-    key
+fn source_of(event: &Event) -> [Option<&str>; 7] {
+    let (source, about) = (event.source.as_ref(), &event.involved_object);
+    [
+        source.and_then(|source| source.component.as_deref()),
+        source.and_then(|source| source.host.as_deref()),
+        about.kind.as_deref(),
+        about.namespace.as_deref(),
+        about.name.as_deref(),
+        about.uid.as_deref(),
+        about.api_version.as_deref(),
+    ]
 }
 
 /// A map that forgets what was used least recently.
@@ -162,7 +176,7 @@ impl<V> Recent<V> {
         let (used, value) = self.entries.get_mut(key)?;
         self.order.remove(used);
         *used = self.clock;
-        self.order.insert(self.clock, key.clone());
+        self.order.insert(self.clock, *key);
         Some(value)
     }
 
@@ -175,7 +189,7 @@ impl<V> Recent<V> {
     fn insert(&mut self, key: Key, value: V) {
         self.remove(&key);
         self.clock += 1;
-        self.order.insert(self.clock, key.clone());
+        self.order.insert(self.clock, key);
         self.entries.insert(key, (self.clock, value));
         while self.entries.len() > limits::REMEMBERED_EVENTS
             && let Some((_, oldest)) = self.order.pop_first()

@@ -25,6 +25,8 @@ type EncodeTyped = fn(&(dyn Any + Send + Sync)) -> Result<Value, DecodeError>;
 
 #[derive(Default)]
 struct Forms {
+    /// As a store holds it: everything but the revision.
+    stored: Option<(Bytes, Revision)>,
     bytes: OnceLock<Bytes>,
     tree: OnceLock<Value>,
     typed: OnceLock<(TypeId, Arc<dyn Any + Send + Sync>)>,
@@ -83,8 +85,8 @@ impl Object {
     }
 
     /// An object from what a store holds: written by [`Self::encode_for_store`], at this revision.
-    pub fn from_stored(stored: &[u8], revision: Revision) -> Self {
-        Self::from_bytes(splice_revision(stored, revision))
+    pub fn from_stored(stored: &Bytes, revision: Revision) -> Self {
+        Self(Arc::new(Forms { stored: Some((stored.clone(), revision)), ..Default::default() }))
     }
 
     /// Encodes a tree as stores hold it: without `resourceVersion`, since only the store knows that, and with
@@ -125,8 +127,18 @@ impl Object {
         if let Some(bytes) = self.0.bytes.get() {
             return Ok(bytes);
         }
-        let bytes = Bytes::from(serde_json::to_vec(self.tree()?)?);
+        let bytes = match self.json() {
+            Some(bytes) => bytes,
+            None => Bytes::from(serde_json::to_vec(self.tree()?)?),
+        };
         Ok(self.0.bytes.get_or_init(|| bytes))
+    }
+
+    /// The JSON encoding, if the object came encoded. Not kept where it has to be made of what a store holds: most
+    /// objects of a cluster in one process are never served as bytes.
+    fn json(&self) -> Option<Bytes> {
+        let spliced = || self.0.stored.as_ref().map(|(stored, revision)| splice_revision(stored, *revision));
+        self.0.bytes.get().cloned().or_else(spliced)
     }
 
     /// The JSON encoding, if the object came as such and nothing was made of it yet.
@@ -150,8 +162,8 @@ impl Object {
     }
 
     fn make_tree(&self) -> Result<Value, DecodeError> {
-        if let Some(bytes) = self.0.bytes.get() {
-            return Ok(serde_json::from_slice(bytes)?);
+        if let Some(json) = self.json() {
+            return Ok(serde_json::from_slice(&json)?);
         }
         match (self.0.typed.get(), self.0.encode_typed) {
             (Some((_, value)), Some(encode)) => encode(&**value),
@@ -169,7 +181,8 @@ impl Object {
         }
         // Always from the bytes, even where there is a tree: a second decoder for each type costs more to compile than
         // the rare encoding costs to run.
-        let value: Arc<K> = Arc::new(serde_json::from_slice(self.bytes()?)?);
+        let json = self.json();
+        let value: Arc<K> = Arc::new(serde_json::from_slice(json.as_ref().map_or_else(|| self.bytes(), Ok)?)?);
         let shared = self.0.typed.get_or_init(|| (TypeId::of::<K>(), value.clone()));
         match Arc::downcast::<K>(shared.1.clone()) {
             Ok(shared) => Ok(shared),
@@ -187,21 +200,18 @@ impl Object {
         if let Some(metadata) = self.0.metadata.get() {
             return Ok(metadata);
         }
-        let metadata = match (self.0.bytes.get(), self.tree_or_none()?) {
-            (Some(bytes), None) => serde_json::from_slice::<OnlyMetadata>(bytes)?.metadata,
-            (_, Some(tree)) => tree.get("metadata").map(ObjectMeta::deserialize).transpose()?.unwrap_or_default(),
-            (None, None) => ObjectMeta::default(),
+        let metadata = match (self.0.tree.get(), self.json()) {
+            (None, Some(json)) => serde_json::from_slice::<OnlyMetadata>(&json)?.metadata,
+            _ => self.tree()?.get("metadata").map(ObjectMeta::deserialize).transpose()?.unwrap_or_default(),
         };
         Ok(self.0.metadata.get_or_init(|| metadata))
     }
 
-    /// The tree where it is needed because there are no bytes.
-    fn tree_or_none(&self) -> Result<Option<&Value>, DecodeError> {
-        if self.0.tree.get().is_none() && self.0.bytes.get().is_some() { Ok(None) } else { self.tree().map(Some) }
-    }
-
     /// `metadata.resourceVersion` as a number, for servers whose versions compare (Kubernetes 1.35 and later).
     pub fn revision(&self) -> Option<Revision> {
+        if let Some((_, revision)) = self.0.stored {
+            return Some(revision);
+        }
         self.metadata().ok()?.resource_version.as_ref()?.parse().ok().map(Revision)
     }
 }
