@@ -14,8 +14,8 @@ use futures::{StreamExt, stream};
 use orchestrator::{
     env::{Watched, Watcher},
     store::{
-        Batch, Capabilities, Change, Entry, Key, KeyRange, ListOptions, Listing, Operation, Revision, Store, StoreError,
-        StoreStatus, WatchItem, WatchOptions, WatchStream,
+        Batch, Capabilities, Change, Entry, Key, KeyRange, ListOptions, Listing, Operation, Revision, Store,
+        StoreError, StoreStatus, WatchItem, WatchOptions, WatchStream,
     },
 };
 

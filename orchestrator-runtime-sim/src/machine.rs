@@ -139,7 +139,11 @@ impl SimMachine {
         *state = State {
             sandboxes: present.sandboxes.iter().map(sandbox).collect(),
             sandbox_keys: present.sandbox_keys.clone(),
-            containers: present.containers.iter().map(|(id, container)| (id.clone(), Box::new(container.fork()))).collect(),
+            containers: present
+                .containers
+                .iter()
+                .map(|(id, container)| (id.clone(), Box::new(container.fork())))
+                .collect(),
             rules: present.rules.clone(),
             images: present.images.clone(),
             pulled: present.pulled.clone(),
@@ -237,6 +241,17 @@ impl SimMachine {
     /// All sandboxes, in order of their keys.
     pub fn sandboxes(&self) -> Vec<SandboxStatus> {
         self.0.lock().sandboxes.values().map(|sandbox| sandbox.status.clone()).collect()
+    }
+
+    /// All sandboxes, in order of their keys, with the names of the containers that run in each.
+    pub fn running(&self) -> Vec<(SandboxStatus, Vec<String>)> {
+        let state = self.0.lock();
+        let in_sandbox = |sandbox: &Sandbox| {
+            let inside = state.containers.values().filter(|it| it.status.sandbox == sandbox.status.id);
+            let running = inside.filter(|it| it.status.state.is_running()).map(|it| it.status.key.name.clone());
+            (sandbox.status.clone(), running.collect())
+        };
+        state.sandboxes.values().map(in_sandbox).collect()
     }
 
     /// The running container of this name in the pod of this name.

@@ -11,7 +11,7 @@ pub(crate) const LONG_DELAY_ONE_IN: u64 = 64;
 /// Events of a watch that arrive together.
 pub(crate) const BUNDLE_EVENTS: usize = 64;
 /// How often a world that is waited for is looked at.
-pub(crate) const LOOK: Duration = Duration::from_secs(5);
+pub(crate) const LOOK: Duration = Duration::from_secs(10);
 /// How long a settled world has to be silent before it is believed: longer than any pause before something broken is tried
 /// again.
 pub(crate) const CALM: Duration = Duration::from_secs(90);

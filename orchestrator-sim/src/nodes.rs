@@ -144,12 +144,8 @@ impl Nodes {
 }
 
 fn pods_on(machine: &SimMachine) -> Vec<PodOnMachine> {
-    let mut running: BTreeMap<_, Vec<String>> = BTreeMap::new();
-    for container in machine.containers().into_iter().filter(|container| container.state.is_running()) {
-        running.entry(container.sandbox).or_default().push(container.key.name);
-    }
     let mut pods: BTreeMap<String, PodOnMachine> = BTreeMap::new();
-    for sandbox in machine.sandboxes() {
+    for (sandbox, running) in machine.running() {
         let uid = sandbox.key.pod_uid;
         let pod = pods.entry(uid.clone()).or_insert_with(|| PodOnMachine {
             uid,
@@ -157,7 +153,7 @@ fn pods_on(machine: &SimMachine) -> Vec<PodOnMachine> {
             name: sandbox.name,
             running: Vec::new(),
         });
-        pod.running.extend(running.remove(&sandbox.id).unwrap_or_default());
+        pod.running.extend(running);
     }
     pods.into_values().collect()
 }

@@ -1,6 +1,9 @@
 //! What a world is like at one moment: its objects, typed, and what runs on its machines.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -11,7 +14,10 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use orchestrator_core::store::Entry;
+use orchestrator_core::{
+    scheduler::{Resources, pod_requests},
+    store::Entry,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::history::Record;
@@ -38,6 +44,7 @@ pub struct Stored {
     pub metadata: ObjectMeta,
     /// The object, where it is of a kind that checks look into.
     pub typed: Typed,
+    requests: OnceLock<Resources>,
 }
 
 /// The kinds that checks look into.
@@ -102,7 +109,15 @@ impl Stored {
             ("discovery.k8s.io/v1", "EndpointSlice") => typed(value, Typed::EndpointSlice)?,
             _ => Typed::Other,
         };
-        Some(Self { api_version, kind, metadata, typed })
+        Some(Self { api_version, kind, metadata, typed, requests: OnceLock::new() })
+    }
+
+    /// What a pod asks for; nothing for other kinds.
+    pub(crate) fn requests(&self) -> &Resources {
+        self.requests.get_or_init(|| match &self.typed {
+            Typed::Pod(pod) => pod_requests(pod),
+            _ => Resources::default(),
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{
 
 use orchestrator_sim::scenario::{Report, Scenario};
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 200;
 
 #[test]
 fn every_seed_converges_and_falls_silent() {

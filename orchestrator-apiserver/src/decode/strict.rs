@@ -21,15 +21,51 @@ pub(crate) fn prune(tree: &mut Value, message: &Message, findings: &mut Findings
     let Value::Object(members) = tree else {
         return Err(format!("json: cannot unmarshal {} into Go value of type {}", go_kind(tree), message.go_name));
     };
-    object(members, message, "", "", findings)
+    object(members, message, None, findings)
 }
 
-/// `path` has indices and is for people; `go_path` has none and is for Go's words.
+/// The way to a value, written out only where it is told.
+#[derive(Clone, Copy)]
+struct Path<'a> {
+    parent: Option<&'a Path<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Member(&'a str),
+    /// A key of a map.
+    Key(&'a str),
+    Index(usize),
+}
+
+impl Path<'_> {
+    /// With keys and indices, as people are told.
+    fn full(&self) -> String {
+        let mut path = self.parent.map(Path::full).unwrap_or_default();
+        match self.step {
+            Step::Member(name) | Step::Key(name) if path.is_empty() => name.clone_into(&mut path),
+            Step::Member(name) | Step::Key(name) => path.extend([".", name]),
+            Step::Index(index) => path.push_str(&format!("[{index}]")),
+        }
+        path
+    }
+
+    /// Without keys and indices, as Go's decoder says it.
+    fn members(&self) -> String {
+        let path = self.parent.map(Path::members).unwrap_or_default();
+        match self.step {
+            Step::Member(name) if path.is_empty() => name.to_owned(),
+            Step::Member(name) => format!("{path}.{name}"),
+            Step::Key(_) | Step::Index(_) => path,
+        }
+    }
+}
+
 fn object(
     members: &mut Map<String, Value>,
     message: &Message,
-    path: &str,
-    go_path: &str,
+    parent: Option<&Path<'_>>,
     findings: &mut Findings,
 ) -> Result<(), String> {
     let mut error = None;
@@ -37,18 +73,18 @@ fn object(
         if error.is_some() {
             return true;
         }
-        let inner = join(path, name);
+        let path = Path { parent, step: Step::Member(name) };
         let Some(schema) = message.fields.get(name.as_str()) else {
             if findings.unknown.len() < limits::STRICT_ERRORS {
-                findings.unknown.push(inner);
+                findings.unknown.push(path.full());
             }
             return false;
         };
         if value.is_null() {
             return false;
         }
-        let place = Place { owner: message, path: &inner, go_path: &join(go_path, name) };
-        if let Err(found) = member(value, schema, &place, findings) {
+        let place = Place { owner: message, path: &path };
+        if let Err(found) = member(value, schema, place, findings) {
             error = Some(found);
         }
         !is_empty_collection(value, schema)
@@ -57,10 +93,10 @@ fn object(
 }
 
 /// Where a member stands.
+#[derive(Clone, Copy)]
 struct Place<'a> {
     owner: &'a Message,
-    path: &'a str,
-    go_path: &'a str,
+    path: &'a Path<'a>,
 }
 
 impl Place<'_> {
@@ -69,7 +105,7 @@ impl Place<'_> {
         format!(
             "json: cannot unmarshal {} into Go struct field {owner}.{} of type {go_type}",
             go_kind(value),
-            self.go_path
+            self.path.members()
         )
     }
 }
@@ -83,7 +119,7 @@ fn is_empty_collection(value: &Value, schema: &FieldSchema) -> bool {
     }
 }
 
-fn member(value: &mut Value, schema: &FieldSchema, place: &Place<'_>, findings: &mut Findings) -> Result<(), String> {
+fn member(value: &mut Value, schema: &FieldSchema, place: Place<'_>, findings: &mut Findings) -> Result<(), String> {
     match schema.shape {
         Shape::One => single(value, schema.of, place, findings),
         Shape::List => {
@@ -91,8 +127,8 @@ fn member(value: &mut Value, schema: &FieldSchema, place: &Place<'_>, findings: 
                 return Err(place.mismatch(value, &format!("[]{}", go_type(schema.of))));
             };
             for (index, item) in items.iter_mut().enumerate() {
-                let path = format!("{}[{index}]", place.path);
-                single(item, schema.of, &Place { path: &path, ..*place }, findings)?;
+                let path = Path { parent: Some(place.path), step: Step::Index(index) };
+                single(item, schema.of, Place { path: &path, ..place }, findings)?;
             }
             Ok(())
         }
@@ -104,8 +140,8 @@ fn member(value: &mut Value, schema: &FieldSchema, place: &Place<'_>, findings: 
                 if item.is_null() {
                     *item = zero(schema.of);
                 }
-                let (path, go_path) = (join(place.path, name), place.go_path);
-                single(item, schema.of, &Place { path: &path, go_path, ..*place }, findings)?;
+                let path = Path { parent: Some(place.path), step: Step::Key(name) };
+                single(item, schema.of, Place { path: &path, ..place }, findings)?;
             }
             Ok(())
         }
@@ -125,7 +161,7 @@ fn zero(of: Type) -> Value {
     }
 }
 
-fn single(value: &mut Value, of: Type, place: &Place<'_>, findings: &mut Findings) -> Result<(), String> {
+fn single(value: &mut Value, of: Type, place: Place<'_>, findings: &mut Findings) -> Result<(), String> {
     match of {
         Type::Message(index) => {
             let message = Schema::get().message(index).ok_or_else(|| "unknown message".to_owned())?;
@@ -133,7 +169,7 @@ fn single(value: &mut Value, of: Type, place: &Place<'_>, findings: &mut Finding
                 *value = Value::Object(Map::new());
             }
             match value {
-                Value::Object(members) => object(members, message, place.path, place.go_path, findings),
+                Value::Object(members) => object(members, message, Some(place.path), findings),
                 other => Err(place.mismatch(other, &message.go_name)),
             }
         }
@@ -172,10 +208,6 @@ fn quantity(value: &mut Value) -> Result<(), String> {
 
 const QUANTITY_ERROR: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
 
 fn go_kind(value: &Value) -> String {
     match value {

@@ -278,8 +278,8 @@ mod tests {
         fn what_is_remembered_is_bounded(keys in prop::collection::vec(0..6000_u32, 0..200)) {
             let mut recent = Recent::new();
             for key in &keys {
-                recent.insert(vec![key.to_string()], *key);
-                prop_assert_eq!(recent.get(&vec![key.to_string()]), Some(key));
+                recent.insert(Key::of(&[Some(&key.to_string())]), *key);
+                prop_assert_eq!(recent.get(&Key::of(&[Some(&key.to_string())])), Some(key));
                 prop_assert_eq!(recent.entries.len(), recent.order.len());
                 prop_assert!(recent.entries.len() <= limits::REMEMBERED_EVENTS);
             }

@@ -45,7 +45,7 @@ use crate::{
 
 enum Done {
     Operation(Slot, u64, Option<Box<Outcome>>),
-    Status(Box<PodStatus>, ApiResult<Arc<Pod>>),
+    Status(Arc<PodStatus>, ApiResult<Arc<Pod>>),
 }
 
 pub(crate) struct Worker {
@@ -53,12 +53,12 @@ pub(crate) struct Worker {
     mailbox: Arc<Mailbox>,
     pod: Arc<Pod>,
     wanted: Wanted,
-    observed: Observed,
+    observed: Arc<Observed>,
     memory: Memory,
     volumes: Arc<VolumeSet>,
     tokens: Arc<Tokens>,
-    /// The newest status that the API is known to have.
-    known: PodStatus,
+    /// The newest status that the API is known to have, where it is not the one that `pod` has.
+    known: Option<Arc<PodStatus>>,
     /// The version of the pod that `known` is from.
     known_version: u64,
     in_flight: BTreeMap<Slot, Operation>,
@@ -84,7 +84,6 @@ impl Worker {
             let mail = mailbox.lock();
             (mail.pod.clone(), mail.wanted)
         };
-        let known = status_of(&pod).clone();
         Self {
             known_version: version(&pod),
             memory: Memory { rejection, ..Memory::default() },
@@ -92,10 +91,10 @@ impl Worker {
             mailbox,
             pod,
             wanted,
-            observed,
+            observed: Arc::new(observed),
             volumes: Arc::default(),
             tokens: Arc::default(),
-            known,
+            known: None,
             in_flight: BTreeMap::new(),
             handles: BTreeMap::new(),
             next_number: 0,
@@ -135,7 +134,7 @@ impl Worker {
     fn situation(&self) -> Situation<'_> {
         Situation {
             pod: &self.pod,
-            previous: &self.known,
+            previous: self.known(),
             observed: &self.observed,
             memory: &self.memory,
             in_flight: &self.in_flight,
@@ -145,17 +144,24 @@ impl Worker {
         }
     }
 
+    /// The newest status that the API is known to have.
+    fn known(&self) -> &PodStatus {
+        self.known.as_deref().unwrap_or_else(|| status_of(&self.pod))
+    }
+
     // Observing.
 
     fn take_mail(&mut self) {
         let mailbox = self.mailbox.clone();
         let mut mail = mailbox.lock();
         if !Arc::ptr_eq(&self.pod, &mail.pod) {
-            self.pod = mail.pod.clone();
-            if version(&self.pod) >= self.known_version {
-                self.known_version = version(&self.pod);
-                self.known = status_of(&self.pod).clone();
+            if version(&mail.pod) >= self.known_version {
+                self.known_version = version(&mail.pod);
+                self.known = None;
+            } else if self.known.is_none() {
+                self.known = Some(Arc::new(status_of(&self.pod).clone()));
             }
+            self.pod = mail.pod.clone();
         }
         self.wanted = mail.wanted;
         self.dirty.0.append(&mut mail.sandboxes);
@@ -187,8 +193,8 @@ impl Worker {
         let (sandboxes, containers) = std::mem::take(&mut self.dirty);
         for id in sandboxes {
             match self.node.runtime.inspect_sandbox(&id).await {
-                Ok(status) => self.observed.put_sandbox(&id, Some(status)),
-                Err(RuntimeError::NotFound { .. }) => self.observed.put_sandbox(&id, None),
+                Ok(status) => Arc::make_mut(&mut self.observed).put_sandbox(&id, Some(status)),
+                Err(RuntimeError::NotFound { .. }) => Arc::make_mut(&mut self.observed).put_sandbox(&id, None),
                 Err(_) => {
                     self.dirty.0.insert(id);
                 }
@@ -198,16 +204,15 @@ impl Worker {
             match self.node.runtime.inspect_container(&id).await {
                 Ok(status) => {
                     self.last_words(&status).await;
-                    self.observed.put_container(&id, Some(status));
+                    Arc::make_mut(&mut self.observed).put_container(&id, Some(status));
                 }
-                Err(RuntimeError::NotFound { .. }) => self.observed.put_container(&id, None),
+                Err(RuntimeError::NotFound { .. }) => Arc::make_mut(&mut self.observed).put_container(&id, None),
                 Err(_) => {
                     self.dirty.1.insert(id);
                 }
             }
         }
-        let known = Arc::new(self.observed.clone());
-        self.mailbox.lock().seen.0 = known;
+        self.mailbox.lock().seen.0 = self.observed.clone();
     }
 
     /// Reads what a container said at its end.
@@ -242,7 +247,7 @@ impl Worker {
                 continue;
             }
             let id = format!("{}://{}", self.node.facts().runtime, run.id);
-            let api = super::containers::api_status(&self.known, role, &container.name);
+            let api = super::containers::api_status(self.known(), role, &container.name);
             let api = api.filter(|status| status.container_id.as_deref() == Some(&id));
             let states = ProbeKind::ALL.into_iter().filter_map(|kind| {
                 let probe = probe::of(&container, kind)?;
@@ -268,19 +273,28 @@ impl Worker {
         let ending = is_ending(&self.situation());
         let view = View {
             pod: &self.pod,
-            previous: &self.known,
+            previous: self.known(),
             observed: &self.observed,
             memory: &self.memory,
             node: self.node.facts(),
             ending: ending && self.wanted == Wanted::Yes,
             now,
         };
-        let status = status::compute(&view);
-        self.mailbox.lock().seen.1 = Arc::new(status.clone());
-        let changes = if status == self.known { None } else { patch(&self.pod, &self.known, &status) };
+        let status = Arc::new(status::compute(&view));
+        if *self.mailbox.lock().seen.1 != *status {
+            self.mailbox.lock().seen.1 = status.clone();
+        }
+        if self.writing {
+            self.final_status_written = false;
+            return;
+        }
+        let changes = patch(&self.pod, self.known(), &status);
         let settled = changes.is_none();
-        self.final_status_written = settled && super::is_terminal(status.phase.as_deref()) && !self.writing;
-        let Some(changes) = changes.filter(|_| self.wanted == Wanted::Yes && !self.writing) else {
+        if settled {
+            self.last_patch = None;
+        }
+        self.final_status_written = settled && super::is_terminal(status.phase.as_deref());
+        let Some(changes) = changes.filter(|_| self.wanted == Wanted::Yes) else {
             self.write_again_at = self.write_again_at.filter(|_| !settled && self.wanted == Wanted::Yes);
             return;
         };
@@ -301,21 +315,22 @@ impl Worker {
         let name = super::name(&self.pod).to_owned();
         let write = async move {
             let result = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(changes)).await;
-            Done::Status(Box::new(status), result)
+            Done::Status(status, result)
         };
         self.running.push(write.boxed());
     }
 
-    fn status_written(&mut self, status: PodStatus, result: ApiResult<Arc<Pod>>) {
+    fn status_written(&mut self, status: &PodStatus, result: ApiResult<Arc<Pod>>) {
         self.writing = false;
         match result {
             Ok(pod) => {
                 if version(&pod) >= self.known_version {
                     self.known_version = version(&pod);
-                    self.known = status;
                     // What others wrote is the server's to say.
-                    self.known.conditions = status_of(&pod).conditions.clone().or(self.known.conditions.take());
-                    self.known.qos_class = status_of(&pod).qos_class.clone();
+                    let shown = status_of(&pod);
+                    let conditions = shown.conditions.clone().or_else(|| status.conditions.clone());
+                    let qos_class = shown.qos_class.clone();
+                    self.known = Some(Arc::new(PodStatus { conditions, qos_class, ..status.clone() }));
                 }
             }
             Err(error) => {
@@ -418,11 +433,15 @@ impl Worker {
             {
                 self.handles.remove(&slot);
                 self.in_flight.remove(&slot);
+                if self.in_flight.is_empty() {
+                    // An empty map keeps its room, and most pods have nothing in flight for most of their lives.
+                    (self.in_flight, self.handles) = Default::default();
+                }
                 if let Some(outcome) = outcome {
                     self.absorb(*outcome);
                 }
             }
-            Some(Done::Status(status, result)) => self.status_written(*status, result),
+            Some(Done::Status(status, result)) => self.status_written(&status, result),
             Some(Done::Operation(..)) | None => {}
         }
     }
@@ -486,7 +505,7 @@ impl Worker {
             Ok(status) => {
                 self.memory.sandbox_failure = None;
                 let id = status.id.clone();
-                self.observed.put_sandbox(&id, Some(status));
+                Arc::make_mut(&mut self.observed).put_sandbox(&id, Some(status));
             }
             Err(message) => {
                 self.memory.sandbox_failure = Some(Failure::new("FailedCreatePodSandBox", message, now, RETRY));

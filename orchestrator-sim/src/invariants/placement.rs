@@ -3,12 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use orchestrator_core::{
-    meta,
-    scheduler::{Resources, pod_requests},
-};
+use orchestrator_core::{meta, scheduler::Resources};
 
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Typed};
 
 /// Pods with running containers on more than one machine.
 pub(super) fn pods_on_two_nodes(snapshot: &Snapshot) -> Vec<String> {
@@ -33,10 +30,11 @@ pub(super) fn doubled_identities(snapshot: &Snapshot) -> Vec<String> {
 /// Nodes whose pods ask for more than the node has.
 pub(super) fn overcommitted_nodes(snapshot: &Snapshot) -> Vec<String> {
     let mut asked: BTreeMap<&str, Resources> = BTreeMap::new();
-    for pod in snapshot.pods().filter(|pod| !is_terminal(pod)) {
-        if let Some(node) = node_of(pod) {
+    for object in snapshot.objects.values() {
+        let Typed::Pod(pod) = &object.typed else { continue };
+        if let Some(node) = node_of(pod).filter(|_| !is_terminal(pod)) {
             let asked = asked.entry(node).or_default();
-            asked.add(&pod_requests(pod));
+            asked.add(object.requests());
             asked.pods += 1;
         }
     }

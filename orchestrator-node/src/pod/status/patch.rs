@@ -1,37 +1,45 @@
 //! From one status to the next: the strategic merge patch that takes the API there.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::{Value, json};
 
-/// The fields of a status that the node owns.
-const OWN_FIELDS: [&str; 14] = [
-    "phase",
-    "reason",
-    "message",
-    "startTime",
-    "hostIP",
-    "hostIPs",
-    "podIP",
-    "podIPs",
-    "conditions",
-    "containerStatuses",
-    "initContainerStatuses",
-    "ephemeralContainerStatuses",
-    "observedGeneration",
-    "resize",
-];
+/// Both statuses with nothing but the fields that the node owns and that differ; `None` when none does.
+macro_rules! differing {
+    ($known:ident, $status:ident: $($field:ident)*) => {{
+        let (mut old, mut new) = (PodStatus::default(), PodStatus::default());
+        let mut differ = false;
+        $(
+            if $known.$field != $status.$field {
+                old.$field.clone_from(&$known.$field);
+                new.$field.clone_from(&$status.$field);
+                differ = true;
+            }
+        )*
+        differ.then_some((old, new))
+    }};
+}
 
 /// A strategic merge patch from one status to the other; `None` when they say the same.
 pub(crate) fn patch(pod: &Pod, known: &PodStatus, status: &PodStatus) -> Option<Value> {
-    let tree = |status: &PodStatus| serde_json::to_value(status).unwrap_or_default();
-    let (known, status) = (tree(known), tree(status));
+    let (known, status) = differing!(known, status:
+        phase reason message start_time host_ip host_ips pod_ip pod_ips conditions container_statuses
+        init_container_statuses ephemeral_container_statuses observed_generation resize
+    )?;
+    let fields = |status: &PodStatus| match serde_json::to_value(status) {
+        Ok(Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let (known, status) = (fields(&known), fields(&status));
     let mut changes = serde_json::Map::new();
-    for field in OWN_FIELDS {
+    let names: BTreeSet<&String> = known.keys().chain(status.keys()).collect();
+    for field in names {
         let (old, new) = (known.get(field), status.get(field));
         if old == new {
             continue;
         }
-        let value = match (field, new) {
+        let value = match (field.as_str(), new) {
             (_, None) => Value::Null,
             // These merge by address; the old addresses have to go.
             ("podIPs" | "hostIPs", Some(Value::Array(list))) if old.is_some() => {
@@ -50,7 +58,7 @@ pub(crate) fn patch(pod: &Pod, known: &PodStatus, status: &PodStatus) -> Option<
             }
             (_, Some(new)) => new.clone(),
         };
-        changes.insert(field.to_owned(), value);
+        changes.insert(field.clone(), value);
     }
     (!changes.is_empty()).then(|| json!({"metadata": {"uid": crate::pod::uid(pod)}, "status": changes}))
 }
