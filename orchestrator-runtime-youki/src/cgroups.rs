@@ -103,7 +103,9 @@ impl Cgroups {
     pub(crate) fn prune(&self, path: &str) {
         for hierarchy in &self.hierarchies {
             let mut directory = hierarchy.directory(path);
-            while directory != hierarchy.mount && fs::remove_dir(&directory).is_ok() {
+            // One that is gone already says nothing of those above it.
+            let removed = |directory: &Path| fs::remove_dir(directory).map_or_else(|error| is_gone(&error), |()| true);
+            while directory != hierarchy.mount && removed(&directory) {
                 directory.pop();
             }
         }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::{Bystander, Stage, client::Answer, resident_megabytes};
+use crate::{Bystander, MEASURING, Stage, client::Answer, resident_megabytes};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
@@ -22,6 +22,7 @@ type Case = (&'static str, Method, String, &'static str, Bytes, u16, &'static st
 
 /// Sends each case on a stage with one config map, `present`: each is refused as it says, and nothing is stored.
 async fn all_refused(cases: Vec<Case>) {
+    let _alone = MEASURING.lock().await;
     let stage = Stage::new().await;
     let made = stage.https.ask(Method::POST, MAPS, JSON, config_map("present").to_string()).await;
     assert_eq!(made.code, 201, "{made:?}");

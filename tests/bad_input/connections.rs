@@ -14,7 +14,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use crate::{Bystander, PATIENCE, Stage, TOKEN, resident_megabytes};
+use crate::{Bystander, MEASURING, PATIENCE, Stage, TOKEN, resident_megabytes};
 
 /// Connections that say nothing.
 const SILENT: usize = 10_000;
@@ -24,6 +24,7 @@ const HALF: usize = 100;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_cost_little_and_are_closed() {
+    let _alone = MEASURING.lock().await;
     raise_open_files();
     let stage = Stage::new().await;
     let (before, memory) = (stage.revision().await, resident_megabytes());
