@@ -38,3 +38,12 @@ pub const OWN_WRITES_TIME: Duration = Duration::from_secs(10);
 
 /// Keys whose last writes are remembered, before those that the caches contain by now are forgotten.
 pub const REMEMBERED_KEYS: usize = 256;
+
+/// How long the lease of a leader election lasts after a renewal. As upstream's `LeaseDuration`.
+pub const LEASE_DURATION: Duration = Duration::from_secs(15);
+
+/// How long a leader works after its last renewal. As upstream's `RenewDeadline`.
+pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often a leader renews, and a candidate looks. As upstream's `RetryPeriod`.
+pub const ELECTION_RETRY_PERIOD: Duration = Duration::from_secs(2);

@@ -11,6 +11,7 @@
 mod cache;
 mod caches;
 mod context;
+pub mod leader;
 pub mod limits;
 mod metrics;
 mod queue;

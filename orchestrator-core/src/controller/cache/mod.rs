@@ -15,7 +15,7 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-pub(super) use follow::follow;
+pub(super) use follow::{follow, random_part};
 use state::{State, Step};
 
 use super::caches::Lease;
