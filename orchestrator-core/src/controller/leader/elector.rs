@@ -178,7 +178,8 @@ impl Elector {
 
     fn record_of(&self, lease: &Lease) -> Record {
         let spec = lease.spec.clone().unwrap_or_default();
-        let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
+        let seconds =
+            spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
         Record {
             holder: spec.holder_identity.unwrap_or_default(),
             duration: seconds.map_or(self.election.lease_duration, Duration::from_secs),
