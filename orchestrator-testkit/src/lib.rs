@@ -3,11 +3,13 @@
 //! Whoever implements a seam runs its contract: [`store_contract!`](crate::store_contract),
 //! [`client_contract!`](crate::client_contract), [`scheduler_contract!`](crate::scheduler_contract),
 //! [`runtime_contract!`](crate::runtime_contract). Each makes a test of each promise; what is declared as missing is
-//! reported as skipped. [`wrap`] has stores around stores; [`fake_api`] is an API server that is easy to break on purpose.
+//! reported as skipped. [`wrap`] has stores around stores; [`fake_api`] is an API server that is easy to
+//! break on purpose, [`network`] a bad line to any.
 
 pub mod client;
 pub mod fake_api;
 pub mod harness;
+pub mod network;
 pub mod runtime;
 pub mod scheduler;
 pub mod store;

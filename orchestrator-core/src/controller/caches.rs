@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Kind,
     cache::{Cache, Core, Progress, follow},
+    context::Reads,
 };
 use crate::{
     client::{Client, Resource},
@@ -25,6 +26,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Caches {
     inner: Arc<Inner>,
+    /// Where reads are noted.
+    reads: Option<Arc<Reads>>,
 }
 
 /// The metadata of an object of any kind.
@@ -61,7 +64,12 @@ impl Caches {
             leases: Mutex::default(),
             tasks: Mutex::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), reads: None }
+    }
+
+    /// The same caches; what is read from them is noted.
+    pub(super) fn tracing(&self, reads: Arc<Reads>) -> Self {
+        Self { inner: self.inner.clone(), reads: Some(reads) }
     }
 
     /// The client that the caches follow. Reconcilers write through [`super::Context::client`] instead, which
@@ -106,16 +114,17 @@ impl Caches {
         if let Some(lease) = leases.get(&id).and_then(Weak::upgrade)
             && let Ok(lease) = Arc::downcast::<Lease<K>>(lease)
         {
-            return Cache { lease };
+            return Cache { lease, reads: self.reads.clone() };
         }
         let end = self.inner.shutdown.child_token();
         let core = Arc::new(Core::new(metadata, decode));
         self.inner.start(core.clone(), resource, end.clone());
-        let lease = Arc::new(Lease { core, end, _caches: self.inner.clone() });
+        let shared = Arc::new(id.0.clone());
+        let lease = Arc::new(Lease { core, resource: shared, end, _caches: self.inner.clone() });
         leases.retain(|_, lease| lease.strong_count() > 0);
         let any: Arc<dyn AnyLease> = lease.clone();
         leases.insert(id, Arc::downgrade(&any));
-        Cache { lease }
+        Cache { lease, reads: self.reads.clone() }
     }
 
     /// The running caches of a resource, whatever their type.
@@ -140,6 +149,7 @@ impl Inner {
 /// What all users of a cache hold together; its end is the cache's end.
 pub(super) struct Lease<K> {
     pub(super) core: Arc<Core<K>>,
+    pub(super) resource: Arc<Resource>,
     end: CancellationToken,
     /// The tasks live as long as somebody needs one of them.
     _caches: Arc<Inner>,
@@ -154,6 +164,7 @@ impl<K> Drop for Lease<K> {
 /// A cache of a type that is not known here.
 pub(super) trait AnyLease: Any + Send + Sync {
     fn progress(&self) -> Watcher<Progress>;
+    fn contains(&self, key: &ObjectKey) -> bool;
     /// UID of an object, unless it is gone or going.
     fn living(&self, key: &ObjectKey) -> Option<String>;
 }
@@ -161,6 +172,10 @@ pub(super) trait AnyLease: Any + Send + Sync {
 impl<K: Send + Sync + 'static> AnyLease for Lease<K> {
     fn progress(&self) -> Watcher<Progress> {
         self.core.progress()
+    }
+
+    fn contains(&self, key: &ObjectKey) -> bool {
+        self.core.read(|state| state.get(key).is_some())
     }
 
     fn living(&self, key: &ObjectKey) -> Option<String> {

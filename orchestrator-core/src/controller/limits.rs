@@ -36,5 +36,32 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(30);
 /// How long a run of a key waits for the caches to contain the key's last writes before it is put back.
 pub const OWN_WRITES_TIME: Duration = Duration::from_secs(10);
 
-/// Keys whose last writes are remembered, before those that the caches contain by now are forgotten.
+/// Keys whose last writes are remembered at least, before those that the caches contain by now are forgotten.
 pub const REMEMBERED_KEYS: usize = 256;
+
+/// The pause before a key runs for the second time in a row for nothing but what it wrote itself; it doubles from there.
+pub const OWN_WRITES_PAUSE_FIRST: Duration = Duration::from_millis(5);
+
+/// The longest pause of a key that runs for nothing but what it wrote itself.
+pub const OWN_WRITES_PAUSE_LONGEST: Duration = Duration::from_secs(60);
+
+/// Causes that are noted for one run; the rest is counted.
+pub const CAUSES_PER_RUN: usize = 8;
+
+/// Reads that are noted for one run; the rest is counted.
+pub const READS_PER_RUN: usize = 16;
+
+/// Writes that are noted for one run; the rest is counted.
+pub const WRITES_PER_RUN: usize = 16;
+
+/// Runs of a controller whose traces are kept.
+pub const TRACED_RUNS: usize = 64;
+
+/// How long the lease of a leader election lasts after a renewal. As upstream's `LeaseDuration`.
+pub const LEASE_DURATION: Duration = Duration::from_secs(15);
+
+/// How long a leader works after its last renewal. As upstream's `RenewDeadline`.
+pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often a leader renews, and a candidate looks. As upstream's `RetryPeriod`.
+pub const ELECTION_RETRY_PERIOD: Duration = Duration::from_secs(2);

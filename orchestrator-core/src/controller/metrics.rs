@@ -1,14 +1,14 @@
-//! What a controller did: plain counters and the last run, to be read at any time.
+//! What a controller did: plain counters and the last runs, to be read at any time.
 
 use std::{
+    collections::VecDeque,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
-use super::Queue;
+use super::{Outcome, Queue, RunTrace, limits};
 use crate::object::ObjectKey;
 
 /// The counters of one controller. All of them only grow, but `running`.
@@ -21,33 +21,7 @@ pub struct ControllerMetrics {
     panics: AtomicU64,
     writes: AtomicU64,
     running: AtomicUsize,
-    last: Mutex<Option<RunTrace>>,
-}
-
-/// One run of a reconciler.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunTrace {
-    /// Which key.
-    pub key: ObjectKey,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// How long it took.
-    pub duration: Duration,
-    /// How many writes the API server accepted.
-    pub writes: u64,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// As it should.
-    Done,
-    /// As it should, and it wants to run again after this time.
-    RequeueAfter(Duration),
-    /// With this error; it runs again.
-    Failed(String),
-    /// With this panic; it runs again.
-    Panicked(String),
+    recent: Mutex<VecDeque<Arc<RunTrace>>>,
 }
 
 impl ControllerMetrics {
@@ -60,7 +34,7 @@ impl ControllerMetrics {
             panics: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             running: AtomicUsize::new(0),
-            last: Mutex::new(None),
+            recent: Mutex::default(),
         }
     }
 
@@ -100,8 +74,13 @@ impl ControllerMetrics {
     }
 
     /// The run that ended last.
-    pub fn last_run(&self) -> Option<RunTrace> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn last_run(&self) -> Option<Arc<RunTrace>> {
+        self.lock().back().cloned()
+    }
+
+    /// The runs that ended last, at most [`limits::TRACED_RUNS`], in the order in which they ended.
+    pub fn recent_runs(&self) -> Vec<Arc<RunTrace>> {
+        self.lock().iter().cloned().collect()
     }
 
     pub(super) fn begin(&self) {
@@ -111,13 +90,21 @@ impl ControllerMetrics {
     pub(super) fn end(&self, trace: RunTrace) {
         self.running.fetch_sub(1, Ordering::Relaxed);
         self.runs.fetch_add(1, Ordering::Relaxed);
-        self.writes.fetch_add(trace.writes, Ordering::Relaxed);
+        self.writes.fetch_add(trace.writes.count(), Ordering::Relaxed);
         if matches!(trace.outcome, Outcome::Failed(_) | Outcome::Panicked(_)) {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         if matches!(trace.outcome, Outcome::Panicked(_)) {
             self.panics.fetch_add(1, Ordering::Relaxed);
         }
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(trace);
+        let mut recent = self.lock();
+        if recent.len() >= limits::TRACED_RUNS {
+            recent.pop_front();
+        }
+        recent.push_back(Arc::new(trace));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<RunTrace>>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

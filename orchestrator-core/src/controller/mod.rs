@@ -11,10 +11,15 @@
 mod cache;
 mod caches;
 mod context;
+pub mod leader;
 pub mod limits;
 mod metrics;
+mod own;
 mod queue;
 mod run;
+pub mod trace;
+mod worker;
+mod writes;
 
 use std::time::Duration;
 
@@ -24,9 +29,10 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use cache::{Cache, Change, Subscription};
 pub use caches::{Caches, PartialMetadata};
 pub use context::Context;
-pub use metrics::{ControllerMetrics, Outcome, RunTrace};
+pub use metrics::ControllerMetrics;
 pub use queue::Queue;
 pub use run::{Controller, generation_changed};
+pub use trace::{Cause, Outcome, RunTrace};
 
 use crate::object::ObjectKey;
 

@@ -1,27 +1,16 @@
 //! A controller: what it watches, and the workers that run its reconciler.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    marker::PhantomData,
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{any::Any, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
-use futures::{
-    FutureExt,
-    future::{BoxFuture, join_all},
-};
+use futures::future::{join, join_all};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Action, Cache, Caches, Change, Context, ControllerMetrics, Kind, Outcome, Queue, Reconciler, RunTrace,
-    Subscription, context::Writes, limits,
+    Cache, Caches, Cause, Change, ControllerMetrics, Kind, Queue, Reconciler, cache::Progress, limits, worker::Worker,
 };
 use crate::{
-    env::{Env, TaskGroup, panic_message},
+    env::{Env, TaskGroup, Watcher},
     meta,
     object::ObjectKey,
 };
@@ -45,8 +34,20 @@ pub struct Controller<K = ()> {
 
 type Filter<K> = Box<dyn Fn(&Change<K>) -> bool + Send + Sync>;
 
-/// Starts to feed the queue; the future resolves once the cache behind it is synced.
-type Source = Box<dyn FnOnce() -> (Option<Subscription>, BoxFuture<'static, ()>) + Send>;
+/// Starts to feed the queue.
+type Source = Box<dyn FnOnce() -> Feed + Send>;
+
+/// What feeds the queue, for as long as it is kept.
+struct Feed {
+    _kept: Box<dyn Any + Send>,
+    progress: Watcher<Progress>,
+}
+
+impl Feed {
+    fn new<W: Kind>(cache: &Cache<W>, kept: impl Any + Send) -> Self {
+        Self { _kept: Box::new(kept), progress: cache.core().progress() }
+    }
+}
 
 impl<K> fmt::Debug for Controller<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,8 +102,12 @@ impl<K: Kind> Controller<K> {
     pub fn watches<W: Kind>(mut self, map: impl Fn(&Change<W>) -> Vec<ObjectKey> + Send + Sync + 'static) -> Self {
         let (cache, queue) = (self.caches.cache::<W>(), self.queue.clone());
         self.sources.push(Box::new(move || {
-            let subscription = cache.on_change(move |change| map(change).into_iter().for_each(|key| queue.add(key)));
-            (Some(subscription), async move { cache.synced().await }.boxed())
+            let resource = cache.resource().clone();
+            let subscription = cache.on_change(move |change| {
+                let cause = || change.cause(&resource, W::meta);
+                map(change).into_iter().for_each(|key| queue.add_for(key, cause()));
+            });
+            Feed::new(&cache, subscription)
         }));
         self
     }
@@ -111,7 +116,7 @@ impl<K: Kind> Controller<K> {
     #[must_use]
     pub fn reads<W: Kind>(mut self) -> Self {
         let cache = self.caches.cache::<W>();
-        self.sources.push(Box::new(move || (None, async move { cache.synced().await }.boxed())));
+        self.sources.push(Box::new(move || Feed::new(&cache, cache.clone())));
         self
     }
 
@@ -151,40 +156,28 @@ impl<K: Kind> Controller<K> {
     pub async fn run<R: Reconciler<Object = K>>(self, reconciler: R, shutdown: CancellationToken) {
         let Self { name, caches, queue, metrics, sources, resync, concurrency, filters, .. } = self;
         let own = caches.cache::<K>();
-        let mut subscriptions = vec![own.on_change({
-            let queue = queue.clone();
+        let subscription = own.on_change({
+            let (queue, resource) = (queue.clone(), own.resource().clone());
             move |change| {
                 if filters.iter().all(|passes| passes(change)) {
-                    queue.add(change.key.clone());
+                    queue.add_for(change.key.clone(), change.cause(&resource, K::meta));
                 }
             }
-        })];
-        let mut synced = vec![{
-            let own = own.clone();
-            async move { own.synced().await }.boxed()
-        }];
-        for source in sources {
-            let (subscription, ready) = source();
-            subscriptions.extend(subscription);
-            synced.push(ready);
-        }
-        let worker = Arc::new(Worker {
-            name,
-            caches: caches.clone(),
-            queue: queue.clone(),
-            metrics,
-            writes: Mutex::default(),
-            reconciler,
         });
+        let first = std::iter::once(Feed::new(&own, subscription));
+        let feeds: Vec<Feed> = first.chain(sources.into_iter().map(|source| source())).collect();
+        let worker = Arc::new(Worker::new(name, &caches, &queue, metrics, reconciler));
         let mut workers = TaskGroup::new(caches.env());
+        let synced = feeds.iter().map(|feed| feed.progress.wait_for(|progress| progress.synced));
         if shutdown.run_until_cancelled(join_all(synced)).await.is_some() {
             for _ in 0..concurrency {
                 let (worker, shutdown) = (worker.clone(), shutdown.clone());
                 workers.spawn(name, async move { worker.work(&shutdown).await });
             }
-            shutdown.run_until_cancelled(resync_all(caches.env(), &own, &queue, resync)).await;
+            let lists = join_all(feeds.iter().map(|feed| worker.follow_lists(&feed.progress)));
+            shutdown.run_until_cancelled(join(lists, resync_all(caches.env(), &own, &queue, resync))).await;
         }
-        drop(subscriptions);
+        drop(feeds);
         queue.close();
         if caches.env().timeout(limits::DRAIN_TIME, workers.join()).await.is_err() {
             tracing::warn!(controller = name, "reconciles did not end in time and are cancelled");
@@ -211,7 +204,7 @@ async fn resync_all<K: Kind>(env: &Env, own: &Cache<K>, queue: &Queue<ObjectKey>
     let Some(period) = period else { return std::future::pending().await };
     loop {
         env.sleep(period).await;
-        own.keys().into_iter().for_each(|key| queue.add(key));
+        own.keys().into_iter().for_each(|key| queue.add_for(key, Cause::Resync));
     }
 }
 
@@ -229,104 +222,4 @@ fn owner_key<K: Kind>(child: &ObjectMeta, owners: &Cache<K>) -> Option<ObjectKey
     };
     // The owner is in the child's namespace, or of the cluster.
     find(namespace).or_else(|| find(String::new()))
-}
-
-struct Worker<R> {
-    name: &'static str,
-    caches: Caches,
-    queue: Queue<ObjectKey>,
-    metrics: Arc<ControllerMetrics>,
-    /// Writes of a key's last run that the caches did not contain yet when it ended.
-    writes: Mutex<BTreeMap<ObjectKey, Arc<Writes>>>,
-    reconciler: R,
-}
-
-impl<R: Reconciler> Worker<R> {
-    async fn work(&self, shutdown: &CancellationToken) {
-        while let Some(key) = self.queue.next().await {
-            match shutdown.run_until_cancelled(self.sees_own_writes(&key)).await {
-                Some(true) => self.run_once(&key).await,
-                Some(false) => {
-                    tracing::warn!(controller = self.name, %key, "the caches do not show the last writes yet");
-                    self.queue.retry(key.clone());
-                }
-                None => {}
-            }
-            self.queue.done(&key);
-        }
-    }
-
-    /// Waits, for a bounded time, until the caches contain what the last run of the key wrote.
-    async fn sees_own_writes(&self, key: &ObjectKey) -> bool {
-        let Some(writes) = self.lock_writes().get(key).cloned() else { return true };
-        let contained = writes.contained(&self.caches).boxed();
-        if !writes.is_contained(&self.caches)
-            && self.caches.env().timeout(limits::OWN_WRITES_TIME, contained).await.is_err()
-        {
-            return false;
-        }
-        self.lock_writes().remove(key);
-        true
-    }
-
-    async fn run_once(&self, key: &ObjectKey) {
-        self.metrics.begin();
-        let started = self.caches.env().monotonic();
-        let writes = Arc::new(Writes::default());
-        let context = Context::new(&self.caches, writes.clone());
-        let result = AssertUnwindSafe(self.reconciler.reconcile(key, &context)).catch_unwind().await;
-        let outcome = match result {
-            Ok(Ok(Action::Done)) => Outcome::Done,
-            Ok(Ok(Action::RequeueAfter(delay))) => Outcome::RequeueAfter(delay),
-            Ok(Err(error)) => Outcome::Failed(describe(&error)),
-            Err(panic) => Outcome::Panicked(panic_message(&*panic)),
-        };
-        if !writes.is_empty() {
-            self.remember(key, writes.clone());
-        }
-        self.follow_up(key, &outcome);
-        let duration = self.caches.env().monotonic().saturating_sub(started);
-        self.metrics.end(RunTrace { key: key.clone(), outcome, duration, writes: writes.count() });
-    }
-
-    fn remember(&self, key: &ObjectKey, writes: Arc<Writes>) {
-        let mut known = self.lock_writes();
-        if known.len() >= limits::REMEMBERED_KEYS {
-            known.retain(|_, writes| !writes.is_contained(&self.caches));
-        }
-        known.insert(key.clone(), writes);
-    }
-
-    fn follow_up(&self, key: &ObjectKey, outcome: &Outcome) {
-        match outcome {
-            Outcome::Done => self.queue.forget(key),
-            Outcome::RequeueAfter(delay) => {
-                self.queue.forget(key);
-                self.queue.add_after(key.clone(), *delay);
-            }
-            Outcome::Failed(error) => {
-                let pause = self.queue.retry(key.clone());
-                tracing::warn!(controller = self.name, %key, error, ?pause, "reconcile failed");
-            }
-            Outcome::Panicked(message) => {
-                let pause = self.queue.retry(key.clone());
-                tracing::error!(controller = self.name, %key, message, ?pause, "reconcile panicked");
-            }
-        }
-    }
-
-    fn lock_writes(&self) -> std::sync::MutexGuard<'_, BTreeMap<ObjectKey, Arc<Writes>>> {
-        self.writes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An error with its sources.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

@@ -135,6 +135,33 @@ impl Env {
     }
 }
 
+/// An environment can be wrapped.
+impl Environment for Env {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.0.sleep(duration)
+    }
+
+    fn run(&self, name: &'static str, future: BoxFuture<'static, ()>) {
+        self.0.run(name, future);
+    }
+
+    fn run_blocking(&self, function: Box<dyn FnOnce() + Send>) {
+        self.0.run_blocking(function);
+    }
+
+    fn random(&self) -> u64 {
+        self.0.random()
+    }
+}
+
 /// A wait took longer than allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not within {0:?}")]

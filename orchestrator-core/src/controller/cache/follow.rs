@@ -116,7 +116,9 @@ async fn take<K>(core: &Core<K>, resource: &Resource, stream: WatchStream, versi
                 }
             }
         }
-        core.apply(steps);
+        if !core.apply(steps) {
+            return Err(ApiError::expired("changes came out of order"));
+        }
         if let Some(error) = failure {
             return Err(error);
         }

@@ -15,11 +15,16 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-pub(super) use follow::follow;
+pub(super) use follow::{follow, random_part};
 use state::{State, Step};
 
-use super::caches::Lease;
+use super::{
+    caches::Lease,
+    context::Reads,
+    trace::{Cause, Scope},
+};
 use crate::{
+    client::Resource,
     env::{Watched, Watcher},
     object::{DecodeError, Object, ObjectKey},
     store::Revision,
@@ -29,6 +34,8 @@ use crate::{
 /// the last clone (and the last [`Subscription`]) is dropped.
 pub struct Cache<K> {
     pub(super) lease: Arc<Lease<K>>,
+    /// Where reads are noted.
+    pub(super) reads: Option<Arc<Reads>>,
 }
 
 /// An object came (`old` is `None`), changed, or went (`new` is `None`). Both are never of different UIDs.
@@ -52,6 +59,22 @@ impl<K> Change<K> {
         self.new.as_ref().or(self.old.as_ref())
     }
 
+    /// Why a key that depends on the object is to be reconciled.
+    pub(super) fn cause(&self, resource: &Arc<Resource>, metadata: fn(&K) -> &ObjectMeta) -> Cause {
+        let (resource, key) = (resource.clone(), self.key.clone());
+        match &self.new {
+            Some(new) => {
+                let version = metadata(new).resource_version.as_ref();
+                let revision = version.and_then(|version| version.parse().ok()).map(Revision);
+                Cause::Changed { resource, key, revision }
+            }
+            None => {
+                let uid = self.old.as_ref().and_then(|old| metadata(old).uid.clone()).unwrap_or_default();
+                Cause::Removed { resource, key, uid }
+            }
+        }
+    }
+
     /// Old and new, whichever there are.
     pub fn objects(&self) -> impl Iterator<Item = &Arc<K>> {
         self.old.iter().chain(&self.new)
@@ -60,7 +83,7 @@ impl<K> Change<K> {
 
 impl<K> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        Self { lease: self.lease.clone() }
+        Self { lease: self.lease.clone(), reads: self.reads.clone() }
     }
 }
 
@@ -107,21 +130,25 @@ impl<K: Send + Sync + 'static> Cache<K> {
 
     /// One object.
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
+        self.note(|| Scope::Object(key.clone()));
         self.core().read(|state| state.get(key).cloned())
     }
 
     /// All objects, ordered by key.
     pub fn list(&self) -> Vec<Arc<K>> {
+        self.note(|| Scope::All);
         self.core().read(|state| state.objects().values().cloned().collect())
     }
 
     /// The keys of all objects, in order.
     pub fn keys(&self) -> Vec<ObjectKey> {
+        self.note(|| Scope::All);
         self.core().read(|state| state.objects().keys().cloned().collect())
     }
 
     /// The objects of one namespace, ordered by key.
     pub fn list_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.note(|| Scope::Namespace(namespace.to_owned()));
         self.core().read(|state| state.namespace(namespace).cloned().collect())
     }
 
@@ -132,6 +159,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
 
     /// The objects under a value of an index, ordered by key; none when there is no such index.
     pub fn by_index(&self, name: &'static str, value: &str) -> Vec<Arc<K>> {
+        self.note(|| Scope::Index(name, value.to_owned()));
         self.core().read(|state| state.by_index(name, value))
     }
 
@@ -145,6 +173,17 @@ impl<K: Send + Sync + 'static> Cache<K> {
 
     pub(super) fn core(&self) -> &Core<K> {
         &self.lease.core
+    }
+
+    /// The kind.
+    pub(super) fn resource(&self) -> &Arc<Resource> {
+        &self.lease.resource
+    }
+
+    fn note(&self, scope: impl FnOnce() -> Scope) {
+        if let Some(reads) = &self.reads {
+            reads.note(self.resource(), false, scope());
+        }
     }
 }
 
@@ -165,6 +204,8 @@ pub(super) struct Core<K> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     pub(super) synced: bool,
+    /// How often the collection was listed. What happened between the last watch and a list stays unknown.
+    pub(super) lists: u64,
     pub(super) revision: Revision,
 }
 
@@ -204,25 +245,28 @@ impl<K> Core<K> {
         let _ = progress.wait_for(|progress| enough(progress)).await;
     }
 
-    /// Takes in steps, hands out the changes, and only then says how far the cache is.
-    pub(super) fn apply(&self, steps: Vec<Step<K>>) {
+    /// Takes in steps, hands out the changes, and only then says how far the cache is. `false` when the steps were out of
+    /// order, so that the collection has to be listed again.
+    pub(super) fn apply(&self, steps: Vec<Step<K>>) -> bool {
         let dispatch = lock(&self.dispatch);
         let listed = steps.iter().any(|step| matches!(step, Step::Listed(..)));
-        let (changes, revision) = self.write(|state| {
+        let (changes, revision, in_order) = self.write(|state| {
             let changes: Vec<Change<K>> = steps.into_iter().flat_map(|step| state.apply(step)).collect();
-            (changes, state.revision())
+            (changes, state.revision(), !state.is_disordered())
         });
         let handlers: Vec<Handler<K>> = lock(&self.handlers).values().cloned().collect();
         for change in &changes {
             handlers.iter().for_each(|handler| call(handler, change));
         }
         self.progress.update(|progress| {
-            let now = Progress { synced: progress.synced || listed, revision };
+            let lists = progress.lists + u64::from(listed);
+            let now = Progress { synced: progress.synced || listed, lists, revision };
             let moved = *progress != now || !changes.is_empty();
             *progress = now;
             moved
         });
         drop(dispatch);
+        in_order
     }
 
     fn subscribe(&self, handler: Handler<K>) -> u64 {

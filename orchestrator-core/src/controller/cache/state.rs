@@ -32,6 +32,7 @@ pub(crate) struct State<K> {
     indexes: BTreeMap<&'static str, Index<K>>,
     metadata: fn(&K) -> &ObjectMeta,
     revision: Revision,
+    disordered: bool,
 }
 
 struct Index<K> {
@@ -41,7 +42,7 @@ struct Index<K> {
 
 impl<K> State<K> {
     pub(crate) fn new(metadata: fn(&K) -> &ObjectMeta) -> Self {
-        Self { objects: BTreeMap::new(), indexes: BTreeMap::new(), metadata, revision: Revision(0) }
+        Self { objects: BTreeMap::new(), indexes: BTreeMap::new(), metadata, revision: Revision(0), disordered: false }
     }
 
     /// Takes in a step and gives what changed. An object that was deleted and made again under its name is two
@@ -50,6 +51,7 @@ impl<K> State<K> {
         match step {
             Step::Listed(objects, revision) => {
                 self.revision = revision.unwrap_or_default();
+                self.disordered = false;
                 self.replace(objects)
             }
             Step::Put(key, object, revision) if self.advance(revision) => self.put(key, object),
@@ -58,8 +60,26 @@ impl<K> State<K> {
                 self.advance(revision);
                 Vec::new()
             }
-            Step::Put(..) | Step::Removed(..) => Vec::new(),
+            Step::Put(key, _, revision) => self.pass_over(self.known(&key) < revision),
+            Step::Removed(key, revision) => {
+                self.pass_over(self.known(&key).is_some_and(|known| Some(known) < revision))
+            }
         }
+    }
+
+    /// Whether something came after what it precedes, which no server does: the collection has to be listed again.
+    pub(crate) fn is_disordered(&self) -> bool {
+        self.disordered
+    }
+
+    /// Leaves out what is older than the rest. Either it came before, or the order is wrong and it is missing.
+    fn pass_over(&mut self, is_missing: bool) -> Vec<Change<K>> {
+        self.disordered |= is_missing;
+        Vec::new()
+    }
+
+    fn known(&self, key: &ObjectKey) -> Option<Revision> {
+        self.metadata(key)?.resource_version.as_ref()?.parse().ok().map(Revision)
     }
 
     /// Moves to a revision. `false` for what was seen before.
@@ -196,6 +216,8 @@ mod tests {
         Deliver,
         /// The watch delivers once more what it delivered lately.
         Repeat(usize),
+        /// The watch delivers what it has, but one of it last.
+        Disorder(usize),
         /// The watch is lost with all it had; the cache lists.
         Relist,
     }
@@ -206,6 +228,7 @@ mod tests {
             2 => (0..4_u8).prop_map(Happens::Delete),
             2 => Just(Happens::Deliver),
             1 => (1..5_usize).prop_map(Happens::Repeat),
+            1 => (0..5_usize).prop_map(Happens::Disorder),
             1 => Just(Happens::Relist),
         ]
     }
@@ -290,6 +313,17 @@ mod tests {
                             apply(&mut state, &mut shadow, step(entry))?;
                         }
                     }
+                    Happens::Disorder(index) => {
+                        let mut waiting = server.history[server.delivered..].to_vec();
+                        if index < waiting.len() {
+                            let last = waiting.remove(index);
+                            waiting.push(last);
+                        }
+                        for entry in &waiting {
+                            apply(&mut state, &mut shadow, step(entry))?;
+                        }
+                        server.delivered = server.history.len();
+                    }
                     Happens::Relist => {
                         let listed = Step::Listed(server.objects.clone(), Some(Revision(server.revision)));
                         apply(&mut state, &mut shadow, listed)?;
@@ -307,8 +341,12 @@ mod tests {
                     prop_assert_eq!(state.namespace(namespace).collect::<Vec<_>>(), expected);
                 }
             }
-            prop_assert_eq!(state.objects(), &server.objects);
+            prop_assert!(state.is_disordered() || *state.objects() == server.objects, "what is missing is noticed");
             prop_assert!(state.revision().0 <= server.revision);
+            let listed = Step::Listed(server.objects.clone(), Some(Revision(server.revision)));
+            apply(&mut state, &mut shadow, listed)?;
+            prop_assert_eq!(state.objects(), &server.objects);
+            prop_assert!(!state.is_disordered());
         }
     }
 

@@ -12,7 +12,10 @@ use futures::future::select;
 use tokio::sync::Notify;
 
 use self::state::{Offer, State};
-use super::limits;
+use super::{
+    limits,
+    trace::{Cause, Noted},
+};
 use crate::env::Env;
 
 /// A deduplicating, delayed queue with exponential backoff per key. Cheap to clone.
@@ -49,17 +52,27 @@ impl<T: Ord + Clone> Queue<T> {
 
     /// Adds a key, unless it waits already. A key that is being worked on comes again afterwards.
     pub fn add(&self, key: T) {
-        self.lock().add(key);
+        self.add_for(key, Cause::ByHand);
+    }
+
+    /// As [`Self::add`], and says why.
+    pub(super) fn add_for(&self, key: T, cause: Cause) {
+        self.lock().add(key, cause);
         self.shared.changed.notify_one();
     }
 
     /// Adds a key after a time; of several times the earliest counts.
     pub fn add_after(&self, key: T, delay: Duration) {
+        self.add_after_for(key, delay, Cause::ByHand);
+    }
+
+    /// As [`Self::add_after`], and says why.
+    pub(super) fn add_after_for(&self, key: T, delay: Duration, cause: Cause) {
         if delay.is_zero() {
-            return self.add(key);
+            return self.add_for(key, cause);
         }
         let at = self.shared.env.monotonic().saturating_add(delay);
-        self.lock().add_at(key, at);
+        self.lock().add_at(key, at, cause);
         self.shared.changed.notify_one();
     }
 
@@ -67,7 +80,7 @@ impl<T: Ord + Clone> Queue<T> {
     pub fn retry(&self, key: T) -> Duration {
         let failures = self.lock().fail(&key);
         let pause = backoff(failures, self.shared.env.random());
-        self.add_after(key, pause);
+        self.add_after_for(key, pause, Cause::Retry);
         pause
     }
 
@@ -83,6 +96,11 @@ impl<T: Ord + Clone> Queue<T> {
 
     /// Waits for a key. Whoever gets it is its only holder until [`Self::done`]. `None` when the queue is closed.
     pub async fn next(&self) -> Option<T> {
+        Some(self.next_with_causes().await?.0)
+    }
+
+    /// As [`Self::next`], and tells why the key is here.
+    pub(super) async fn next_with_causes(&self) -> Option<(T, Noted<Cause>)> {
         loop {
             let changed = self.shared.changed.notified();
             let now = self.shared.env.monotonic();
@@ -95,7 +113,7 @@ impl<T: Ord + Clone> Queue<T> {
                 self.shared.changed.notify_one();
             }
             match offer {
-                Offer::Take(key) => return Some(key),
+                Offer::Take(key, causes) => return Some((key, causes)),
                 Offer::Closed => return None,
                 Offer::Wait(None) => changed.await,
                 Offer::Wait(Some(until)) => {
@@ -104,6 +122,11 @@ impl<T: Ord + Clone> Queue<T> {
                 }
             }
         }
+    }
+
+    /// Why a key that is held was added once more. It does not come again for these: its holder sees to them.
+    pub(super) fn take_more(&self, key: &T) -> Noted<Cause> {
+        self.lock().take_more(key)
     }
 
     /// Gives a key back.

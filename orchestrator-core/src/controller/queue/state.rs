@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
+use crate::controller::trace::{Cause, Noted};
+
 /// What a queue has to offer at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Offer<T> {
-    /// Take this one; call `done` for it afterwards.
-    Take(T),
+    /// Take this one, for these causes; call `done` for it afterwards.
+    Take(T, Noted<Cause>),
     /// Nothing before this time, as things are; `None`: nothing at all.
     Wait(Option<Duration>),
     /// Nothing any more.
@@ -22,11 +24,11 @@ pub(super) enum Offer<T> {
 pub(super) struct State<T> {
     /// To be handed out, in order of arrival.
     ready: VecDeque<T>,
-    /// To be worked on: all of `ready`, and keys that were added while they were held.
-    dirty: BTreeSet<T>,
+    /// To be worked on, and why: all of `ready`, and keys that were added while they were held.
+    dirty: BTreeMap<T, Noted<Cause>>,
     held: BTreeSet<T>,
     /// Ordered by time, then by arrival.
-    delayed: BTreeMap<(Duration, u64), T>,
+    delayed: BTreeMap<(Duration, u64), (T, Cause)>,
     due: BTreeMap<T, (Duration, u64)>,
     arrivals: u64,
     failures: BTreeMap<T, u32>,
@@ -37,7 +39,7 @@ impl<T: Ord + Clone> State<T> {
     pub(super) fn new() -> Self {
         Self {
             ready: VecDeque::new(),
-            dirty: BTreeSet::new(),
+            dirty: BTreeMap::new(),
             held: BTreeSet::new(),
             delayed: BTreeMap::new(),
             due: BTreeMap::new(),
@@ -47,17 +49,23 @@ impl<T: Ord + Clone> State<T> {
         }
     }
 
-    pub(super) fn add(&mut self, key: T) {
-        if self.closed || !self.dirty.insert(key.clone()) {
+    pub(super) fn add(&mut self, key: T, cause: Cause) {
+        if self.closed {
             return;
         }
+        if let Some(causes) = self.dirty.get_mut(&key) {
+            return causes.add(cause);
+        }
+        let mut causes = Noted::default();
+        causes.add(cause);
+        self.dirty.insert(key.clone(), causes);
         if !self.held.contains(&key) {
             self.ready.push_back(key);
         }
     }
 
     /// Adds a key at a later time. Of several times the earliest counts.
-    pub(super) fn add_at(&mut self, key: T, at: Duration) {
+    pub(super) fn add_at(&mut self, key: T, at: Duration, cause: Cause) {
         if self.closed {
             return;
         }
@@ -68,7 +76,7 @@ impl<T: Ord + Clone> State<T> {
             self.delayed.remove(&due);
         }
         self.arrivals += 1;
-        self.delayed.insert((at, self.arrivals), key.clone());
+        self.delayed.insert((at, self.arrivals), (key.clone(), cause));
         self.due.insert(key, (at, self.arrivals));
     }
 
@@ -95,23 +103,28 @@ impl<T: Ord + Clone> State<T> {
         while let Some((&(at, arrival), _)) = self.delayed.first_key_value()
             && at <= now
         {
-            if let Some(key) = self.delayed.remove(&(at, arrival)) {
+            if let Some((key, cause)) = self.delayed.remove(&(at, arrival)) {
                 self.due.remove(&key);
-                self.add(key);
+                self.add(key, cause);
             }
         }
         match self.ready.pop_front() {
             Some(key) => {
-                self.dirty.remove(&key);
+                let causes = self.dirty.remove(&key).unwrap_or_default();
                 self.held.insert(key.clone());
-                Offer::Take(key)
+                Offer::Take(key, causes)
             }
             None => Offer::Wait(self.delayed.first_key_value().map(|(&(at, _), _)| at)),
         }
     }
 
+    /// The causes that came since a key was taken. Its holder sees to them now; the key does not come again for them.
+    pub(super) fn take_more(&mut self, key: &T) -> Noted<Cause> {
+        if self.held.contains(key) { self.dirty.remove(key).unwrap_or_default() } else { Noted::default() }
+    }
+
     pub(super) fn done(&mut self, key: &T) {
-        if self.held.remove(key) && self.dirty.contains(key) && !self.closed {
+        if self.held.remove(key) && self.dirty.contains_key(key) && !self.closed {
             self.ready.push_back(key.clone());
         }
     }
@@ -127,7 +140,7 @@ impl<T: Ord + Clone> State<T> {
 
     /// Keys that wait to be taken, delayed ones included.
     pub(super) fn len(&self) -> usize {
-        let only_delayed = self.due.keys().filter(|key| !self.dirty.contains(key)).count();
+        let only_delayed = self.due.keys().filter(|key| !self.dirty.contains_key(key)).count();
         self.dirty.len() + only_delayed
     }
 }
@@ -143,6 +156,7 @@ mod tests {
         Add(u8),
         AddAfter(u8, u8),
         Take,
+        TakeMore(usize),
         Done(usize),
         Pass(u8),
     }
@@ -152,6 +166,7 @@ mod tests {
             (0..5_u8).prop_map(Operation::Add),
             (0..5_u8, 0..20_u8).prop_map(|(key, delay)| Operation::AddAfter(key, delay)),
             Just(Operation::Take),
+            any::<usize>().prop_map(Operation::TakeMore),
             any::<usize>().prop_map(Operation::Done),
             (0..10_u8).prop_map(Operation::Pass),
         ]
@@ -172,18 +187,18 @@ mod tests {
             for operation in operations {
                 match operation {
                     Operation::Add(key) => {
-                        state.add(key);
+                        state.add(key, Cause::ByHand);
                         model.wanted.insert(key);
                     }
                     Operation::AddAfter(key, delay) => {
                         let at = now + Duration::from_secs(delay.into());
-                        state.add_at(key, at);
+                        state.add_at(key, at, Cause::Requeue);
                         model.delayed.entry(key).and_modify(|known| *known = at.min(*known)).or_insert(at);
                     }
                     Operation::Take => {
                         model.wanted.extend(model.delayed.extract_if(.., |_, at| *at <= now).map(|(key, _)| key));
                         match state.take(now) {
-                            Offer::Take(key) => {
+                            Offer::Take(key, _) => {
                                 prop_assert!(!model.held.contains(&key), "one holder per key");
                                 prop_assert!(model.wanted.remove(&key), "nobody asked for {key}");
                                 model.held.push(key);
@@ -195,11 +210,15 @@ mod tests {
                             Offer::Closed => prop_assert!(false),
                         }
                     }
+                    Operation::TakeMore(index) if !model.held.is_empty() => {
+                        let key = model.held[index % model.held.len()];
+                        prop_assert_eq!(state.take_more(&key).count() > 0, model.wanted.remove(&key));
+                    }
                     Operation::Done(index) if !model.held.is_empty() => {
                         let key = model.held.remove(index % model.held.len());
                         state.done(&key);
                     }
-                    Operation::Done(_) => {}
+                    Operation::TakeMore(_) | Operation::Done(_) => {}
                     Operation::Pass(seconds) => now += Duration::from_secs(seconds.into()),
                 }
                 let waiting: BTreeSet<u8> = model.delayed.keys().chain(&model.wanted).copied().collect();
@@ -211,13 +230,13 @@ mod tests {
     #[test]
     fn a_key_added_while_held_comes_again_after_done() {
         let mut state = State::new();
-        state.add(1);
-        assert_eq!(state.take(Duration::ZERO), Offer::Take(1));
-        state.add(1);
-        state.add(1);
+        state.add(1, Cause::ByHand);
+        assert!(matches!(state.take(Duration::ZERO), Offer::Take(1, _)));
+        state.add(1, Cause::ByHand);
+        state.add(1, Cause::ByHand);
         assert_eq!(state.take(Duration::ZERO), Offer::Wait(None));
         state.done(&1);
-        assert_eq!(state.take(Duration::ZERO), Offer::Take(1));
+        assert!(matches!(state.take(Duration::ZERO), Offer::Take(1, _)));
         state.done(&1);
         assert_eq!(state.take(Duration::ZERO), Offer::Wait(None));
     }
@@ -233,10 +252,10 @@ mod tests {
     #[test]
     fn a_closed_queue_gives_and_takes_nothing() {
         let mut state = State::new();
-        state.add(1);
+        state.add(1, Cause::ByHand);
         state.close();
-        state.add(2);
-        state.add_at(3, Duration::ZERO);
+        state.add(2, Cause::ByHand);
+        state.add_at(3, Duration::ZERO, Cause::Requeue);
         assert_eq!(state.take(Duration::ZERO), Offer::Closed);
         assert_eq!(state.len(), 0);
     }

@@ -1,222 +1,41 @@
-//! An API server in a few hundred lines: enough to test caches and controllers, and easy to break on purpose.
-//!
-//! It keeps metadata right (UIDs, revisions, generations, finalizers, deletion) and knows no kinds: nothing is
-//! defaulted, validated or admitted, and every patch is a JSON merge patch. For the truth, test against the pipeline.
+//! What a fake API server keeps, and its rules for metadata.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::collections::BTreeMap;
 
-use async_trait::async_trait;
-use futures::StreamExt;
 use orchestrator_core::{
-    client::{
-        Backend, Call, Client, DeleteOptions, ListOptions, PatchBody, Propagation, Reply, Request, Resource,
-        WatchEvent, WatchRequest, WatchStream,
-    },
+    client::{DeleteOptions, ListOptions, PatchBody, Propagation, Reply, Resource, WatchEvent},
     env::Env,
     object::{self, Object, ObjectKey},
     status::{ApiError, ApiResult, Reason, Subject},
 };
 use serde_json::{Map, Value, json};
-use tokio::sync::Notify;
-
-/// A fake API server. Clones are the same server.
-#[derive(Clone, Debug)]
-pub struct FakeApi {
-    env: Env,
-    world: Arc<Mutex<World>>,
-    moved: Arc<Notify>,
-}
 
 #[derive(Debug, Default)]
-struct World {
-    revision: u64,
-    objects: BTreeMap<(Resource, ObjectKey), Object>,
-    history: Vec<Change>,
+pub(super) struct World {
+    pub(super) revision: u64,
+    pub(super) objects: BTreeMap<(Resource, ObjectKey), Object>,
+    pub(super) history: Vec<Change>,
     /// Rises when all watches are to end.
-    epoch: u64,
+    pub(super) epoch: u64,
     /// Watches from before this revision are refused.
-    compacted: u64,
-    pages: BTreeMap<String, (Vec<Object>, u64)>,
-    failures: u32,
-    requests: Vec<String>,
+    pub(super) compacted: u64,
+    pub(super) pages: BTreeMap<String, (Vec<Object>, u64)>,
+    pub(super) failures: u32,
+    pub(super) requests: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
-struct Change {
-    revision: u64,
-    resource: Resource,
-    event: WatchEvent,
-    namespace: String,
-}
-
-impl FakeApi {
-    /// An empty server.
-    pub fn new(env: &Env) -> Self {
-        Self { env: env.clone(), world: Arc::default(), moved: Arc::default() }
-    }
-
-    /// A client of it.
-    pub fn client(&self) -> Client {
-        Client::new(Arc::new(self.clone()))
-    }
-
-    /// Ends all watches, as a server that goes away does.
-    pub fn close_watches(&self) {
-        self.lock().epoch += 1;
-        self.moved.notify_waiters();
-    }
-
-    /// Ends all watches and forgets the history, so that clients have to list again.
-    pub fn expire_watches(&self) {
-        let mut world = self.lock();
-        world.epoch += 1;
-        world.compacted = world.revision;
-        world.revision += 1;
-        world.history.clear();
-        world.pages.clear();
-        drop(world);
-        self.moved.notify_waiters();
-    }
-
-    /// Lets the next requests fail.
-    pub fn fail_requests(&self, count: u32) {
-        self.lock().failures = count;
-    }
-
-    /// What was asked for so far, writes only, such as `create pods default/web`.
-    pub fn writes(&self) -> Vec<String> {
-        self.lock().requests.clone()
-    }
-
-    /// The newest revision.
-    pub fn revision(&self) -> u64 {
-        self.lock().revision
-    }
-
-    /// An object's tree, as it is now.
-    pub fn tree(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Value> {
-        let world = self.lock();
-        world.objects.get(&(resource.clone(), ObjectKey::new(namespace, name)))?.to_tree().ok()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn answer(&self, request: Request) -> ApiResult<Reply> {
-        let mut world = self.lock();
-        if world.failures > 0 {
-            world.failures -= 1;
-            return Err(ApiError::unavailable("failing on purpose"));
-        }
-        let at = At {
-            resource: request.resource.clone(),
-            key: ObjectKey::new(
-                request.namespace.clone().unwrap_or_default(),
-                request.name.clone().unwrap_or_default(),
-            ),
-        };
-        if let Some(verb) = verb(&request.call) {
-            let part = request.subresource.as_ref().map(|part| format!("/{part}")).unwrap_or_default();
-            world.requests.push(format!("{verb} {}{part} {}", at.resource, at.key));
-        }
-        let (reply, created) = match request.call {
-            Call::List(options) => return world.list(&at.resource, request.namespace.as_deref(), options),
-            Call::Get { .. } => (world.get(&at)?, false),
-            Call::Create { object, .. } => (world.create(&self.env, at, &object)?, true),
-            Call::Replace { object, .. } => {
-                let tree = object.to_tree()?;
-                (world.replace(&self.env, &at, request.subresource.as_deref(), tree)?, false)
-            }
-            Call::Patch { patch, .. } => (world.patch(&self.env, &at, request.subresource.as_deref(), patch)?, false),
-            Call::Delete(options) => (world.delete(&self.env, &at, &options)?, false),
-            Call::DeleteCollection(options, _) => {
-                for key in world.keys(&at.resource, request.namespace.as_deref()) {
-                    world.delete(&self.env, &At { resource: at.resource.clone(), key }, &options)?;
-                }
-                (Object::from_tree(json!({"kind": "Status", "metadata": {}})), false)
-            }
-        };
-        drop(world);
-        self.moved.notify_waiters();
-        Ok(Reply::Object { object: reply, created, warnings: Vec::new() })
-    }
-}
-
-fn verb(call: &Call) -> Option<&'static str> {
-    match call {
-        Call::Get { .. } | Call::List(_) => None,
-        Call::Create { .. } => Some("create"),
-        Call::Replace { .. } => Some("replace"),
-        Call::Patch { .. } => Some("patch"),
-        Call::Delete(_) => Some("delete"),
-        Call::DeleteCollection(..) => Some("deletecollection"),
-    }
-}
-
-#[async_trait]
-impl Backend for FakeApi {
-    async fn request(&self, request: Request) -> ApiResult<Reply> {
-        self.answer(request)
-    }
-
-    async fn watch(&self, request: WatchRequest) -> ApiResult<WatchStream> {
-        let after = request.resource_version.as_deref().unwrap_or_default().parse::<u64>().unwrap_or_default();
-        let epoch = {
-            let world = self.lock();
-            if after < world.compacted {
-                return Err(ApiError::expired("too old resource version"));
-            }
-            world.epoch
-        };
-        let watcher = Watcher { api: self.clone(), moved: self.moved.clone(), request, after, epoch };
-        Ok(futures::stream::unfold(watcher, Watcher::next).boxed())
-    }
-}
-
-struct Watcher {
-    api: FakeApi,
-    moved: Arc<Notify>,
-    request: WatchRequest,
-    after: u64,
-    epoch: u64,
-}
-
-impl Watcher {
-    async fn next(mut self) -> Option<(ApiResult<WatchEvent>, Self)> {
-        let moved = self.moved.clone();
-        loop {
-            let changed = moved.notified();
-            if let Some(found) = self.look()? {
-                return Some((Ok(found), self));
-            }
-            changed.await;
-        }
-    }
-
-    /// `None` when the watch is over.
-    fn look(&mut self) -> Option<Option<WatchEvent>> {
-        let world = self.api.lock();
-        if world.epoch != self.epoch {
-            return None;
-        }
-        let start = world.history.partition_point(|change| change.revision <= self.after);
-        let namespace = self.request.namespace.as_deref();
-        let found = world.history.get(start..)?.iter().find(|change| {
-            change.resource == self.request.resource && namespace.is_none_or(|namespace| namespace == change.namespace)
-        });
-        self.after = found.map_or(self.after, |change| change.revision);
-        Some(found.map(|change| change.event.clone()))
-    }
+pub(super) struct Change {
+    pub(super) revision: u64,
+    pub(super) resource: Resource,
+    pub(super) event: WatchEvent,
+    pub(super) namespace: String,
 }
 
 /// A place in the server.
-struct At {
-    resource: Resource,
-    key: ObjectKey,
+pub(super) struct At {
+    pub(super) resource: Resource,
+    pub(super) key: ObjectKey,
 }
 
 impl At {
@@ -226,19 +45,24 @@ impl At {
 }
 
 impl World {
-    fn get(&self, at: &At) -> ApiResult<Object> {
+    pub(super) fn get(&self, at: &At) -> ApiResult<Object> {
         let found = self.objects.get(&(at.resource.clone(), at.key.clone()));
         found.cloned().ok_or_else(|| ApiError::not_found(at.subject()))
     }
 
-    fn keys(&self, resource: &Resource, namespace: Option<&str>) -> Vec<ObjectKey> {
+    pub(super) fn keys(&self, resource: &Resource, namespace: Option<&str>) -> Vec<ObjectKey> {
         let selected = |key: &&(Resource, ObjectKey)| {
             key.0 == *resource && namespace.is_none_or(|namespace| namespace == key.1.namespace)
         };
         self.objects.keys().filter(selected).map(|(_, key)| key.clone()).collect()
     }
 
-    fn list(&mut self, resource: &Resource, namespace: Option<&str>, options: ListOptions) -> ApiResult<Reply> {
+    pub(super) fn list(
+        &mut self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        options: ListOptions,
+    ) -> ApiResult<Reply> {
         let (mut items, revision) = match &options.continue_token {
             Some(token) => self.pages.remove(token).ok_or_else(|| ApiError::expired("the page is gone"))?,
             None => {
@@ -256,7 +80,7 @@ impl World {
         Ok(Reply::List { items, resource_version: revision.to_string(), continue_token, remaining: None })
     }
 
-    fn create(&mut self, env: &Env, mut at: At, object: &Object) -> ApiResult<Object> {
+    pub(super) fn create(&mut self, env: &Env, mut at: At, object: &Object) -> ApiResult<Object> {
         let mut tree = object.to_tree()?;
         if !at.key.name.is_empty() {
             // A subresource such as `binding` or `token` changes nothing here.
@@ -286,7 +110,7 @@ impl World {
         Ok(self.store(at, tree, WatchEvent::Added))
     }
 
-    fn patch(&mut self, env: &Env, at: &At, part: Option<&str>, patch: PatchBody) -> ApiResult<Object> {
+    pub(super) fn patch(&mut self, env: &Env, at: &At, part: Option<&str>, patch: PatchBody) -> ApiResult<Object> {
         let patch = match patch {
             PatchBody::Merge(patch) | PatchBody::Strategic(patch) | PatchBody::Apply(patch) => patch,
             PatchBody::Json(_) => return Err(ApiError::new(Reason::UnsupportedMediaType, "no JSON patches here")),
@@ -296,7 +120,7 @@ impl World {
         self.replace(env, at, part, tree)
     }
 
-    fn replace(&mut self, env: &Env, at: &At, part: Option<&str>, mut tree: Value) -> ApiResult<Object> {
+    pub(super) fn replace(&mut self, env: &Env, at: &At, part: Option<&str>, mut tree: Value) -> ApiResult<Object> {
         let old = self.get(at)?.to_tree()?;
         let asked = tree["metadata"].get("resourceVersion").filter(|version| **version != json!(""));
         if asked.is_some_and(|version| *version != old["metadata"]["resourceVersion"]) {
@@ -335,7 +159,7 @@ impl World {
         Ok(self.store(at, new, WatchEvent::Modified))
     }
 
-    fn delete(&mut self, env: &Env, at: &At, options: &DeleteOptions) -> ApiResult<Object> {
+    pub(super) fn delete(&mut self, env: &Env, at: &At, options: &DeleteOptions) -> ApiResult<Object> {
         let mut tree = self.get(at)?.to_tree()?;
         let wanted = options.preconditions.clone().unwrap_or_default();
         for (field, wanted) in [("uid", wanted.uid), ("resourceVersion", wanted.resource_version)] {
