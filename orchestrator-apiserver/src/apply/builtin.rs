@@ -52,6 +52,10 @@ const IN_PLACE: [(&str, &str); 34] = [
     ("v1.Binding", "target"),
 ];
 
+/// Fields that are optional and yet never left out.
+const ALWAYS: [(&str, &str); 3] =
+    [("v1.PriorityClass", "value"), ("v1.Event", "reportingComponent"), ("v1.Event", "reportingInstance")];
+
 static BUILTIN: LazyLock<Builtin> = LazyLock::new(Builtin::load);
 
 /// The type of the objects of a built-in kind.
@@ -79,11 +83,15 @@ fn empty_members(message: &Message) -> Map<String, Value> {
                 let below = Schema::get().message(index).map(empty_members).unwrap_or_default();
                 members.insert((*name).to_owned(), below.into());
             }
-            _ if !is_required(&message.definition, name) => {}
+            _ if !is_always_there(message, name) => {}
             (of, shape) => drop(members.insert((*name).to_owned(), zero(of, shape))),
         }
     }
     members
+}
+
+fn is_always_there(message: &Message, name: &str) -> bool {
+    is_required(&message.definition, name) || ALWAYS.contains(&(message.go_name.as_str(), name))
 }
 
 fn is_in_place(message: &Message, name: &str) -> bool {

@@ -166,8 +166,8 @@ fn compare_members(
     let added = new.into_iter().flatten().filter(|(name, _)| !old.is_some_and(|old| old.contains_key(*name)));
     let pairs = old.into_iter().flatten().map(|(name, value)| (name, Some(value), new.and_then(|new| new.get(name))));
     for (name, before, after) in pairs.chain(added.map(|(name, value)| (name, None, Some(value)))) {
-        // Most members are as they were.
-        if before == after {
+        // Most members are as they were, and upstream's typed objects know no difference between null and nothing.
+        if before == after || is_nothing(before) && is_nothing(after) {
             continue;
         }
         let Some(id) = map.fields.get(name).copied().or(map.others) else { continue };
@@ -176,6 +176,10 @@ fn compare_members(
         change.add(&element, found);
     }
     Ok(change)
+}
+
+fn is_nothing(value: Option<&Value>) -> bool {
+    value.is_none_or(Value::is_null)
 }
 
 fn compare_items(old: &[Value], new: &[Value], list: &ListType, of: TypeRef<'_>) -> Result<Change, String> {

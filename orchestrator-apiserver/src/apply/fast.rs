@@ -10,7 +10,12 @@ use super::{
 };
 
 /// The entries after such an update, without reading their field sets; `None` when the long way is needed.
-pub(crate) fn update(entries: &Value, comparison: &Comparison, manager: &ManagerId, now: &str) -> Option<Value> {
+pub(crate) fn update(
+    entries: &Value,
+    comparison: &Comparison,
+    manager: &ManagerId,
+    now: Option<&str>,
+) -> Option<Value> {
     let entries = entries.as_array()?;
     if !comparison.removed.is_empty() {
         return None;
@@ -30,7 +35,7 @@ pub(crate) fn update(entries: &Value, comparison: &Comparison, manager: &Manager
             return None;
         }
     }
-    let own = own?;
+    let (own, now) = (own?, now?);
     let mut entries = entries.clone();
     entries.get_mut(own)?.as_object_mut()?.insert("time".to_owned(), now.into());
     entries.sort_by_cached_key(|entry| {
@@ -53,18 +58,18 @@ fn is_entry_of(entry: &Value, manager: &ManagerId) -> bool {
 /// Whether every path of a set is in a field set in its JSON form.
 fn covers(fields: &Value, set: &FieldSet) -> bool {
     set.nodes().all(|(element, node)| {
-        fields.get(fields_v1::print_element(element)).is_some_and(|below| {
-            (!node.member || is_member(below)) && covers(below, &node.below)
-        })
+        fields
+            .get(fields_v1::print_element(element))
+            .is_some_and(|below| (!node.member || is_member(below)) && covers(below, &node.below))
     })
 }
 
 /// Whether any path of a set is in a field set in its JSON form.
 fn meets(fields: &Value, set: &FieldSet) -> bool {
     set.nodes().any(|(element, node)| {
-        fields.get(fields_v1::print_element(element)).is_some_and(|below| {
-            node.member && is_member(below) || meets(below, &node.below)
-        })
+        fields
+            .get(fields_v1::print_element(element))
+            .is_some_and(|below| node.member && is_member(below) || meets(below, &node.below))
     })
 }
 

@@ -2,13 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    compare::compare,
-    conflict::Conflicts,
-    field_set::field_set,
-    set::FieldSet,
-    updater::Updater,
-};
+use super::{compare::compare, conflict::Conflicts, field_set::field_set, set::FieldSet, updater::Updater};
 
 /// The manager who takes over from client-side apply.
 pub(crate) const MANAGER: &str = "kubectl";

@@ -120,9 +120,7 @@ fn parse_entry(index: usize, entry: &Value) -> Result<(ManagerId, Managed), Mana
 pub(crate) fn print(managers: &Managers) -> Option<Value> {
     let mut entries: Vec<_> = managers.iter().collect();
     // Times of this server are all written alike, so their texts are in their order.
-    entries.sort_by_key(|(id, managed)| {
-        (id.operation, &managed.time, &id.name, &managed.api_version, &id.subresource)
-    });
+    entries.sort_by_key(|(id, managed)| (id.operation, &managed.time, &id.name, &managed.api_version, &id.subresource));
     let entries: Vec<Value> = entries.into_iter().map(|(id, managed)| print_entry(id, managed)).collect();
     (!entries.is_empty()).then_some(entries.into())
 }

@@ -29,6 +29,6 @@ pub(crate) use builtin::{builtin, empty};
 pub(crate) use conflict::Conflicts;
 pub(crate) use open_api::custom;
 pub(crate) use set::FieldSet;
-pub(crate) use tracker::{ApplyError, Tracker};
+pub(crate) use tracker::{ApplyError, Tracker, ignore_times};
 pub(crate) use types::{TypeId, TypeRef, Types};
 pub(crate) use updater::{Updater, Versions};

@@ -176,7 +176,8 @@ mod tests {
             ("port".to_owned(), scalar(json!(80))),
             ("protocol".to_owned(), scalar(json!("TCP"))),
         ]);
-        let path = [PathElement::field("spec"), PathElement::field("ports"), key, PathElement::Value(scalar(json!(true)))];
+        let path =
+            [PathElement::field("spec"), PathElement::field("ports"), key, PathElement::Value(scalar(json!(true)))];
         assert_eq!(show(&path), r#".spec.ports[port=80,protocol="TCP"][=true]"#);
     }
 

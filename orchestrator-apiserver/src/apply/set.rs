@@ -31,6 +31,7 @@ impl Node {
 
 impl FieldSet {
     /// The set of these paths. The empty path is in no set: nobody owns a whole object.
+    #[cfg(test)]
     pub(crate) fn of<'a>(paths: impl IntoIterator<Item = &'a [PathElement]>) -> Self {
         let mut set = Self::default();
         for path in paths {
@@ -143,6 +144,7 @@ impl FieldSet {
     }
 
     /// Whether every path of another set is in this one.
+    #[cfg(test)]
     pub(crate) fn contains_all(&self, other: &Self) -> bool {
         other.nodes.iter().all(|(element, wanted)| {
             let node = self.nodes.get(element);

@@ -2,9 +2,9 @@
 //!
 //! Upstream: `k8s.io/apimachinery/pkg/util/managedfields`.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::{
@@ -49,8 +49,8 @@ pub(crate) struct Tracker<'a> {
     pub(crate) kind: &'a str,
     /// Empty for the object itself.
     pub(crate) subresource: &'a str,
-    /// The time of the write, as RFC 3339 writes it.
-    pub(crate) now: &'a str,
+    /// The time of the write, as RFC 3339 writes it; `None` for endpoints whose writes have none.
+    pub(crate) now: Option<&'a str>,
     /// The object before it is created: its kind, and what an empty object of the kind shows.
     pub(crate) empty: &'a Value,
 }
@@ -163,8 +163,8 @@ impl Tracker<'_> {
         let changed = self.updater.apply(live, configuration, &mut managers, &applier, force)?;
         if let Some(mut managed) = managers.remove(&applier) {
             managed.set = managed.set.difference(&UNTRACKED);
-            if changed.is_some() {
-                managed.time = Some(self.now.to_owned());
+            if let (Some(_), Some(now)) = (&changed, self.now) {
+                managed.time = Some(now.to_owned());
             }
             if !managed.set.is_empty() {
                 managers.insert(applier, managed);
@@ -222,9 +222,42 @@ fn take_entries(object: &mut Value) -> Option<Value> {
     (!entries.is_null()).then_some(entries)
 }
 
+/// Where a write changed nothing but times of entries, it changed nothing: the entries are as they were.
+pub(crate) fn ignore_times(live: &Value, new: &mut Value) {
+    let (Some(before), Some(after)) = (entries(live), entries(new)) else { return };
+    if before == after || !same_but_times(before, after) {
+        return;
+    }
+    let taken = take_entries(new);
+    put_entries(new, Some(before.clone()));
+    if *new != *live {
+        put_entries(new, taken);
+    }
+}
+
+fn same_but_times(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Array(left), Value::Array(right)) => {
+            let timeless = |entry: &Value| {
+                let members = entry.as_object().into_iter().flatten();
+                members.filter(|(name, _)| *name != "time").map(|(name, value)| (name.clone(), value.clone())).collect()
+            };
+            let sorted = |entries: &[Value]| {
+                let mut entries: Vec<BTreeMap<String, Value>> = entries.iter().map(timeless).collect();
+                entries.sort_by_cached_key(|entry| format!("{entry:?}"));
+                entries
+            };
+            left.len() == right.len() && sorted(left) == sorted(right)
+        }
+        _ => false,
+    }
+}
+
 fn put_entries(object: &mut Value, entries: Option<Value>) {
-    let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
-    if let (Some(metadata), Some(entries)) = (metadata, entries) {
-        metadata.insert("managedFields".to_owned(), entries);
+    if let (Some(members), Some(entries)) = (object.as_object_mut(), entries) {
+        let metadata = members.entry("metadata").or_insert_with(|| Map::new().into());
+        if let Some(metadata) = metadata.as_object_mut() {
+            metadata.insert("managedFields".to_owned(), entries);
+        }
     }
 }

@@ -60,7 +60,7 @@ impl Updater<'_> {
         new: &Value,
         comparison: &Comparison,
         managers: &mut Managers,
-        (writer, now): (ManagerId, &str),
+        (writer, now): (ManagerId, Option<&str>),
     ) -> Result<(), Failure> {
         self.settle(live, new, comparison, managers, None, true)?;
         let mut set = comparison.set();
@@ -70,7 +70,7 @@ impl Updater<'_> {
         if let Some(before) = managers.remove(&writer) {
             set.extend(before.set);
         }
-        let managed = Managed { api_version: self.api_version.to_owned(), time: Some(now.to_owned()), set };
+        let managed = Managed { api_version: self.api_version.to_owned(), time: now.map(str::to_owned), set };
         managers.insert(writer, managed);
         Ok(())
     }

@@ -239,7 +239,7 @@ fn parts(of: &str, keys: &'static str, merge: &MergeStrategy) -> Parts {
 }
 
 /// `k8s.io.api.core.v1.Pod` to `io.k8s.api.core.v1.Pod`.
-fn definition_name(message: &str) -> String {
+pub(crate) fn definition_name(message: &str) -> String {
     let name = message.strip_prefix("k8s.io.").unwrap_or(message);
     // Two packages have a dash that their messages cannot have.
     let name = name.replace("kube_aggregator", "kube-aggregator").replace("apiextensions_api", "apiextensions-api");

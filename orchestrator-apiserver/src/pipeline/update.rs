@@ -17,6 +17,7 @@ use super::{
     input, metadata,
 };
 use crate::{
+    apply,
     field::{Errors, Field, member, remove},
     kinds, limits, patch,
     strategy::Strategy,
@@ -32,9 +33,32 @@ enum Part {
 }
 
 /// What a request wants the object to be.
-enum Change {
+pub(super) enum Change {
     Replace(Value),
     Patch(PatchBody),
+    /// A configuration to apply.
+    Apply(Value),
+    /// As one of the others, asked for by the object's scale.
+    Scale(Box<Self>),
+}
+
+impl Change {
+    /// Which of the object's endpoints its managers are known by.
+    fn endpoint<'a>(&self, scope: &'a Scope) -> &'a str {
+        match self {
+            Self::Scale(_) => "scale",
+            _ => scope.subresource.as_deref().unwrap_or_default(),
+        }
+    }
+
+    /// The configuration, where it is one.
+    fn configuration(&self) -> Option<&Value> {
+        match self {
+            Self::Apply(configuration) => Some(configuration),
+            Self::Scale(change) => change.configuration(),
+            Self::Replace(_) | Self::Patch(_) => None,
+        }
+    }
 }
 
 impl Server {
@@ -52,12 +76,16 @@ impl Server {
 
     pub(super) async fn patch(&self, scope: &Scope, patch: PatchBody, options: WriteOptions) -> ApiResult<Reply> {
         patch::check(&patch)?;
+        if let PatchBody::Apply(configuration) = patch {
+            return self.apply(scope, configuration, options).await;
+        }
         let mut warnings = Vec::new();
         let result = self.update(scope, &Change::Patch(patch), &options, &mut warnings).await;
         answer(result, warnings)
     }
 
-    async fn update(
+    /// Changes an object that is there, as often as it takes.
+    pub(super) async fn update(
         &self,
         scope: &Scope,
         change: &Change,
@@ -74,10 +102,15 @@ impl Server {
             let mut new = self.changed(scope, change, &old, options, warnings)?;
             let conditional = self.check_preconditions(scope, &new, &old)?;
             keep_identity(&mut new, &old);
+            strategy(scope).default(&mut new);
+            if change.configuration().is_none() {
+                self.track(scope, change.endpoint(scope), Some(&old), &mut new, options);
+            }
             match part(scope) {
                 Part::Main => self.prepare_main(scope, &mut new, &old).await?,
                 Part::Status => prepare_status(&mut new, &old),
             }
+            apply::ignore_times(&old, &mut new);
             if new == old {
                 return Ok(old_object);
             }
@@ -112,18 +145,23 @@ impl Server {
         options: &WriteOptions,
         warnings: &mut Vec<String>,
     ) -> ApiResult<Value> {
-        match change {
-            Change::Replace(tree) => Ok(tree.clone()),
-            Change::Patch(patch) => {
-                let mut tree = patch::apply(&scope.kind, old, patch)?;
-                input::prune(&scope.kind, &mut tree, Vec::new(), options.field_validation, warnings)
-                    .map_err(|why| patch_is_invalid(&tree, &why))?;
-                check_name(scope, &tree)?;
-                *member(&mut tree, "kind") = scope.kind.kind.clone().into();
-                *member(&mut tree, "apiVersion") = scope.kind.api_version().into();
-                Ok(tree)
+        let mut tree = match change {
+            Change::Replace(tree) => return Ok(tree.clone()),
+            Change::Scale(change) if change.configuration().is_none() => {
+                return self.changed(scope, change, old, options, warnings);
             }
-        }
+            Change::Apply(_) | Change::Scale(_) => {
+                let Some(configuration) = change.configuration() else { return Ok(old.clone()) };
+                self.applied(scope, change.endpoint(scope), Some(old), configuration, options)?
+            }
+            Change::Patch(patch) => patch::apply(&scope.kind, old, patch)?,
+        };
+        input::prune(&scope.kind, &mut tree, Vec::new(), options.field_validation, warnings)
+            .map_err(|why| patch_is_invalid(&tree, &why))?;
+        check_name(scope, &tree)?;
+        *member(&mut tree, "kind") = scope.kind.kind.clone().into();
+        *member(&mut tree, "apiVersion") = scope.kind.api_version().into();
+        Ok(tree)
     }
 
     /// The caller's UID and version must be the object's, where they are given. Tells whether a version was.
@@ -159,7 +197,6 @@ impl Server {
 
     async fn prepare_main(&self, scope: &Scope, new: &mut Value, old: &Value) -> ApiResult<()> {
         let strategy = strategy(scope);
-        strategy.default(new);
         self.admit_mutating(scope, new, Some(old)).await?;
         strategy.default(new);
         if strategy.has_status() {
@@ -186,7 +223,7 @@ impl Server {
 }
 
 /// The object, or the refusal, with what the caller is warned of.
-fn answer(result: ApiResult<Object>, warnings: Vec<String>) -> ApiResult<Reply> {
+pub(super) fn answer(result: ApiResult<Object>, warnings: Vec<String>) -> ApiResult<Reply> {
     match result {
         Ok(object) => Ok(Server::object_reply(object, false, warnings)),
         Err(error) => Err(error.with_warnings(warnings)),
@@ -239,8 +276,6 @@ fn keep_identity(new: &mut Value, old: &Value) {
             None => drop(remove(new, name)),
         }
     }
-    // Owners of fields are not tracked yet, so nothing a client sends about them is stored.
-    remove(new, "managedFields");
 }
 
 /// Takes a member from the old object.
@@ -272,7 +307,7 @@ fn intent(tree: &Value) -> Vec<(&String, &Value)> {
     members.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status" | "apiVersion" | "kind")).collect()
 }
 
-fn check_name(scope: &Scope, tree: &Value) -> ApiResult<()> {
+pub(super) fn check_name(scope: &Scope, tree: &Value) -> ApiResult<()> {
     let (given, expected) = (name_of(tree), scope.name()?);
     if given.is_empty() || given == expected {
         return Ok(());

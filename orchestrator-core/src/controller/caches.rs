@@ -25,6 +25,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Caches {
     inner: Arc<Inner>,
+    client: Client,
 }
 
 /// The metadata of an object of any kind.
@@ -61,13 +62,20 @@ impl Caches {
             leases: Mutex::default(),
             tasks: Mutex::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), client: client.clone() }
+    }
+
+    /// The same caches, for one whose writes are those of a field manager of this name: see
+    /// [`Client::with_field_manager`].
+    #[must_use]
+    pub fn with_field_manager(&self, name: &str) -> Self {
+        Self { inner: self.inner.clone(), client: self.client.with_field_manager(name) }
     }
 
     /// The client that the caches follow. Reconcilers write through [`super::Context::client`] instead, which
     /// remembers what they wrote.
     pub fn client(&self) -> &Client {
-        &self.inner.client
+        &self.client
     }
 
     /// The environment that the caches run in.

@@ -27,7 +27,7 @@ impl Builtin {
     fn tracked<T>(&self, write: impl FnOnce(&Tracker<'_>) -> T) -> T {
         let ignored = FieldSet::of_fields(&["status"]);
         let updater = Updater { versions: self, api_version: &self.api_version, of: self.of, ignored: &ignored };
-        let now = "2026-01-01T00:00:00Z";
+        let now = Some("2026-01-01T00:00:00Z");
         write(&Tracker { updater, kind: "apps/v1, Kind=Deployment", subresource: "", now, empty: &self.empty })
     }
 
@@ -99,9 +99,13 @@ fn creating_a_deployment_tracks_what_upstream_tracks() {
 fn creating_other_kinds_tracks_what_upstream_tracks() {
     let created = |group, kind, members| Builtin::new(group, "v1", kind).created(members);
     assert_eq!(
-        created("networking.k8s.io", "NetworkPolicy", json!({"spec": {
-            "podSelector": {}, "ingress": [{}], "policyTypes": ["Ingress"],
-        }})),
+        created(
+            "networking.k8s.io",
+            "NetworkPolicy",
+            json!({"spec": {
+                "podSelector": {}, "ingress": [{}], "policyTypes": ["Ingress"],
+            }})
+        ),
         json!({"f:spec": {"f:ingress": {}, "f:policyTypes": {}}})
     );
     assert_eq!(
@@ -109,15 +113,23 @@ fn creating_other_kinds_tracks_what_upstream_tracks() {
         json!({"f:spec": {"f:volumeLifecycleModes": {".": {}, "v:\"Persistent\"": {}}}})
     );
     assert_eq!(
-        created("flowcontrol.apiserver.k8s.io", "FlowSchema", json!({"spec": {
-            "matchingPrecedence": 1000, "priorityLevelConfiguration": {"name": "exempt"},
-        }})),
+        created(
+            "flowcontrol.apiserver.k8s.io",
+            "FlowSchema",
+            json!({"spec": {
+                "matchingPrecedence": 1000, "priorityLevelConfiguration": {"name": "exempt"},
+            }})
+        ),
         json!({"f:spec": {"f:matchingPrecedence": {}, "f:priorityLevelConfiguration": {"f:name": {}}}})
     );
     assert_eq!(
-        created("rbac.authorization.k8s.io", "RoleBinding", json!({
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}, "subjects": [{"kind": "User"}],
-        })),
+        created(
+            "rbac.authorization.k8s.io",
+            "RoleBinding",
+            json!({
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}, "subjects": [{"kind": "User"}],
+            })
+        ),
         json!({"f:roleRef": {}, "f:subjects": {}})
     );
     assert_eq!(
@@ -149,14 +161,18 @@ fn keys_that_are_left_out_have_defaults() {
         })
     );
     let twice = kind.apply(None, ports(json!([{"port": 53}, {"port": 53, "protocol": "TCP"}])), "a").unwrap_err();
-    assert!(twice.to_string().ends_with(".spec.ports: duplicate entries for key [port=53,protocol=\"TCP\"]"), "{twice}");
+    assert!(
+        twice.to_string().ends_with(".spec.ports: duplicate entries for key [port=53,protocol=\"TCP\"]"),
+        "{twice}"
+    );
 }
 
 #[test]
 fn what_is_wrong_is_said_in_upstreams_words() {
     let kind = Builtin::new("apps", "v1", "Deployment");
     let containers = json!([{"name": "c", "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}]);
-    let error = kind.apply(None, json!({"spec": {"template": {"spec": { "containers": containers }}}}), "a").unwrap_err();
+    let error =
+        kind.apply(None, json!({"spec": {"template": {"spec": { "containers": containers }}}}), "a").unwrap_err();
     assert_eq!(
         error.to_string(),
         "failed to create typed patch object (/x; apps/v1, Kind=Deployment): .spec.template.spec.containers[name=\"c\"].env: \

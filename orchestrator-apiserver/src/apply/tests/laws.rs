@@ -5,7 +5,13 @@ use serde_json::{Value, json};
 
 use super::{ApplyError, Kind, anything, entry, fields, specs};
 use crate::apply::{
-    builtin, compare::compare, field_set::field_set, fields_v1, managers, merge::merge, remove::remove, set::FieldSet,
+    builtin,
+    compare::compare,
+    field_set::field_set,
+    fields_v1, managers,
+    merge::merge,
+    remove::remove,
+    set::FieldSet,
     validate::{Duplicates, validate},
 };
 

@@ -61,9 +61,8 @@ impl Kind {
     }
 
     fn tracked<T>(&self, now: &str, write: impl FnOnce(&Tracker<'_>) -> T) -> T {
-        let updater =
-            Updater { versions: self, api_version: self.api_version, of: self.of(), ignored: &self.ignored };
-        write(&Tracker { updater, kind: &self.name, subresource: "", now, empty: &self.empty })
+        let updater = Updater { versions: self, api_version: self.api_version, of: self.of(), ignored: &self.ignored };
+        write(&Tracker { updater, kind: &self.name, subresource: "", now: Some(now), empty: &self.empty })
     }
 
     fn apply(&self, live: Option<&Value>, applied: &Value, manager: &str, force: bool) -> Result<Value, ApplyError> {
@@ -163,8 +162,22 @@ fn anything() -> impl Strategy<Value = Value> {
     ];
     let name = prop_oneof![
         prop::sample::select(vec![
-            "spec", "metadata", "managedFields", "items", "set", "name", "labels", "free", "whole", "containers", "ports",
-            "template", "fieldsV1", "f:spec", "k:{\"name\":\"a\"}", ".",
+            "spec",
+            "metadata",
+            "managedFields",
+            "items",
+            "set",
+            "name",
+            "labels",
+            "free",
+            "whole",
+            "containers",
+            "ports",
+            "template",
+            "fieldsV1",
+            "f:spec",
+            "k:{\"name\":\"a\"}",
+            ".",
         ])
         .prop_map(str::to_owned),
         "[a-c]{0,2}",
@@ -172,7 +185,8 @@ fn anything() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(6, 48, 6, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-            prop::collection::btree_map(name.clone(), inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect())),
+            prop::collection::btree_map(name.clone(), inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
 }

@@ -18,8 +18,12 @@ fn elements() -> impl Strategy<Value = PathElement> {
     let scalar = prop_oneof![
         "[a-b\"]{0,2}".prop_map(Scalar::Text),
         any::<bool>().prop_map(Scalar::Flag),
-        prop_oneof![any::<i64>().prop_map(|n| json!(n)), (0..4).prop_map(|n| json!(n)), any::<i32>().prop_map(|n| json!(f64::from(n) / 2.0))]
-            .prop_filter_map("a plain value", |value| Scalar::of(&value)),
+        prop_oneof![
+            any::<i64>().prop_map(|n| json!(n)),
+            (0..4).prop_map(|n| json!(n)),
+            any::<i32>().prop_map(|n| json!(f64::from(n) / 2.0))
+        ]
+        .prop_filter_map("a plain value", |value| Scalar::of(&value)),
     ];
     let key = prop::collection::btree_map("[a-b]", scalar.clone(), 1..3).prop_map(|key| key.into_iter().collect());
     prop_oneof![

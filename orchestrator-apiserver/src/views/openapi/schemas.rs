@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    decode::{FieldSchema, Schema, Shape, Type},
+    decode::{FieldSchema, Schema, Shape, Type, definition_name},
     registry::Kind,
     views::descriptions::{description, is_required},
 };
