@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use super::{
     Scope, Server,
+    change::{Change, check_name, patch_is_invalid},
     create::name_of,
     input, track,
-    update::{Change, answer, check_name, patch_is_invalid},
+    update::answer,
 };
 use crate::{field::member, limits};
 

@@ -6,6 +6,7 @@
 mod admission;
 mod allocate;
 mod apply;
+mod change;
 mod commit;
 mod create;
 mod custom;

@@ -9,8 +9,9 @@ use orchestrator_core::{
 use serde_json::{Value, json};
 
 use super::{
-    Scope, Server, input, track,
-    update::{Change, patch_is_invalid},
+    Scope, Server,
+    change::{Change, patch_is_invalid},
+    input, track,
 };
 use crate::{
     field::member,

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use orchestrator_core::{
     client::{PatchBody, Reply, WriteOptions},
     object::Object,
-    status::{ApiError, ApiResult, FieldError, FieldErrorKind, Subject},
+    status::{ApiError, ApiResult, FieldError, FieldErrorKind},
     store::Entry,
 };
 use serde_json::Value;
 
 use super::{
     Scope, Server,
+    change::{Change, check_name},
     commit::Refusal,
     create::{name_of, refuse},
-    input, metadata,
+    metadata,
 };
 use crate::{
     apply,
@@ -30,35 +31,6 @@ enum Part {
     Main,
     /// The status alone.
     Status,
-}
-
-/// What a request wants the object to be.
-pub(super) enum Change {
-    Replace(Value),
-    Patch(PatchBody),
-    /// A configuration to apply.
-    Apply(Value),
-    /// As one of the others, asked for by the object's scale.
-    Scale(Box<Self>),
-}
-
-impl Change {
-    /// Which of the object's endpoints its managers are known by.
-    fn endpoint<'a>(&self, scope: &'a Scope) -> &'a str {
-        match self {
-            Self::Scale(_) => "scale",
-            _ => scope.subresource.as_deref().unwrap_or_default(),
-        }
-    }
-
-    /// The configuration, where it is one.
-    fn configuration(&self) -> Option<&Value> {
-        match self {
-            Self::Apply(configuration) => Some(configuration),
-            Self::Scale(change) => change.configuration(),
-            Self::Replace(_) | Self::Patch(_) => None,
-        }
-    }
 }
 
 impl Server {
@@ -136,34 +108,6 @@ impl Server {
         Err(ApiError::stale(kind.subject(scope.name()?)))
     }
 
-    /// The object as the request wants it.
-    fn changed(
-        &self,
-        scope: &Scope,
-        change: &Change,
-        old: &Value,
-        options: &WriteOptions,
-        warnings: &mut Vec<String>,
-    ) -> ApiResult<Value> {
-        let mut tree = match change {
-            Change::Replace(tree) => return Ok(tree.clone()),
-            Change::Scale(change) if change.configuration().is_none() => {
-                return self.changed(scope, change, old, options, warnings);
-            }
-            Change::Apply(_) | Change::Scale(_) => {
-                let Some(configuration) = change.configuration() else { return Ok(old.clone()) };
-                self.applied(scope, change.endpoint(scope), Some(old), configuration, options)?
-            }
-            Change::Patch(patch) => patch::apply(&scope.kind, old, patch)?,
-        };
-        input::prune(&scope.kind, &mut tree, Vec::new(), options.field_validation, warnings)
-            .map_err(|why| patch_is_invalid(&tree, &why))?;
-        check_name(scope, &tree)?;
-        *member(&mut tree, "kind") = scope.kind.kind.clone().into();
-        *member(&mut tree, "apiVersion") = scope.kind.api_version().into();
-        Ok(tree)
-    }
-
     /// The caller's UID and version must be the object's, where they are given. Tells whether a version was.
     fn check_preconditions(&self, scope: &Scope, new: &Value, old: &Value) -> ApiResult<bool> {
         let text = |tree: &Value, name: &str| tree["metadata"][name].as_str().unwrap_or_default().to_owned();
@@ -228,13 +172,6 @@ pub(super) fn answer(result: ApiResult<Object>, warnings: Vec<String>) -> ApiRes
         Ok(object) => Ok(Server::object_reply(object, false, warnings)),
         Err(error) => Err(error.with_warnings(warnings)),
     }
-}
-
-/// The refusal of a patch that leaves something else than an object of the kind.
-pub(super) fn patch_is_invalid(patched: &Value, why: &str) -> ApiError {
-    let detail = format!("{:?}: {why}", patched.to_string());
-    let error = FieldError { field: "patch".to_owned(), kind: FieldErrorKind::Invalid, detail };
-    ApiError::invalid(Subject { group: "", resource: "", name: "" }, &[error])
 }
 
 /// Whether nothing holds a deleted object any more.
@@ -305,16 +242,6 @@ fn prepare_status(new: &mut Value, old: &Value) {
 fn intent(tree: &Value) -> Vec<(&String, &Value)> {
     let members = tree.as_object().into_iter().flatten();
     members.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status" | "apiVersion" | "kind")).collect()
-}
-
-pub(super) fn check_name(scope: &Scope, tree: &Value) -> ApiResult<()> {
-    let (given, expected) = (name_of(tree), scope.name()?);
-    if given.is_empty() || given == expected {
-        return Ok(());
-    }
-    Err(ApiError::bad_request(format!(
-        "the name of the object ({given}) does not match the name on the URL ({expected})"
-    )))
 }
 
 fn validate_changed(scope: &Scope, new: &Value, old: &Value) -> ApiResult<()> {
