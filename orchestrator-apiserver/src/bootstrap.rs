@@ -7,7 +7,10 @@ use orchestrator_core::{
 };
 use serde_json::{Value, json};
 
-use crate::{pipeline::Server, server::AddressRange};
+use crate::{
+    pipeline::Server,
+    server::{AddressRange, OWN_MANAGER},
+};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
@@ -26,7 +29,8 @@ impl Server {
     }
 
     async fn ensure(&self, resource: Resource, namespace: Option<String>, tree: Value) -> ApiResult<()> {
-        let call = Call::Create { object: Object::from_tree(tree), options: WriteOptions::default() };
+        let options = WriteOptions { field_manager: Some(OWN_MANAGER.to_owned()), ..WriteOptions::default() };
+        let call = Call::Create { object: Object::from_tree(tree), options };
         let request = Request { user: None, resource, namespace, name: None, subresource: None, call };
         match self.handle(request).await {
             Err(error) if !error.is_already_exists() => Err(error),

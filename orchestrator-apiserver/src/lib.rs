@@ -4,6 +4,7 @@
 //! `kinds` what is particular to each kind, `decode` and `patch` make trees, `views` shows them, and `http` is the edge:
 //! nothing outside of it names HTTP.
 
+mod apply;
 mod auth;
 mod bootstrap;
 mod decode;

@@ -73,3 +73,18 @@ pub(crate) const WATCH_EVENTS_AT_ONCE: usize = 128;
 
 /// Messages inside of messages of one body in protobuf.
 pub(crate) const NESTING_DEPTH: usize = 64;
+
+/// Levels of a field set; what is nested deeper than objects can be owns nothing.
+pub(crate) const FIELD_SET_DEPTH: usize = 128;
+
+/// Path elements of one field set that is read.
+pub(crate) const FIELD_SET_ELEMENTS: usize = 100_000;
+
+/// Wrong fields of an applied configuration that are named in one answer.
+pub(crate) const APPLY_ERRORS: usize = 64;
+
+/// Entries of managers that updated an object; older ones are joined into one. Upstream's limit.
+pub(crate) const UPDATE_MANAGERS: usize = 10;
+
+/// Length of the name of a field manager; upstream's limit.
+pub(crate) const FIELD_MANAGER_BYTES: usize = 128;

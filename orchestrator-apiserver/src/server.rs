@@ -25,6 +25,9 @@ use crate::{
     registry::Registry,
 };
 
+/// Who manages the fields that the server writes by itself; upstream's name.
+pub(crate) const OWN_MANAGER: &str = "kube-apiserver";
+
 /// An API server. Cheap to clone; clones are the same server.
 ///
 /// As a [`Backend`] it is what in-process clients speak to: the same pipeline that HTTPS requests pass through.
@@ -57,6 +60,9 @@ pub struct Config {
     pub service_range: AddressRange,
     /// A watch that passes over changes for this long gets a bookmark, if it wants any. The default is upstream's.
     pub bookmark_interval: Duration,
+    /// Whether it is kept from an object's creation on who manages its fields, as upstream does. Without, it is kept from
+    /// the first configuration on that is applied to an object; writes of others cost less and objects are smaller.
+    pub track_updates: bool,
     /// Whom requests come from that name nobody: in-process clients.
     pub own_identity: Arc<UserInfo>,
 }
@@ -119,6 +125,7 @@ impl Default for Config {
             admission: Admission::default(),
             service_range: AddressRange { base: Ipv4Addr::new(10, 96, 0, 0), prefix_bits: 12 },
             bookmark_interval: Duration::from_secs(60),
+            track_updates: true,
             own_identity: Arc::new(UserInfo::admin()),
         }
     }

@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Options, context::ControllerContext, limits};
 
+/// Who manages the fields that the controllers write; upstream's name.
+const FIELD_MANAGER: &str = "kube-controller-manager";
+
 /// One controller of the table.
 pub(crate) struct Entry {
     /// As upstream's `--controllers` has it.
@@ -62,7 +65,8 @@ pub struct UnknownController(pub String);
 impl ControllersBuilder {
     pub(crate) fn new(caches: &Caches, discovery: Arc<dyn ResourceDiscovery>) -> Self {
         let enabled = crate::TABLE.iter().map(|entry| entry.name).collect();
-        Self { caches: caches.clone(), discovery, enabled, options: Options::default() }
+        let caches = caches.with_field_manager(FIELD_MANAGER);
+        Self { caches, discovery, enabled, options: Options::default() }
     }
 
     /// Which controllers to start, as upstream's `--controllers`: `*` is all, `name` adds one, `-name` takes one away.

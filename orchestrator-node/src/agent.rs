@@ -26,6 +26,9 @@ use crate::{
     volumes::{SimulatedVolumes, VolumeHost},
 };
 
+/// Who manages the fields that an agent writes; upstream's name.
+const FIELD_MANAGER: &str = "kubelet";
+
 /// A running node agent.
 ///
 /// Dropping it is the same as killing it: containers keep running, and the next agent of this node finds them.
@@ -154,7 +157,7 @@ impl NodeAgent {
         name: impl Into<String>,
     ) -> NodeAgentBuilder {
         NodeAgentBuilder {
-            client: client.clone(),
+            client: client.with_field_manager(FIELD_MANAGER),
             env: env.clone(),
             runtime,
             name: name.into(),

@@ -27,6 +27,9 @@ use crate::{
     queue::Queue,
 };
 
+/// Who manages the fields that the scheduler writes; upstream's name.
+const FIELD_MANAGER: &str = "kube-scheduler";
+
 /// A running scheduler, once [`Self::run`].
 ///
 /// ```no_run
@@ -102,6 +105,7 @@ impl Scheduling {
     /// Schedules until asked to end. Then everything it started is gone.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { caches, env, model } = self;
+        let caches = caches.with_field_manager(FIELD_MANAGER);
         let (inbox, synced) = Inbox::new(&caches);
         if shutdown.run_until_cancelled(synced).await.is_none() {
             return;

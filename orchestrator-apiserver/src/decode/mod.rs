@@ -5,7 +5,7 @@ pub(crate) mod protobuf;
 mod schema;
 mod strict;
 
-pub(crate) use schema::{FieldSchema, MergeStrategy, Message, Schema, Shape, Type};
+pub(crate) use schema::{FieldSchema, MergeStrategy, Message, Parts, Schema, Shape, Type, definition_name};
 pub(crate) use strict::{Findings, prune};
 
 pub(crate) use json::parse;

@@ -17,8 +17,12 @@ pub(crate) struct Schema {
 pub(crate) struct Message {
     /// As Go names it: `v1.PodSpec`.
     pub(crate) go_name: String,
+    /// As OpenAPI names it: `io.k8s.api.core.v1.PodSpec`.
+    pub(crate) definition: String,
     /// By JSON name.
     pub(crate) fields: BTreeMap<&'static str, FieldSchema>,
+    /// Server-side apply takes it as one piece.
+    pub(crate) atomic: bool,
 }
 
 /// One member of a structure.
@@ -27,6 +31,23 @@ pub(crate) struct FieldSchema {
     pub(crate) shape: Shape,
     pub(crate) of: Type,
     pub(crate) merge: MergeStrategy,
+    pub(crate) parts: Parts,
+}
+
+/// What the parts of a member are to server-side apply.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Parts {
+    /// What the type says; lists are one piece, maps and structures are not.
+    #[default]
+    OfType,
+    /// The member is one piece.
+    Atomic,
+    /// Each part is for itself, whatever the type says.
+    Granular,
+    /// Items are for themselves; they are told apart by their value.
+    Set,
+    /// Items are for themselves; they are told apart by these members.
+    Keyed(Vec<&'static str>),
 }
 
 /// How many values a member holds.
@@ -78,10 +99,14 @@ impl Schema {
 
     /// The message of a built-in kind.
     pub(crate) fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Message> {
+        self.messages.get(self.kind_index(group, version, kind)?)
+    }
+
+    /// The index of the message of a built-in kind.
+    pub(crate) fn kind_index(&self, group: &str, version: &str, kind: &str) -> Option<usize> {
         let short = group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
         let suffix = format!(".{short}.{version}.{kind}");
-        let index = self.by_name.iter().find(|(name, _)| name.ends_with(&suffix)).map(|(_, index)| *index)?;
-        self.messages.get(index)
+        self.by_name.iter().find(|(name, _)| name.ends_with(&suffix)).map(|(_, index)| *index)
     }
 
     /// All messages by their full name, such as `k8s.io.api.core.v1.Pod`, with their index.
@@ -123,7 +148,12 @@ impl Schema {
         for message in &mut schema.messages {
             if message.fields.contains_key("metadata") {
                 for name in ["apiVersion", "kind"] {
-                    let field = FieldSchema { shape: Shape::One, of: Type::String, merge: MergeStrategy::default() };
+                    let field = FieldSchema {
+                        shape: Shape::One,
+                        of: Type::String,
+                        merge: MergeStrategy::default(),
+                        parts: Parts::default(),
+                    };
                     message.fields.insert(name, field);
                 }
             }
@@ -138,7 +168,8 @@ impl Schema {
         let index = self.messages.len();
         let go_name = name.rsplitn(3, '.').take(2).collect::<Vec<_>>();
         let go_name = go_name.iter().rev().copied().collect::<Vec<_>>().join(".");
-        self.messages.push(Message { go_name, fields: BTreeMap::new() });
+        let definition = definition_name(&name);
+        self.messages.push(Message { go_name, definition, ..Message::default() });
         self.by_name.insert(Box::leak(name.into_boxed_str()), index);
         index
     }
@@ -149,7 +180,7 @@ impl Schema {
             "map" => (Shape::Map, row.of.split_once(',').map_or(row.of, |(_, of)| of)),
             _ => (Shape::One, row.of),
         };
-        FieldSchema { shape, of: self.type_of(row, of), merge: MergeStrategy::default() }
+        FieldSchema { shape, of: self.type_of(row, of), merge: MergeStrategy::default(), parts: Parts::default() }
     }
 
     fn type_of(&mut self, row: &Row, of: &str) -> Type {
@@ -175,20 +206,44 @@ impl Schema {
 
     fn load_merge_strategies(&mut self) {
         for line in MERGE_KEYS.lines().filter(|line| !line.starts_with('#')) {
-            let mut columns = line.split('\t');
-            let (Some(definition), Some(field)) = (columns.next(), columns.next()) else { continue };
-            let (strategy, key) = (columns.nth(2).unwrap_or_default(), columns.next().unwrap_or_default());
+            let columns: Vec<&'static str> = line.split('\t').collect();
+            let [definition, field, of, keys, strategy, key] = columns[..] else { continue };
             let name = definition.strip_prefix("io.k8s.").unwrap_or(definition).replace('-', "_");
             let Some(index) = self.by_name.get(format!("k8s.io.{name}").as_str()) else { continue };
-            if let Some(field) = self.messages.get_mut(*index).and_then(|message| message.fields.get_mut(field)) {
+            let Some(message) = self.messages.get_mut(*index) else { continue };
+            if field == "(type)" {
+                message.atomic = of == "map-type=atomic";
+            } else if let Some(field) = message.fields.get_mut(field) {
                 field.merge = MergeStrategy {
                     merge: strategy.split(',').any(|part| part == "merge"),
                     retain_keys: strategy.split(',').any(|part| part == "retainKeys"),
                     key,
                 };
+                field.parts = parts(of, keys, &field.merge);
             }
         }
     }
+}
+
+/// What says nothing for server-side apply goes by what it says for strategic merges.
+fn parts(of: &str, keys: &'static str, merge: &MergeStrategy) -> Parts {
+    match of {
+        "list-type=atomic" | "map-type=atomic" => Parts::Atomic,
+        "map-type=granular" => Parts::Granular,
+        "list-type=set" => Parts::Set,
+        "list-type=map" => Parts::Keyed(keys.split(',').collect()),
+        _ if merge.merge && merge.key.is_empty() => Parts::Set,
+        _ if merge.merge => Parts::Keyed(vec![merge.key]),
+        _ => Parts::OfType,
+    }
+}
+
+/// `k8s.io.api.core.v1.Pod` to `io.k8s.api.core.v1.Pod`.
+pub(crate) fn definition_name(message: &str) -> String {
+    let name = message.strip_prefix("k8s.io.").unwrap_or(message);
+    // Two packages have a dash that their messages cannot have.
+    let name = name.replace("kube_aggregator", "kube-aggregator").replace("apiextensions_api", "apiextensions-api");
+    format!("io.k8s.{name}")
 }
 
 struct Row {

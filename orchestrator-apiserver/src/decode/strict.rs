@@ -87,7 +87,8 @@ fn object(
         if let Err(found) = member(value, schema, place, findings) {
             error = Some(found);
         }
-        !is_empty_collection(value, schema)
+        // An empty list of managers says something: that they are to be forgotten.
+        name == "managedFields" || !is_empty_collection(value, schema)
     });
     error.map_or(Ok(()), Err)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use orchestrator_core::{
-    client::{self, Call, FieldValidation, PatchBody, UserInfo, WatchRequest},
+    client::{self, Call, FieldValidation, PatchBody, UserInfo, WatchRequest, WriteOptions},
     object::Object,
     status::{ApiError, ApiResult, Reason},
     yaml,
@@ -22,7 +22,7 @@ use super::{
     watch,
 };
 use crate::{
-    decode, kinds,
+    decode, kinds, limits,
     server::ApiServer,
     views::{
         discovery, openapi,
@@ -45,6 +45,8 @@ struct Exchange<'a> {
     query: Query,
     accept: Accept,
     content_type: String,
+    /// Who manages the fields that are written, where the caller does not say.
+    manager: String,
 }
 
 pub(super) async fn route<B>(
@@ -68,7 +70,8 @@ where
         return respond::error(&ApiError::bad_request("the path is not valid"));
     };
     let raw_path = request.uri().path().to_owned();
-    let exchange = Exchange { server, tasks, user, method, query, accept, content_type };
+    let manager = manager_of(text(request.headers(), header::USER_AGENT));
+    let exchange = Exchange { server, tasks, user, method, query, accept, content_type, manager };
     match path {
         Path::Resource(path) => {
             let notice = kinds::deprecation(&path.resource.group, &path.resource.plural);
@@ -78,6 +81,19 @@ where
         }
         Path::Other(parts) => exchange.other(&parts, &raw_path).unwrap_or_else(|error| respond::error(&error)),
     }
+}
+
+/// The name of a program, without its version, as the name of a manager.
+fn manager_of(user_agent: &str) -> String {
+    let name = user_agent.split('/').next().unwrap_or_default();
+    let mut manager = String::new();
+    for letter in name.chars().filter(|letter| !letter.is_control()) {
+        if manager.len() + letter.len_utf8() > limits::FIELD_MANAGER_BYTES {
+            break;
+        }
+        manager.push(letter);
+    }
+    manager
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> &str {
@@ -133,11 +149,11 @@ impl Exchange<'_> {
             }
             ("GET" | "HEAD", false) => Ok(Call::List(self.query.list()?)),
             ("POST", _) => {
-                let options = self.query.write()?;
+                let options = self.options()?;
                 Ok(Call::Create { object: self.object(request).await?, options })
             }
             ("PUT", true) => {
-                let options = self.query.write()?;
+                let options = self.options()?;
                 Ok(Call::Replace { object: self.object(request).await?, options })
             }
             ("PATCH", true) => self.patch(request).await,
@@ -155,6 +171,13 @@ impl Exchange<'_> {
             }
             _ => Err(ApiError::method_not_allowed()),
         }
+    }
+
+    /// How to write, by a manager who has a name.
+    fn options(&self) -> ApiResult<WriteOptions> {
+        let mut options = self.query.write()?;
+        options.field_manager.get_or_insert_with(|| self.manager.clone());
+        Ok(options)
     }
 
     async fn object<B>(&self, request: Request<B>) -> ApiResult<Object>
@@ -188,20 +211,18 @@ impl Exchange<'_> {
                 ));
             }
         };
-        let options = self.query.write()?;
+        let applies = self.content_type.ends_with("yaml");
+        let options = if applies { self.query.write()? } else { self.options()? };
         let bytes = body::read(self.tasks.env(), request.into_body()).await?;
-        let tree = if self.content_type.ends_with("yaml") {
-            parse_yaml(&bytes)?
+        let (tree, duplicates) = if applies {
+            parse_configuration(&bytes)?
         } else {
-            let (tree, duplicates) = decode::parse(&bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
-            if !duplicates.is_empty() && options.field_validation == FieldValidation::Strict {
-                return Err(ApiError::bad_request(format!(
-                    "strict decoding error: duplicate field {:?}",
-                    duplicates[0]
-                )));
-            }
-            tree
+            decode::parse(&bytes).map_err(|error| ApiError::bad_request(error.to_string()))?
         };
+        if let (Some(path), FieldValidation::Strict) = (duplicates.first(), options.field_validation) {
+            let what = if applies { "error strict decoding YAML" } else { "strict decoding error" };
+            return Err(ApiError::bad_request(format!("{what}: duplicate field {path:?}")));
+        }
         Ok(Call::Patch { patch: make(tree), options })
     }
 
@@ -302,6 +323,16 @@ fn platform() -> &'static str {
         "aarch64" => "arm64",
         other => other,
     }
+}
+
+/// A configuration to apply: mostly JSON, which is YAML and read faster as what it is.
+fn parse_configuration(bytes: &[u8]) -> ApiResult<(Value, Vec<String>)> {
+    if let Ok(parsed) = decode::parse(bytes) {
+        return Ok(parsed);
+    }
+    let failed = |error: &dyn std::fmt::Display| ApiError::bad_request(format!("error decoding YAML: {error}"));
+    let text = std::str::from_utf8(bytes).map_err(|error| failed(&error))?;
+    Ok((yaml::parse(text).map_err(|error| failed(&error))?, Vec::new()))
 }
 
 fn parse_yaml(bytes: &[u8]) -> ApiResult<Value> {

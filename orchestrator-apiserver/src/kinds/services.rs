@@ -78,6 +78,17 @@ fn default(service: &mut Value) {
             remove(spec, name);
         }
     }
+    if of == "LoadBalancer" {
+        default_address_modes(service);
+    }
+}
+
+/// Addresses of load balancers are virtual unless it is said otherwise.
+fn default_address_modes(service: &mut Value) {
+    let Some(balancer) = service.get_mut("status").and_then(|status| status.get_mut("loadBalancer")) else { return };
+    for entry in items_mut(balancer, "ingress").filter(|entry| entry["ip"].as_str().is_some_and(|ip| !ip.is_empty())) {
+        set_default(entry, "ipMode", "VIP");
+    }
 }
 
 fn create(service: &mut Value) {

@@ -25,10 +25,9 @@ pub(crate) fn check(patch: &PatchBody) -> ApiResult<()> {
         PatchBody::Merge(patch) | PatchBody::Strategic(patch) if !patch.is_object() => {
             Err(ApiError::bad_request("the body of a merge patch must be an object"))
         }
-        PatchBody::Apply(_) => Err(ApiError::new(
-            Reason::UnsupportedMediaType,
-            "the body of the request was in an unknown format - accepted media types include: \
-             application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
+        PatchBody::Apply(configuration) if !configuration.is_object() => Err(ApiError::bad_request(
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal the body into Go \
+             value of type map[string]interface {}",
         )),
         _ => Ok(()),
     }
@@ -50,7 +49,8 @@ pub(crate) fn apply(kind: &Kind, old: &Value, patch: &PatchBody) -> ApiResult<Va
                 ));
             }
         },
-        PatchBody::Apply(_) => check(patch)?,
+        // Not a change of the tree alone: it needs to know who manages what.
+        PatchBody::Apply(_) => return Err(ApiError::bad_request("this resource cannot be applied to")),
     }
     if tree.is_object() { Ok(tree) } else { Err(ApiError::bad_request("the patch does not leave an object")) }
 }

@@ -45,12 +45,23 @@ impl Server {
         options: WriteOptions,
         warnings: &mut Vec<String>,
     ) -> ApiResult<Object> {
-        let kind = &scope.kind;
-
         let mut tree = self.decode(scope, &object, options.field_validation, warnings)?;
         self.place_in_namespace(scope, &mut tree)?;
         self.check_namespace(scope, &tree).await?;
-        kind.strategy.default(&mut tree);
+        scope.kind.strategy.default(&mut tree);
+        self.track(scope, "", None, &mut tree, &options);
+        self.write_decoded(scope, tree, options.dry_run, warnings).await
+    }
+
+    /// The steps of a new object that is decoded, with defaults and managers.
+    pub(super) async fn write_decoded(
+        &self,
+        scope: &Scope,
+        mut tree: Value,
+        dry_run: bool,
+        warnings: &mut Vec<String>,
+    ) -> ApiResult<Object> {
+        let kind = &scope.kind;
         self.admit_mutating(scope, &mut tree, None).await?;
         kind.strategy.default(&mut tree);
         refuse_version(&tree)?;
@@ -66,7 +77,7 @@ impl Server {
             let drawn = self.allocate(scope, &mut candidate);
             self.validate_new(scope, &candidate)?;
             self.admit_validating(scope, &candidate, None, warnings).await?;
-            if options.dry_run {
+            if dry_run {
                 self.refuse_taken(scope, &candidate).await?;
                 return Ok(Object::from_tree(candidate));
             }
@@ -119,8 +130,7 @@ impl Server {
     /// What the server writes into the metadata of a new object.
     fn begin_metadata(&self, scope: &Scope, tree: &mut Value) {
         let metadata = member(tree, "metadata");
-        for name in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "managedFields"]
-        {
+        for name in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
             remove(metadata, name);
         }
         *member(metadata, "uid") = self.env.uid().into();

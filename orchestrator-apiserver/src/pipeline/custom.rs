@@ -9,7 +9,7 @@ use orchestrator_core::{
 use serde_json::{Value, json};
 
 use super::{Scope, Server, create::name_of, store_error};
-use crate::{field::member, registry::custom_kinds};
+use crate::{field::member, registry::custom_kinds, server::OWN_MANAGER};
 
 impl Server {
     /// What follows from a write.
@@ -40,7 +40,8 @@ impl Server {
         let name = name_of(tree).to_owned();
         let scope = Scope { name: Some(name), subresource: Some("status".to_owned()), ..scope.clone() };
         // Boxed, since a write of the status comes through here again.
-        Box::pin(self.replace(&scope, Object::from_tree(accepted), WriteOptions::default())).await.map(drop)
+        let options = WriteOptions { field_manager: Some(OWN_MANAGER.to_owned()), ..WriteOptions::default() };
+        Box::pin(self.replace(&scope, Object::from_tree(accepted), options)).await.map(drop)
     }
 
     /// Serves a definition's kinds no more, and removes their objects.

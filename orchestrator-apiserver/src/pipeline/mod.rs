@@ -5,6 +5,8 @@
 
 mod admission;
 mod allocate;
+mod apply;
+mod change;
 mod commit;
 mod create;
 mod custom;
@@ -15,6 +17,7 @@ mod read;
 mod review;
 mod scale;
 mod subresources;
+mod track;
 mod update;
 mod watch;
 
@@ -80,6 +83,7 @@ impl Server {
     pub(crate) async fn handle(&self, request: Request) -> ApiResult<Reply> {
         let scope = self.scope(&request)?;
         self.authorize(&scope, verb(&request.call))?;
+        track::check_options(&request.call)?;
         let subresource = scope.subresource.clone();
         match (subresource.as_deref(), request.call) {
             (None | Some("status" | "resize" | "ephemeralcontainers"), Call::Get { .. }) => self.get(&scope).await,

@@ -17,6 +17,7 @@ impl Server {
     pub(super) fn review(&self, scope: &Scope, object: &Object, options: &WriteOptions) -> ApiResult<Reply> {
         let mut warnings = Vec::new();
         let mut tree = self.decode(scope, object, options.field_validation, &mut warnings)?;
+        self.track(scope, "", None, &mut tree, options);
         let status = match scope.kind.kind.as_str() {
             "SelfSubjectReview" => json!({"userInfo": user_info(&scope.user)}),
             "TokenReview" => self.review_token(&tree),

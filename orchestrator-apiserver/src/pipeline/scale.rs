@@ -8,7 +8,11 @@ use orchestrator_core::{
 };
 use serde_json::{Value, json};
 
-use super::{Scope, Server, input, update::patch_is_invalid};
+use super::{
+    Scope, Server,
+    change::{Change, patch_is_invalid},
+    input, track,
+};
 use crate::{
     field::member,
     patch,
@@ -20,10 +24,14 @@ impl Server {
         let entry = self.entry(scope).await?;
         let object = self.objects.of(&entry);
         let current = scale_of(&scope.kind, object.tree()?);
-        let (wanted, options) = match call {
+        let (wanted, applied, options) = match call {
             Call::Get { .. } => return Ok(Self::object_reply(Object::from_tree(current), false, Vec::new())),
-            Call::Replace { object, options } => (self.decode_scale(&object, &options)?, options),
-            Call::Patch { patch, options } => (self.patch_scale(&current, &patch)?, options),
+            Call::Replace { object, options } => (self.decode_scale(&object, &options)?, false, options),
+            Call::Patch { patch: PatchBody::Apply(configuration), options } => {
+                track::check_type(&scale_kind(), &configuration)?;
+                (configuration, true, options)
+            }
+            Call::Patch { patch, options } => (self.patch_scale(&current, &patch)?, false, options),
             _ => return Err(ApiError::method_not_allowed()),
         };
         let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
@@ -38,15 +46,24 @@ impl Server {
             return Err(ApiError::invalid(subject, &[error]));
         }
         let mut change = json!({});
-        set(&mut change, &paths(&scope.kind).spec_replicas, replicas.into());
+        if !applied || wanted["spec"]["replicas"].is_number() {
+            set(&mut change, &paths(&scope.kind).spec_replicas, replicas.into());
+        }
         if let Some(version) = wanted["metadata"]["resourceVersion"].as_str().filter(|version| !version.is_empty()) {
             *member(member(&mut change, "metadata"), "resourceVersion") = version.into();
         }
         let parent = Scope { subresource: None, ..scope.clone() };
-        let reply = self.patch(&parent, PatchBody::Merge(change), options).await?;
-        let Reply::Object { object, warnings, .. } = reply else {
-            return Err(ApiError::internal("an object was expected"));
+        let change = if applied {
+            *member(&mut change, "apiVersion") = parent.kind.api_version().into();
+            *member(&mut change, "kind") = parent.kind.kind.clone().into();
+            *member(member(&mut change, "metadata"), "name") = scope.name()?.into();
+            Change::Apply(change)
+        } else {
+            Change::Patch(PatchBody::Merge(change))
         };
+        let mut warnings = Vec::new();
+        let object = self.update(&parent, &Change::Scale(Box::new(change)), &options, &mut warnings).await;
+        let object = object.map_err(|error| error.with_warnings(std::mem::take(&mut warnings)))?;
         Ok(Self::object_reply(Object::from_tree(scale_of(&scope.kind, object.tree()?)), false, warnings))
     }
 
@@ -87,6 +104,7 @@ fn scale_kind() -> Kind {
         columns: Vec::new(),
         open_api: None,
         scale: None,
+        object_type: crate::registry::ObjectType::default(),
     }
 }
 

@@ -242,6 +242,8 @@ impl Server {
             if new["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
                 crate::field::remove(member(&mut new, "spec"), "finalizers");
             }
+            let before = old.to_tree()?;
+            self.track(scope, "finalize", Some(&before), &mut new, &options);
             if options.dry_run {
                 return Ok(Self::object_reply(Object::from_tree(new), false, warnings));
             }

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use orchestrator_core::{
     client::{PatchBody, Reply, WriteOptions},
     object::Object,
-    status::{ApiError, ApiResult, FieldError, FieldErrorKind, Subject},
+    status::{ApiError, ApiResult, FieldError, FieldErrorKind},
     store::Entry,
 };
 use serde_json::Value;
 
 use super::{
     Scope, Server,
+    change::{Change, check_name},
     commit::Refusal,
     create::{name_of, refuse},
-    input, metadata,
+    metadata,
 };
 use crate::{
+    apply,
     field::{Errors, Field, member, remove},
     kinds, limits, patch,
     strategy::Strategy,
@@ -29,12 +31,6 @@ enum Part {
     Main,
     /// The status alone.
     Status,
-}
-
-/// What a request wants the object to be.
-enum Change {
-    Replace(Value),
-    Patch(PatchBody),
 }
 
 impl Server {
@@ -52,12 +48,16 @@ impl Server {
 
     pub(super) async fn patch(&self, scope: &Scope, patch: PatchBody, options: WriteOptions) -> ApiResult<Reply> {
         patch::check(&patch)?;
+        if let PatchBody::Apply(configuration) = patch {
+            return self.apply(scope, configuration, options).await;
+        }
         let mut warnings = Vec::new();
         let result = self.update(scope, &Change::Patch(patch), &options, &mut warnings).await;
         answer(result, warnings)
     }
 
-    async fn update(
+    /// Changes an object that is there, as often as it takes.
+    pub(super) async fn update(
         &self,
         scope: &Scope,
         change: &Change,
@@ -74,10 +74,15 @@ impl Server {
             let mut new = self.changed(scope, change, &old, options, warnings)?;
             let conditional = self.check_preconditions(scope, &new, &old)?;
             keep_identity(&mut new, &old);
+            strategy(scope).default(&mut new);
+            if change.configuration().is_none() {
+                self.track(scope, change.endpoint(scope), Some(&old), &mut new, options);
+            }
             match part(scope) {
                 Part::Main => self.prepare_main(scope, &mut new, &old).await?,
                 Part::Status => prepare_status(&mut new, &old),
             }
+            apply::ignore_times(&old, &mut new);
             if new == old {
                 return Ok(old_object);
             }
@@ -101,29 +106,6 @@ impl Server {
             warnings.truncate(warned);
         }
         Err(ApiError::stale(kind.subject(scope.name()?)))
-    }
-
-    /// The object as the request wants it.
-    fn changed(
-        &self,
-        scope: &Scope,
-        change: &Change,
-        old: &Value,
-        options: &WriteOptions,
-        warnings: &mut Vec<String>,
-    ) -> ApiResult<Value> {
-        match change {
-            Change::Replace(tree) => Ok(tree.clone()),
-            Change::Patch(patch) => {
-                let mut tree = patch::apply(&scope.kind, old, patch)?;
-                input::prune(&scope.kind, &mut tree, Vec::new(), options.field_validation, warnings)
-                    .map_err(|why| patch_is_invalid(&tree, &why))?;
-                check_name(scope, &tree)?;
-                *member(&mut tree, "kind") = scope.kind.kind.clone().into();
-                *member(&mut tree, "apiVersion") = scope.kind.api_version().into();
-                Ok(tree)
-            }
-        }
     }
 
     /// The caller's UID and version must be the object's, where they are given. Tells whether a version was.
@@ -159,7 +141,6 @@ impl Server {
 
     async fn prepare_main(&self, scope: &Scope, new: &mut Value, old: &Value) -> ApiResult<()> {
         let strategy = strategy(scope);
-        strategy.default(new);
         self.admit_mutating(scope, new, Some(old)).await?;
         strategy.default(new);
         if strategy.has_status() {
@@ -186,18 +167,11 @@ impl Server {
 }
 
 /// The object, or the refusal, with what the caller is warned of.
-fn answer(result: ApiResult<Object>, warnings: Vec<String>) -> ApiResult<Reply> {
+pub(super) fn answer(result: ApiResult<Object>, warnings: Vec<String>) -> ApiResult<Reply> {
     match result {
         Ok(object) => Ok(Server::object_reply(object, false, warnings)),
         Err(error) => Err(error.with_warnings(warnings)),
     }
-}
-
-/// The refusal of a patch that leaves something else than an object of the kind.
-pub(super) fn patch_is_invalid(patched: &Value, why: &str) -> ApiError {
-    let detail = format!("{:?}: {why}", patched.to_string());
-    let error = FieldError { field: "patch".to_owned(), kind: FieldErrorKind::Invalid, detail };
-    ApiError::invalid(Subject { group: "", resource: "", name: "" }, &[error])
 }
 
 /// Whether nothing holds a deleted object any more.
@@ -239,8 +213,6 @@ fn keep_identity(new: &mut Value, old: &Value) {
             None => drop(remove(new, name)),
         }
     }
-    // Owners of fields are not tracked yet, so nothing a client sends about them is stored.
-    remove(new, "managedFields");
 }
 
 /// Takes a member from the old object.
@@ -270,16 +242,6 @@ fn prepare_status(new: &mut Value, old: &Value) {
 fn intent(tree: &Value) -> Vec<(&String, &Value)> {
     let members = tree.as_object().into_iter().flatten();
     members.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status" | "apiVersion" | "kind")).collect()
-}
-
-fn check_name(scope: &Scope, tree: &Value) -> ApiResult<()> {
-    let (given, expected) = (name_of(tree), scope.name()?);
-    if given.is_empty() || given == expected {
-        return Ok(());
-    }
-    Err(ApiError::bad_request(format!(
-        "the name of the object ({given}) does not match the name on the URL ({expected})"
-    )))
 }
 
 fn validate_changed(scope: &Scope, new: &Value, old: &Value) -> ApiResult<()> {

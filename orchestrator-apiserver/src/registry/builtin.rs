@@ -103,6 +103,7 @@ fn kind(row: Row, subresources: &[Row]) -> Kind {
         columns: Vec::new(),
         open_api: None,
         scale: None,
+        object_type: super::ObjectType::default(),
     }
 }
 

@@ -70,6 +70,7 @@ fn kind(spec: &Field<'_>, version: &Field<'_>, stored_as: &str) -> Kind {
             status_replicas: path(&scale.get("statusReplicasPath")),
             label_selector: path(&scale.get("labelSelectorPath")),
         }),
+        object_type: super::ObjectType::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod builtin;
 mod custom;
+mod object_type;
 mod support;
 
 use std::{
@@ -18,6 +19,7 @@ use orchestrator_core::{
 use serde_json::Value;
 
 pub(crate) use custom::custom_kinds;
+pub(crate) use object_type::ObjectType;
 pub use support::support_matrix;
 
 use crate::{decode::Message, strategy::Strategy};
@@ -46,6 +48,8 @@ pub(crate) struct Kind {
     pub(crate) open_api: Option<Value>,
     /// Paths of the scale of a custom kind.
     pub(crate) scale: Option<ScalePaths>,
+    /// The type of its objects, for server-side apply.
+    pub(crate) object_type: ObjectType,
 }
 
 /// A subresource, as discovery shows it.

@@ -28,7 +28,7 @@ pub(super) fn description(definition: &str, field: &str) -> Option<String> {
 }
 
 /// Whether objects must have a field.
-pub(super) fn is_required(definition: &str, field: &str) -> bool {
+pub(crate) fn is_required(definition: &str, field: &str) -> bool {
     BY_FIELD.get(&(definition, field)).is_some_and(|published| published.required)
 }
 

@@ -19,7 +19,7 @@ const VOLATILE: [(&str, &str); 14] = [
     ("deletionTime", "<time>"),
 ];
 
-/// An answer without what differs from run to run, and without the owners of fields, which are not served yet.
+/// An answer without what differs from run to run.
 pub(crate) fn normalise(value: &Value, namespace: &str) -> Value {
     at(value, namespace, "", None)
 }
@@ -28,7 +28,6 @@ fn at(value: &Value, namespace: &str, key: &str, parent: Option<&Map<String, Val
     match value {
         Value::Object(members) => members
             .iter()
-            .filter(|(name, _)| *name != "managedFields")
             .map(|(name, member)| (name.clone(), at(member, namespace, name, Some(members))))
             .collect::<Map<_, _>>()
             .into(),

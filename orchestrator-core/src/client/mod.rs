@@ -39,18 +39,27 @@ pub type WatchStream = BoxStream<'static, Result<WatchEvent, ApiError>>;
 pub struct Client {
     backend: Arc<dyn Backend>,
     user: Option<Arc<UserInfo>>,
+    field_manager: Option<Arc<str>>,
 }
 
 impl Client {
     /// A client of this backend, with the backend's own identity.
     pub fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, user: None }
+        Self { backend, user: None, field_manager: None }
     }
 
     /// The same client as somebody else. In process this is the identity itself; over the wire it is impersonation.
     #[must_use]
     pub fn with_user(&self, user: UserInfo) -> Self {
-        Self { backend: self.backend.clone(), user: Some(Arc::new(user)) }
+        Self { user: Some(Arc::new(user)), ..self.clone() }
+    }
+
+    /// The same client, whose writes are those of a field manager of this name, unless they name another one.
+    ///
+    /// Configurations that are applied always name theirs.
+    #[must_use]
+    pub fn with_field_manager(&self, name: &str) -> Self {
+        Self { field_manager: Some(name.into()), ..self.clone() }
     }
 
     /// What this client speaks to, to be wrapped.
@@ -61,6 +70,9 @@ impl Client {
     /// Sends a request as this client's user.
     pub async fn request(&self, mut request: Request) -> Result<Reply, ApiError> {
         request.user = request.user.or_else(|| self.user.clone());
+        if let (Some(name), Some(options)) = (&self.field_manager, request.call.write_options_mut()) {
+            options.field_manager.get_or_insert_with(|| name.to_string());
+        }
         self.backend.request(request).await
     }
 

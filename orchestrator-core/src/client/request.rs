@@ -128,6 +128,17 @@ pub enum Call {
     DeleteCollection(DeleteOptions, ListOptions),
 }
 
+impl Call {
+    /// How to write, for writes that need not say who manages what they write.
+    pub(super) fn write_options_mut(&mut self) -> Option<&mut WriteOptions> {
+        match self {
+            Self::Patch { patch: PatchBody::Apply(_), .. } => None,
+            Self::Create { options, .. } | Self::Replace { options, .. } | Self::Patch { options, .. } => Some(options),
+            Self::Get { .. } | Self::List(_) | Self::Delete(_) | Self::DeleteCollection(..) => None,
+        }
+    }
+}
+
 /// How to read a collection. Selectors are in the form that URLs have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListOptions {

@@ -26,6 +26,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Caches {
     inner: Arc<Inner>,
+    client: Client,
     /// Where reads are noted.
     reads: Option<Arc<Reads>>,
 }
@@ -64,18 +65,25 @@ impl Caches {
             leases: Mutex::default(),
             tasks: Mutex::default(),
         };
-        Self { inner: Arc::new(inner), reads: None }
+        Self { inner: Arc::new(inner), client: client.clone(), reads: None }
     }
 
     /// The same caches; what is read from them is noted.
     pub(super) fn tracing(&self, reads: Arc<Reads>) -> Self {
-        Self { inner: self.inner.clone(), reads: Some(reads) }
+        Self { reads: Some(reads), ..self.clone() }
+    }
+
+    /// The same caches, for one whose writes are those of a field manager of this name: see
+    /// [`Client::with_field_manager`].
+    #[must_use]
+    pub fn with_field_manager(&self, name: &str) -> Self {
+        Self { client: self.client.with_field_manager(name), ..self.clone() }
     }
 
     /// The client that the caches follow. Reconcilers write through [`super::Context::client`] instead, which
     /// remembers what they wrote.
     pub fn client(&self) -> &Client {
-        &self.inner.client
+        &self.client
     }
 
     /// The environment that the caches run in.

@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    decode::{FieldSchema, Schema, Shape, Type},
+    decode::{FieldSchema, Schema, Shape, Type, definition_name},
     registry::Kind,
     views::descriptions::{description, is_required},
 };
@@ -53,17 +53,10 @@ struct Names {
 
 static NAMES: LazyLock<Names> = LazyLock::new(|| {
     let indices: BTreeMap<&'static str, usize> = Schema::get().names().collect();
-    let definitions = indices.iter().map(|(name, index)| (*index, definition_name(name))).collect();
+    let definition = |index: usize| Some((index, Schema::get().message(index)?.definition.clone()));
+    let definitions = indices.values().filter_map(|index| definition(*index)).collect();
     Names { indices, definitions }
 });
-
-/// `k8s.io.api.core.v1.Pod` to `io.k8s.api.core.v1.Pod`.
-fn definition_name(message: &str) -> String {
-    let name = message.strip_prefix("k8s.io.").unwrap_or(message);
-    // Two packages have a dash that their messages cannot have.
-    let name = name.replace("kube_aggregator", "kube-aggregator").replace("apiextensions_api", "apiextensions-api");
-    format!("io.k8s.{name}")
-}
 
 /// Which OpenAPI it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
