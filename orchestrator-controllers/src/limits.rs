@@ -62,5 +62,9 @@ pub(crate) const COLLECTOR_WORKERS: usize = 20;
 /// How long the garbage collector waits for kinds that cannot be listed. As upstream.
 pub(crate) const SYNC_TIME: Duration = Duration::from_secs(30);
 
-/// How long after a definition its kind is asked for.
+/// How soon the garbage collector looks again at what waits for a kind that is listed for the first time.
 pub(crate) const DISCOVERY_DELAY: Duration = Duration::from_secs(1);
+
+/// The pauses before each time that the kinds are asked for after a definition is established or gone.
+pub(crate) const DISCOVERY_PAUSES: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(800), Duration::from_secs(4)];

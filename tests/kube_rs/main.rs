@@ -11,8 +11,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use orchestrator::{Cluster, env::Env};
 
-/// How long anything may take that is bound to happen. The garbage collector looks again after 30 s at what it met before
-/// it knew the owner's kind.
+/// How long anything may take that is bound to happen, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A cluster without nodes whose pods nobody runs: the API server and all controllers.

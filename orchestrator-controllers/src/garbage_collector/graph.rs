@@ -130,9 +130,8 @@ impl Graph {
         Some(Node { info: monitor.info.clone(), key: key.clone(), object })
     }
 
-    /// The kind that an owner reference names, whatever its version.
-    pub(super) fn kind(&self, api_version: &str, kind: &str) -> Option<Arc<ResourceInfo>> {
-        let group = meta::group_of(api_version);
+    /// A kind of the server, whatever its version.
+    pub(super) fn kind(&self, group: &str, kind: &str) -> Option<Arc<ResourceInfo>> {
         let monitors = self.lock();
         let named = monitors.values().find(|monitor| monitor.info.kind == kind && monitor.info.resource.group == group);
         named.map(|monitor| monitor.info.clone())

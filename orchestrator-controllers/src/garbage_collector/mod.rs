@@ -1,19 +1,20 @@
 //! The garbage collector: deletes what nobody owns any more, and holds owners that wait for their dependents.
 
+mod absent;
 mod decide;
 mod graph;
+mod kinds;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::BTreeSet,
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures::FutureExt;
 use k8s_openapi::{
     api::core::v1::ObjectReference,
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Preconditions},
 };
 use orchestrator_core::{
@@ -26,10 +27,10 @@ use orchestrator_core::{
     status::ApiResult,
 };
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    absent::Absent,
     decide::{Decision, Deleting, FOREGROUND, ORPHAN, OwnerState, decide, decide_deleting, is_waiting},
     graph::{Graph, Node, Work},
 };
@@ -39,7 +40,13 @@ pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken)
     let queue = Queue::new(context.env());
     let graph = Graph::new(&context.caches, context.discovery.clone(), queue.clone());
     let env = context.env().clone();
-    let collector = Arc::new(Collector { context, graph, queue: queue.clone(), absent: Mutex::default() });
+    let collector = Arc::new(Collector {
+        context,
+        graph,
+        queue: queue.clone(),
+        absent: Absent::default(),
+        unresolved: Mutex::default(),
+    });
     let mut workers = TaskGroup::new(&env);
     let start = async {
         while let Err(error) = collector.graph.refresh().await {
@@ -66,14 +73,9 @@ struct Collector {
     context: ControllerContext,
     graph: Graph,
     queue: Queue<Work>,
-    absent: Mutex<Absent>,
-}
-
-/// UIDs of owners that were asked for and are not there. UIDs never come back.
-#[derive(Default)]
-struct Absent {
-    uids: BTreeSet<String>,
-    order: VecDeque<String>,
+    absent: Absent,
+    /// Objects with owners of kinds that the server does not have, as it seems.
+    unresolved: Mutex<BTreeSet<Work>>,
 }
 
 /// An owner reference cannot be followed.
@@ -85,25 +87,6 @@ enum Unresolved {
 }
 
 impl Collector {
-    /// Picks up kinds that come and go.
-    async fn follow_kinds(&self) {
-        let env = self.context.env();
-        let changed = Arc::new(Notify::new());
-        let definitions = self.context.caches.cache::<CustomResourceDefinition>();
-        let _subscription = definitions.on_change({
-            let changed = changed.clone();
-            move |_| changed.notify_one()
-        });
-        loop {
-            let _ = env.timeout(limits::DISCOVERY_PERIOD, Box::pin(changed.notified())).await;
-            // Right after its definition a kind is not served yet.
-            env.sleep(limits::DISCOVERY_DELAY).await;
-            if let Err(error) = self.graph.refresh().await {
-                tracing::warn!(%error, "cannot discover what there is to collect");
-            }
-        }
-    }
-
     async fn work(&self) {
         while let Some(work) = self.queue.next().await {
             match AssertUnwindSafe(self.process(&work)).catch_unwind().await {
@@ -176,7 +159,12 @@ impl Collector {
         for reference in meta::owners(metadata) {
             match self.owner_state(node, reference).await? {
                 Ok(state) => states.push(state),
-                Err(Unresolved::UnknownKind) => return Ok(Some(limits::DISCOVERY_PERIOD)),
+                Err(Unresolved::UnknownKind) => {
+                    // Looked at again when the kinds of the server have been asked for once more.
+                    let work = Work::Object(node.info.resource.clone(), node.key.clone());
+                    self.lock_unresolved().insert(work);
+                    return Ok(None);
+                }
                 Err(Unresolved::Namespaced) => {
                     self.report_invalid(node, reference);
                     return Ok(None);
@@ -205,7 +193,7 @@ impl Collector {
 
     /// What has become of an owner. That one is gone is only believed when the server says so.
     async fn owner_state(&self, node: &Node, reference: &OwnerReference) -> ApiResult<Result<OwnerState, Unresolved>> {
-        let Some(info) = self.graph.kind(&reference.api_version, &reference.kind) else {
+        let Some(info) = self.graph.kind(meta::group_of(&reference.api_version), &reference.kind) else {
             return Ok(Err(Unresolved::UnknownKind));
         };
         if info.namespaced && !node.info.namespaced {
@@ -219,7 +207,7 @@ impl Collector {
         {
             return Ok(Ok(state_of(&owner.object.metadata)));
         }
-        if self.is_known_absent(&reference.uid) {
+        if self.absent.contains(&reference.uid) {
             return Ok(Ok(OwnerState::Absent));
         }
         match self.get(&info.resource, &key).await {
@@ -228,27 +216,15 @@ impl Collector {
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        self.note_absent(&reference.uid);
+        self.absent.note(&reference.uid);
         if !self.graph.by_uid(&reference.uid).is_empty() {
             self.report_invalid(node, reference);
         }
         Ok(Ok(OwnerState::Absent))
     }
 
-    fn is_known_absent(&self, uid: &str) -> bool {
-        self.absent.lock().unwrap_or_else(PoisonError::into_inner).uids.contains(uid)
-    }
-
-    fn note_absent(&self, uid: &str) {
-        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
-        if absent.uids.insert(uid.to_owned()) {
-            absent.order.push_back(uid.to_owned());
-        }
-        if absent.order.len() > limits::ABSENT_OWNERS
-            && let Some(oldest) = absent.order.pop_front()
-        {
-            absent.uids.remove(&oldest);
-        }
+    fn lock_unresolved(&self) -> MutexGuard<'_, BTreeSet<Work>> {
+        self.unresolved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says on the object that an owner is not where it is looked for.

@@ -34,8 +34,8 @@ pub(super) enum Step {
     Write(Record, Option<String>),
     /// Nothing, unless the lease changes before this monotonic time.
     Wait(Duration),
-    /// Stop leading.
-    StepDown,
+    /// Stop leading: the term is over.
+    Resign,
 }
 
 /// One candidate. No two candidates share an identity, not even one after the other.
@@ -97,7 +97,7 @@ impl Candidate {
             (seen, Some(term)) => {
                 let mine = seen.as_ref().is_some_and(|seen| self.is_of_term(&seen.record, term));
                 if !mine || now >= self.deadline(term) {
-                    return Step::StepDown;
+                    return Step::Resign;
                 }
                 Step::Write(self.record(term.acquired, term.transitions, wall), over)
             }

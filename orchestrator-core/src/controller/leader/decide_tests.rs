@@ -129,7 +129,7 @@ impl World {
         let (now, wall) = self.clocks(index);
         match self.processes[index].candidate.decide(now, wall) {
             Step::Write(record, over) => self.send(index, Request::Write(record, over, now)),
-            Step::StepDown => self.processes[index].candidate.resign(),
+            Step::Resign => self.processes[index].candidate.resign(),
             Step::Wait(until) => assert!(until > now),
         }
     }

@@ -125,7 +125,7 @@ impl Elector {
         let begun = Moment::now(&self.env);
         match self.state.decide(begun.monotonic, begun.wall) {
             Step::Wait(free) => return Ok(Some(free)),
-            Step::StepDown => self.state.resign(),
+            Step::Resign => self.state.resign(),
             Step::Write(record, over) => {
                 let version = self.write(record.clone(), over).await?;
                 self.state.wrote(record, version, begun.monotonic, self.env.monotonic());
