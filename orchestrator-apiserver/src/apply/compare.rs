@@ -29,12 +29,19 @@ impl Comparison {
     }
 
     /// The difference outside of some fields and everything below them.
-    pub(crate) fn without(self, fields: &FieldSet) -> Self {
-        Self {
-            added: self.added.recursive_difference(fields),
-            modified: self.modified.recursive_difference(fields),
-            removed: self.removed.recursive_difference(fields),
+    pub(crate) fn without(mut self, fields: &FieldSet) -> Self {
+        for set in [&mut self.added, &mut self.modified, &mut self.removed] {
+            set.subtract_with_all_below(fields);
         }
+        self
+    }
+
+    /// The difference outside of some fields, but with everything below them.
+    pub(crate) fn without_only(mut self, fields: &FieldSet) -> Self {
+        for set in [&mut self.added, &mut self.modified, &mut self.removed] {
+            set.subtract(fields);
+        }
+        self
     }
 }
 

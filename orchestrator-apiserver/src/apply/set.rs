@@ -90,29 +90,48 @@ impl FieldSet {
     }
 
     pub(crate) fn intersection(&self, other: &Self) -> Self {
-        self.filter_map(|element, node| {
-            let other = other.nodes.get(element)?;
+        other.filter_map(|element, other| {
+            let node = self.nodes.get(element)?;
             Some(Node { member: node.member && other.member, below: node.below.intersection(&other.below) })
         })
     }
 
-    /// What is here and not there. A path does not take those below it with it.
+    /// What is here and not there.
     pub(crate) fn difference(&self, other: &Self) -> Self {
-        self.filter_map(|element, node| match other.nodes.get(element) {
-            None => Some(node.clone()),
-            Some(other) => {
-                Some(Node { member: node.member && !other.member, below: node.below.difference(&other.below) })
-            }
-        })
+        let mut difference = self.clone();
+        difference.subtract(other);
+        difference
     }
 
-    /// As [`Self::difference`], but a path takes everything below it with it.
-    pub(crate) fn recursive_difference(&self, other: &Self) -> Self {
-        self.filter_map(|element, node| match other.nodes.get(element) {
-            None => Some(node.clone()),
-            Some(Node { member: true, .. }) => None,
-            Some(other) => Some(Node { member: node.member, below: node.below.recursive_difference(&other.below) }),
-        })
+    /// Takes away what is there. A path does not take those below it with it.
+    pub(crate) fn subtract(&mut self, other: &Self) {
+        self.retain(other, |node, other| {
+            node.member &= !other.member;
+            node.below.subtract(&other.below);
+        });
+    }
+
+    /// As [`Self::subtract`], but a path takes everything below it with it.
+    pub(crate) fn subtract_with_all_below(&mut self, other: &Self) {
+        self.retain(other, |node, other| {
+            if other.member {
+                *node = Node::default();
+            } else {
+                node.below.subtract_with_all_below(&other.below);
+            }
+        });
+    }
+
+    /// Changes the nodes that another set has, too; those that become empty go.
+    fn retain(&mut self, other: &Self, change: impl Fn(&mut Node, &Node)) {
+        for (element, other) in &other.nodes {
+            if let Some(node) = self.nodes.get_mut(element) {
+                change(node, other);
+                if node.is_empty() {
+                    self.nodes.remove(element);
+                }
+            }
+        }
     }
 
     /// The paths with none below them.
@@ -144,7 +163,6 @@ impl FieldSet {
     }
 
     /// Whether every path of another set is in this one.
-    #[cfg(test)]
     pub(crate) fn contains_all(&self, other: &Self) -> bool {
         other.nodes.iter().all(|(element, wanted)| {
             let node = self.nodes.get(element);

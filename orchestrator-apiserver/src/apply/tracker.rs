@@ -162,7 +162,7 @@ impl Tracker<'_> {
         let applier = self.id(manager, Operation::Apply);
         let changed = self.updater.apply(live, configuration, &mut managers, &applier, force)?;
         if let Some(mut managed) = managers.remove(&applier) {
-            managed.set = managed.set.difference(&UNTRACKED);
+            managed.set.subtract(&UNTRACKED);
             if let (Some(_), Some(now)) = (&changed, self.now) {
                 managed.time = Some(now.to_owned());
             }
@@ -206,11 +206,7 @@ fn failure(failure: Failure) -> ApplyError {
 }
 
 fn untrack(comparison: Comparison) -> Comparison {
-    Comparison {
-        added: comparison.added.difference(&UNTRACKED),
-        modified: comparison.modified.difference(&UNTRACKED),
-        removed: comparison.removed.difference(&UNTRACKED),
-    }
+    comparison.without_only(&UNTRACKED)
 }
 
 fn entries(object: &Value) -> Option<&Value> {

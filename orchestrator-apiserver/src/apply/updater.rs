@@ -85,13 +85,17 @@ impl Updater<'_> {
         force: bool,
     ) -> Result<Option<Value>, Failure> {
         let merged = merge(live, configuration, self.of);
-        let set = field_set(configuration, self.of).recursive_difference(self.ignored);
+        let mut set = field_set(configuration, self.of);
+        set.subtract_with_all_below(self.ignored);
+        // Who applies again what he applied before has nothing to take away.
         let last = managers.remove(applier);
+        let gave_up =
+            last.as_ref().is_some_and(|last| last.api_version != self.api_version || !set.contains_all(&last.set));
         let time = last.as_ref().and_then(|last| last.time.clone());
         managers.insert(applier.clone(), Managed { api_version: self.api_version.to_owned(), time, set });
         let new = match last {
             // What is pruned until nothing is left is as the configuration has it.
-            Some(last) if !last.set.is_empty() => merge(&self.prune(merged, &last, managers), configuration, self.of),
+            Some(last) if gave_up => merge(&self.prune(merged, &last, managers), configuration, self.of),
             _ => merged,
         };
         let comparison = self.compare(live, &new).map_err(Failure::Invalid)?;
@@ -99,7 +103,7 @@ impl Updater<'_> {
         Ok((!same(live, &new)).then_some(new))
     }
 
-    /// Takes from the other managers what changed and what is gone.
+    /// Takes from the other managers what changed and what is gone. After a failure nothing is known of them.
     fn settle(
         &self,
         live: &Value,
@@ -112,9 +116,9 @@ impl Updater<'_> {
         let mut elsewhere: BTreeMap<String, Option<Comparison>> = BTreeMap::new();
         let mut conflicts = Vec::new();
         let mut after = Managers::new();
-        for (id, managed) in managers.iter() {
-            if Some(id) == writer {
-                after.insert(id.clone(), managed.clone());
+        for (id, mut managed) in std::mem::take(managers) {
+            if Some(&id) == writer {
+                after.insert(id, managed);
                 continue;
             }
             let comparison = if managed.api_version == self.api_version {
@@ -130,10 +134,12 @@ impl Updater<'_> {
                 let Some(comparison) = found else { continue };
                 comparison
             };
-            let taken = managed.set.intersection(&comparison.set());
+            let mut taken = managed.set.intersection(&comparison.modified);
+            taken.extend(managed.set.intersection(&comparison.added));
             conflicts.extend(taken.paths().into_iter().map(|path| Conflict { manager: id.clone(), path }));
-            let set = managed.set.difference(&taken).difference(&comparison.removed);
-            after.insert(id.clone(), Managed { set, ..managed.clone() });
+            managed.set.subtract(&taken);
+            managed.set.subtract(&comparison.removed);
+            after.insert(id, managed);
         }
         if !force && !conflicts.is_empty() {
             return Err(Failure::Conflicts(Conflicts(conflicts)));

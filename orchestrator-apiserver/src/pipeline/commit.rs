@@ -3,13 +3,18 @@
 use bytes::Bytes;
 use orchestrator_core::{
     object::Object,
-    status::{ApiError, FieldError, FieldErrorKind},
+    status::{ApiError, FieldError, FieldErrorKind, Reason},
     store::{Batch, Entry, Operation, Precondition, Revision, StoreError},
 };
 use serde_json::Value;
 
 use super::{Scope, Server, store_error};
-use crate::{limits, registry::Kind, strategy::Reservation};
+use crate::{
+    field::{member, remove},
+    limits,
+    registry::Kind,
+    strategy::Reservation,
+};
 
 /// Why a commit did not happen.
 pub(super) enum Refusal {
@@ -34,8 +39,23 @@ impl Refusal {
 }
 
 impl Server {
-    /// Writes an object in the place of an old one, or of none.
+    /// Writes an object in the place of an old one, or of none. What is too large for the store is tried once more without
+    /// the managers of its fields, which can be large.
     pub(super) async fn put(&self, scope: &Scope, new: &Value, old: Option<&Entry>) -> Result<Object, Refusal> {
+        let written = self.put_as_it_is(scope, new, old).await;
+        let too_large = matches!(
+            &written,
+            Err(Refusal::Failed(error)) if error.reason() == Reason::RequestEntityTooLarge
+        );
+        if !too_large || new["metadata"]["managedFields"].is_null() {
+            return written;
+        }
+        let mut bare = new.clone();
+        remove(member(&mut bare, "metadata"), "managedFields");
+        self.put_as_it_is(scope, &bare, old).await
+    }
+
+    async fn put_as_it_is(&self, scope: &Scope, new: &Value, old: Option<&Entry>) -> Result<Object, Refusal> {
         let failed = |error: orchestrator_core::object::DecodeError| Refusal::Failed(error.into());
         let kind = &scope.kind;
         let (namespace, name) = place(new);

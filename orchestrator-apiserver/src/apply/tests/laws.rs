@@ -33,8 +33,7 @@ fn without_times(object: &Value) -> Value {
 
 /// The configuration's fields, without those that nobody manages.
 fn tracked(kind: &Kind, applied: &Value) -> FieldSet {
-    let spec = field_set(&json!({ "spec": applied["spec"] }), kind.of());
-    spec.recursive_difference(&kind.ignored)
+    field_set(&json!({ "spec": applied["spec"] }), kind.of())
 }
 
 /// Whether an object holds everything that a configuration says.

@@ -1,13 +1,17 @@
 //! Server-side apply through the pipeline, and the managers that every write leaves, in virtual time.
 
+mod narrow;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
+use narrow::NarrowStore;
 use orchestrator_apiserver::{ApiServer, Config};
 use orchestrator_core::{
     client::{Call, Client, PatchBody, Reply, Request, Resource, WriteOptions},
     env::{Env, Simulation},
     object::Object,
     status::ApiError,
+    store::Store,
 };
 use orchestrator_store_mem::MemStore;
 use serde_json::{Value, json};
@@ -19,10 +23,18 @@ struct World {
 }
 
 fn run<F: Future<Output = ()> + Send + 'static>(config: Config, test: impl FnOnce(World) -> F + Send + 'static) {
+    run_on(config, |store| store, test);
+}
+
+fn run_on<F: Future<Output = ()> + Send + 'static>(
+    config: Config,
+    wrap: fn(Arc<dyn Store>) -> Arc<dyn Store>,
+    test: impl FnOnce(World) -> F + Send + 'static,
+) {
     let simulation = Simulation::new(1);
     let env = simulation.env();
     let run = async move {
-        let store = Arc::new(MemStore::new(&env));
+        let store = wrap(Arc::new(MemStore::new(&env)));
         let server = ApiServer::builder(&env, store).config(config).build().await.unwrap();
         test(World { env, client: server.client() }).await;
     };
@@ -291,5 +303,20 @@ fn a_client_has_a_name_for_all_it_writes() {
         assert_eq!(managers(&object), ["named Update - 2026-01-01T00:00:00Z"]);
         let call = Call::Patch { patch: PatchBody::Apply(object), options: WriteOptions::default() };
         assert!(world.call(config_maps(), "x", call).await.unwrap_err().to_string().contains("fieldManager"));
+    });
+}
+
+#[test]
+fn what_is_too_large_is_kept_without_its_managers() {
+    let narrow = |inner| -> Arc<dyn Store> { Arc::new(NarrowStore { inner, bytes: 400 }) };
+    run_on(Config::default(), narrow, |world| async move {
+        let object = world.create(config_maps(), config_map(json!({"a": "1"})), "u").await;
+        assert_eq!(managers(&object).len(), 1);
+        let more = PatchBody::Merge(json!({"data": {"b": "2"}}));
+        let object = world.patch(config_maps(), "x", more, "v").await.unwrap();
+        assert_eq!(object["data"], json!({"a": "1", "b": "2"}));
+        assert_eq!(object["metadata"].get("managedFields"), None);
+        let too_much = PatchBody::Merge(json!({"data": {"c": "c".repeat(400)}}));
+        assert!(world.patch(config_maps(), "x", too_much, "v").await.unwrap_err().to_string().contains("too large"));
     });
 }
