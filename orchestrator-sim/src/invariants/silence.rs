@@ -26,8 +26,12 @@ fn is_sign_of_life(record: &Record) -> bool {
         }
 }
 
-/// A node without the times at which its conditions were last seen to hold.
+/// A node without the times at which its conditions were last seen to hold, and without those of its managers.
 fn without_heartbeats(mut node: Value) -> Value {
+    let managers = node.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut);
+    for manager in managers.into_iter().flatten().filter_map(Value::as_object_mut) {
+        manager.remove("time");
+    }
     let conditions = node.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
     for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
         condition.remove("lastHeartbeatTime");
@@ -63,7 +67,10 @@ mod tests {
     fn only_signs_of_life_are_silence() {
         let node = |heartbeat: &str, ready: &str| {
             let condition = json!({"type": "Ready", "status": ready, "lastHeartbeatTime": heartbeat});
-            Some(json!({"kind": "Node", "status": {"conditions": [condition]}}))
+            let managers = json!([{"manager": "kubelet", "time": heartbeat}]);
+            Some(
+                json!({"kind": "Node", "metadata": {"managedFields": managers}, "status": {"conditions": [condition]}}),
+            )
         };
         let (key, lease) = ("/registry/minions/a", "/registry/leases/kube-node-lease/a");
         assert!(!is_noise(key, node("1", "True"), node("2", "True")));
