@@ -17,7 +17,8 @@ pub(crate) fn update(
     now: Option<&str>,
 ) -> Option<Value> {
     let entries = entries.as_array()?;
-    if !comparison.removed.is_empty() {
+    // Who wrote nothing gets no new time, and what is gone goes from all.
+    if comparison.added.is_empty() && comparison.modified.is_empty() || !comparison.removed.is_empty() {
         return None;
     }
     let mut own = None;

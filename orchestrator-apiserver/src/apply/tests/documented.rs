@@ -120,6 +120,7 @@ fn managers_are_forgotten_on_demand() {
         "fieldsV1": {"f:spec": {"f:count": {}}}}]);
     new["metadata"]["managedFields"] = given.clone();
     assert_eq!(kind.update(Some(&live), &new, "u")["metadata"]["managedFields"], given);
+    assert_eq!(kind.update(Some(&live), &new, "x")["metadata"]["managedFields"], given);
 }
 
 #[test]
