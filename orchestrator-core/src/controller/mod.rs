@@ -4,6 +4,15 @@
 //! belongs to it from [`Caches`], decides, writes through [`Context::client`], and says when to come back.
 //! Running twice, late, or after being killed anywhere gives the same end.
 //!
+//! What the loop sees to, so that reconcilers need not:
+//!
+//! - One run per key at a time, and a slow one holds up nobody else. A failed run comes again, later each time.
+//! - A run sees what the last run of its key wrote; made again under its name is another object.
+//! - Runs for nothing but own writes pause, longer each time, so that a reconciler which never settles stays cheap. Whatever
+//!   comes from outside is served at once.
+//! - What a watch lost, repeated or mixed up is found, by listing again.
+//! - [`trace`] says why each run ran, what it read and what it wrote. [`leader`] lets one process of several work.
+//!
 //! ```text
 //! Client ─list, watch─▶ Cache (one per kind and process) ─Change─▶ handlers ─key─▶ Queue ─▶ Reconciler
 //! ```

@@ -17,6 +17,9 @@ use crate::{
 
 /// Runs a [`Reconciler`] for every key of a kind, whenever something that the key depends on has changed.
 ///
+/// Writes go through the client of its [`Caches`]: with that of a [`Leadership`](super::leader::Leadership) it works only
+/// while its process leads.
+///
 /// ```text
 /// Controller::new("replicaset", &caches).reconciles::<ReplicaSet>().owns::<Pod>().run(reconciler, shutdown).await
 /// ```

@@ -2,6 +2,8 @@
 
 mod follow;
 mod state;
+#[cfg(test)]
+mod state_tests;
 
 use std::{
     collections::BTreeMap,

@@ -290,6 +290,17 @@ fn a_candidate_waits_for_the_lease_by_its_own_clock() {
 }
 
 #[test]
+fn a_leader_whose_lease_was_removed_makes_it_again_and_keeps_its_number() {
+    let (mut leader, record) = led("a", Duration::ZERO);
+    leader.doubt();
+    leader.look(None, Duration::from_secs(2));
+    let Step::Write(again, None) = leader.decide(Duration::from_secs(2), Timestamp::UNIX_EPOCH) else {
+        panic!("it leads")
+    };
+    assert_eq!((again.holder, again.transitions, again.acquired), (record.holder, record.transitions, record.acquired));
+}
+
+#[test]
 fn a_released_lease_is_free_and_keeps_its_count() {
     let (leader, _) = led("a", Duration::ZERO);
     let (freed, over) = leader.release(Timestamp::UNIX_EPOCH).unwrap();
