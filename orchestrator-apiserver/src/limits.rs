@@ -8,6 +8,11 @@ pub(crate) const BODY_BYTES: usize = 3 << 20;
 /// Time for the body of a request to come; upstream's time for a whole request.
 pub(crate) const BODY_TIME: Duration = Duration::from_secs(60);
 
+/// Of a body that is too large so much is read on and thrown away, so that the client gets to its answer.
+pub(crate) const DRAINED_BYTES: usize = 16 << 20;
+/// For how long at most.
+pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(2);
+
 /// Levels of nesting that a JSON patch may make; what is nested deeper cannot be read again.
 pub(crate) const OBJECT_DEPTH: usize = 126;
 
@@ -60,7 +65,7 @@ pub(crate) const CONNECTIONS: usize = 20_000;
 pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
 /// Time that open connections get to end when the server stops.
-pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(2);
+pub(crate) const DRAINED_TIME: Duration = Duration::from_secs(2);
 
 /// Size of one message of a stream, in bytes.
 pub(crate) const STREAM_MESSAGE_BYTES: usize = 32 << 10;

@@ -100,7 +100,8 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BodyError>,
 {
-    let read = Limited::new(body, limits::BODY_BYTES).collect();
+    let mut body = Box::pin(body);
+    let read = Limited::new(body.as_mut(), limits::BODY_BYTES).collect();
     let Ok(read) = env.timeout(limits::BODY_TIME, read).await else {
         let message = "Timeout: request did not complete within the allotted timeout";
         return Err(ApiError::new(Reason::Timeout, message));
@@ -108,6 +109,15 @@ where
     match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
+            // A connection that is closed with something unread takes the answer with it.
+            let mut left = limits::DRAINED_BYTES;
+            let drain = async {
+                while let Some(Ok(frame)) = body.frame().await {
+                    let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+                    left = rest;
+                }
+            };
+            let _ = env.timeout(limits::DRAINED_TIME, drain).await;
             let message = format!("Request entity too large: limit is {}", limits::BODY_BYTES);
             Err(ApiError::new(Reason::RequestEntityTooLarge, message))
         }
