@@ -109,18 +109,26 @@ where
     match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            // A connection that is closed with something unread takes the answer with it.
-            let mut left = limits::DRAINED_BYTES;
-            let drain = async {
-                while let Some(Ok(frame)) = body.frame().await {
-                    let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
-                    left = rest;
-                }
-            };
-            let _ = env.timeout(limits::DRAINED_TIME, drain).await;
+            drain(env, body).await;
             let message = format!("Request entity too large: limit is {}", limits::BODY_BYTES);
             Err(ApiError::new(Reason::RequestEntityTooLarge, message))
         }
         Err(error) => Err(ApiError::bad_request(format!("the body broke off: {error}"))),
     }
+}
+
+/// Reads on for a while and throws away what comes: a connection that is closed with something unread takes the answer
+/// with it.
+async fn drain<B>(env: &Env, mut body: B)
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    let mut left = limits::DRAINED_BYTES;
+    let drained = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+            left = rest;
+        }
+    };
+    let _ = env.timeout(limits::DRAINED_TIME, drained).await;
 }

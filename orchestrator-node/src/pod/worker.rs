@@ -281,8 +281,11 @@ impl Worker {
             now,
         };
         let status = Arc::new(status::compute(&view));
-        if *self.mailbox.lock().seen.1 != *status {
-            self.mailbox.lock().seen.1 = status.clone();
+        {
+            let mut mail = self.mailbox.lock();
+            if *mail.seen.1 != *status {
+                mail.seen.1 = status.clone();
+            }
         }
         if self.writing {
             self.final_status_written = false;
