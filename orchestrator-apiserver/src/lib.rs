@@ -4,6 +4,7 @@
 //! `kinds` what is particular to each kind, `decode` and `patch` make trees, `views` shows them, and `http` is the edge:
 //! nothing outside of it names HTTP.
 
+mod address_range;
 mod apply;
 mod auth;
 mod bootstrap;
@@ -22,6 +23,7 @@ mod server;
 mod strategy;
 mod views;
 
+pub use address_range::{AddressRange, AddressRangeError};
 pub use auth::{Attributes, Authenticator, Authorizer, Decision, DefaultAuthorizer, TokenIssuer};
 pub use registry::support_matrix;
-pub use server::{AddressRange, Admission, ApiServer, ApiServerBuilder, Config, DefaultTolerations};
+pub use server::{Admission, ApiServer, ApiServerBuilder, Config, DefaultTolerations};

@@ -19,6 +19,7 @@ use orchestrator_core::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    address_range::AddressRange,
     auth::{Authenticator, Authorizer, DefaultAuthorizer, TokenIssuer},
     objects::{self, Objects},
     pipeline::Server,
@@ -65,15 +66,6 @@ pub struct Config {
     pub track_updates: bool,
     /// Whom requests come from that name nobody: in-process clients.
     pub own_identity: Arc<UserInfo>,
-}
-
-/// A range of IPv4 addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AddressRange {
-    /// The first address.
-    pub base: Ipv4Addr,
-    /// How many leading bits all its addresses share.
-    pub prefix_bits: u8,
 }
 
 /// Admission steps that can be switched off, for servers that run without the controllers they rely on.

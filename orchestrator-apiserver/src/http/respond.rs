@@ -131,7 +131,7 @@ pub(super) fn reply(server: &Server, resource: &Resource, reply: Reply, accept: 
             let code = if created { StatusCode::CREATED } else { StatusCode::OK };
             let mut response = match shown(server, &kind, &object, accept)? {
                 Some(tree) => encode(code, &tree, accept),
-                None => json_bytes(code, object.bytes()?.clone()),
+                None => json_bytes(code, object.bytes()?),
             };
             for warning in &warnings {
                 warn(&mut response, Some(warning));
@@ -197,8 +197,10 @@ fn splice_list(kind: &Kind, items: &[Object], metadata: &Value) -> ApiResult<Byt
         kind.api_version()
     );
     let type_prefix = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", kind.kind, kind.api_version());
-    let size =
-        items.iter().map(|item| item.bytes().map_or(0, Bytes::len)).sum::<usize>() + head.len() + items.len() + 2;
+    let size = items.iter().map(|item| item.bytes().map_or(0, |bytes| bytes.len())).sum::<usize>()
+        + head.len()
+        + items.len()
+        + 2;
     let mut out = BytesMut::with_capacity(size);
     out.put_slice(head.as_bytes());
     for (index, item) in items.iter().enumerate() {
@@ -211,7 +213,7 @@ fn splice_list(kind: &Kind, items: &[Object], metadata: &Value) -> ApiResult<Byt
                 out.put_u8(b'{');
                 out.put_slice(rest);
             }
-            None => out.put_slice(bytes),
+            None => out.put_slice(&bytes),
         }
     }
     out.put_slice(b"]}");

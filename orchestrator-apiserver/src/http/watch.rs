@@ -72,7 +72,7 @@ fn line(
         }
     };
     match view {
-        View::Whole => encode(name, object.bytes()?, out),
+        View::Whole => encode(name, &object.bytes()?, out),
         View::Partial => encode(name, partial::object(&object.to_tree()?).to_string().as_bytes(), out),
         View::Table => {
             let table = table::single(kind, &object.to_tree()?, server.env.now(), table);
