@@ -5,10 +5,7 @@
 
 use serde_json::{Map, Value};
 
-/// Lines around a difference.
-const CONTEXT: usize = 3;
-/// Products of line counts beyond which a difference is shown coarsely, in cells.
-const DIFFERENCE_CELLS: usize = 1 << 20;
+use super::difference;
 
 /// Structures: for each its fields, as name and form. The form is the value of an absent field (`s` text, `i` number,
 /// `b` flag, `-` null) or the structure that a field holds (`T` itself, `*T` or nothing, `[T` a list).
@@ -113,12 +110,12 @@ pub(crate) fn template(template: &Value) -> String {
 
 /// What distinguishes two trees, line by line, as upstream's structures have them.
 pub(crate) fn difference(structure: &str, old: &Value, new: &Value) -> String {
-    let lines = |tree: &Value| {
+    let text = |tree: &Value| {
         let mut out = String::new();
         write(&shape(structure, tree), Some(0), &mut out);
-        out.lines().map(str::to_owned).collect::<Vec<_>>()
+        out
     };
-    unified(&lines(old), &lines(new))
+    difference::unified(&text(old), &text(new))
 }
 
 /// A tree whose members keep their order.
@@ -228,110 +225,6 @@ fn write(shape: &Shape, indent: Option<usize>, out: &mut String) {
         line(out, indent);
     }
     out.push(close);
-}
-
-/// One line of a difference.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Edit<'a> {
-    Same(&'a str),
-    Old(&'a str),
-    New(&'a str),
-}
-
-fn unified(old: &[String], new: &[String]) -> String {
-    let edits = edits(old, new);
-    let changed: Vec<usize> =
-        (0..edits.len()).filter(|index| !matches!(edits.get(*index), Some(Edit::Same(_)))).collect();
-    let mut hunks: Vec<(usize, usize)> = Vec::new();
-    for index in changed {
-        let (start, end) = (index.saturating_sub(CONTEXT), (index + CONTEXT + 1).min(edits.len()));
-        match hunks.last_mut() {
-            Some((_, last)) if *last >= start => *last = end,
-            _ => hunks.push((start, end)),
-        }
-    }
-    hunks.into_iter().map(|(start, end)| hunk(&edits, start, end)).collect()
-}
-
-fn hunk(edits: &[Edit<'_>], start: usize, end: usize) -> String {
-    let count = |edits: &[Edit<'_>], new: bool| {
-        edits
-            .iter()
-            .filter(|edit| if new { !matches!(edit, Edit::Old(_)) } else { !matches!(edit, Edit::New(_)) })
-            .count()
-    };
-    let (before, inside) = (edits.get(..start).unwrap_or_default(), edits.get(start..end).unwrap_or_default());
-    let place = |new: bool| format!("{},{}", count(before, new) + 1, count(inside, new));
-    let mut out = format!("@@ -{} +{} @@\n", place(false), place(true));
-    for edit in inside {
-        let (sign, line) = match edit {
-            Edit::Same(line) => (' ', line),
-            Edit::Old(line) => ('-', line),
-            Edit::New(line) => ('+', line),
-        };
-        out.push(sign);
-        out.push_str(line);
-        out.push('\n');
-    }
-    out
-}
-
-/// The lines of both sides, those that are common once. Old lines stand before new ones.
-fn edits<'a>(old: &'a [String], new: &'a [String]) -> Vec<Edit<'a>> {
-    let prefix = old.iter().zip(new).take_while(|(left, right)| left == right).count();
-    let (old_rest, new_rest) = (old.get(prefix..).unwrap_or_default(), new.get(prefix..).unwrap_or_default());
-    let suffix = old_rest.iter().rev().zip(new_rest.iter().rev()).take_while(|(left, right)| left == right).count();
-    let middle = |lines: &'a [String]| lines.get(prefix..lines.len() - suffix).unwrap_or_default();
-    let (old_middle, new_middle) = (middle(old), middle(new));
-    let same = |lines: &'a [String]| lines.iter().map(|line| Edit::Same(line.as_str())).collect::<Vec<_>>();
-    let mut out = same(old.get(..prefix).unwrap_or_default());
-    if old_middle.len().saturating_mul(new_middle.len()) > DIFFERENCE_CELLS {
-        out.extend(old_middle.iter().map(|line| Edit::Old(line)));
-        out.extend(new_middle.iter().map(|line| Edit::New(line)));
-    } else {
-        common_lines(old_middle, new_middle, &mut out);
-    }
-    out.extend(same(old.get(old.len() - suffix..).unwrap_or_default()));
-    out
-}
-
-/// The longest common subsequence of lines decides which of them stay.
-fn common_lines<'a>(old: &'a [String], new: &'a [String], out: &mut Vec<Edit<'a>>) {
-    let width = new.len() + 1;
-    let mut lengths = vec![0_usize; (old.len() + 1) * width];
-    let at = |lengths: &[usize], row: usize, column: usize| lengths.get(row * width + column).copied().unwrap_or(0);
-    for row in (0..old.len()).rev() {
-        for column in (0..new.len()).rev() {
-            let length = if old.get(row) == new.get(column) {
-                at(&lengths, row + 1, column + 1) + 1
-            } else {
-                at(&lengths, row + 1, column).max(at(&lengths, row, column + 1))
-            };
-            if let Some(cell) = lengths.get_mut(row * width + column) {
-                *cell = length;
-            }
-        }
-    }
-    let (mut row, mut column) = (0, 0);
-    loop {
-        match (old.get(row), new.get(column)) {
-            (Some(left), Some(right)) if left == right => {
-                out.push(Edit::Same(left));
-                (row, column) = (row + 1, column + 1);
-            }
-            (Some(left), right)
-                if right.is_none() || at(&lengths, row + 1, column) >= at(&lengths, row, column + 1) =>
-            {
-                out.push(Edit::Old(left));
-                row += 1;
-            }
-            (_, Some(right)) => {
-                out.push(Edit::New(right));
-                column += 1;
-            }
-            _ => return,
-        }
-    }
 }
 
 #[cfg(test)]

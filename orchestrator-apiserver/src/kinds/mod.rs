@@ -10,6 +10,7 @@ mod config;
 mod coordination;
 mod cron;
 mod definitions;
+mod difference;
 mod endpoints;
 mod go;
 mod namespace;

@@ -13,6 +13,7 @@ use super::{
     metadata, store_error,
 };
 use crate::{
+    decode,
     field::{Errors, Field, member, remove},
     limits,
 };
@@ -74,6 +75,9 @@ impl Server {
             }
             let mut candidate = tree.clone();
             kind.strategy.prepare_create(&mut candidate);
+            if let Some(schema) = kind.schema {
+                decode::settle(&mut candidate, schema);
+            }
             let drawn = self.allocate(scope, &mut candidate);
             self.validate_new(scope, &candidate)?;
             self.admit_validating(scope, &candidate, None, warnings).await?;

@@ -18,7 +18,7 @@ use super::{
     metadata,
 };
 use crate::{
-    apply,
+    apply, decode,
     field::{Errors, Field, member, remove},
     kinds, limits, patch,
     strategy::Strategy,
@@ -81,6 +81,9 @@ impl Server {
             match part(scope) {
                 Part::Main => self.prepare_main(scope, &mut new, &old).await?,
                 Part::Status => prepare_status(&mut new, &old),
+            }
+            if let Some(schema) = kind.schema {
+                decode::settle(&mut new, schema);
             }
             apply::ignore_times(&old, &mut new);
             if new == old {
