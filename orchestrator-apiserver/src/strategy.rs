@@ -47,6 +47,9 @@ pub(crate) trait Strategy: Send + Sync + std::fmt::Debug {
     /// The rules of an object by itself.
     fn validate(&self, _object: &Field<'_>, _errors: &mut Errors) {}
 
+    /// The rules of a new object, in addition to [`Self::validate`].
+    fn validate_create(&self, _object: &Field<'_>, _errors: &mut Errors) {}
+
     /// What the server decides about a changed object.
     fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
 

@@ -9,7 +9,7 @@ use super::difference;
 
 /// Structures: for each its fields, as name and form. The form is the value of an absent field (`s` text, `i` number,
 /// `b` flag, `-` null) or the structure that a field holds (`T` itself, `*T` or nothing, `[T` a list).
-const STRUCTURES: [(&str, &str); 29] = [
+const STRUCTURES: [(&str, &str); 31] = [
     (
         "PodSpec",
         "Volumes [Volume InitContainers [Container Containers [Container EphemeralContainers [EphemeralContainer \
@@ -56,6 +56,13 @@ const STRUCTURES: [(&str, &str); 29] = [
          AzureDisk - PhotonPersistentDisk - Projected *Projected PortworxVolume - ScaleIO - StorageOS - CSI - Ephemeral - \
          Image -",
     ),
+    (
+        "PersistentVolumeSource",
+        "GCEPersistentDisk - AWSElasticBlockStore - HostPath *HostPath Glusterfs - NFS *NFS RBD - Quobyte - ISCSI - \
+         FlexVolume - Cinder - CephFS - FC - Flocker - AzureFile - VsphereVolume - AzureDisk - PhotonPersistentDisk - \
+         PortworxVolume - ScaleIO - Local *Local StorageOS - CSI -",
+    ),
+    ("Local", "Path s FSType -"),
     ("HostPath", "Path s Type -"),
     ("EmptyDir", "Medium s SizeLimit -"),
     ("NFS", "Server s Path s ReadOnly b"),

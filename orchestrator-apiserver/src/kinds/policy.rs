@@ -34,6 +34,10 @@ pub(super) const AUTOSCALERS: Rules = Rules {
         let spec = member(autoscaler, "spec");
         target(spec);
         set_default(spec, "minReplicas", 1);
+        if autoscaler["apiVersion"] == OLDER {
+            return;
+        }
+        let spec = member(autoscaler, "spec");
         set_default(
             spec,
             "metrics",
@@ -52,10 +56,22 @@ pub(super) const AUTOSCALERS: Rules = Rules {
             json!({"currentReplicas": 0, "desiredReplicas": 0})
         };
         *member(autoscaler, "status") = counts;
+        default_utilization(autoscaler);
     },
+    update: |autoscaler, _| default_utilization(autoscaler),
     validate: validate_autoscaler,
     ..Rules::NONE
 };
+
+/// The version that knows one metric only.
+const OLDER: &str = "autoscaling/v1";
+
+/// Upstream stores the newer version, where a metric is given by default. The older one shows it, and nobody manages it.
+fn default_utilization(autoscaler: &mut Value) {
+    if autoscaler["apiVersion"] == OLDER {
+        set_default(member(autoscaler, "spec"), "targetCPUUtilizationPercentage", 80);
+    }
+}
 
 fn target(spec: &mut Value) {
     let target = member(spec, "scaleTargetRef");

@@ -32,11 +32,9 @@ impl Server {
         if scope.subresource.is_some() {
             return Ok(());
         }
-        if old.is_some() {
-            if scope.kind.is("", "pods")
-                && let Some(tolerations) = self.config.admission.default_tolerations
-            {
-                add_tolerations(tree, tolerations);
+        if let Some(old) = old {
+            if scope.kind.is("", "pods") {
+                self.admit_changed_pod(tree, old);
             }
             return Ok(());
         }
@@ -60,6 +58,20 @@ impl Server {
             self.admit_storage_class(tree).await?;
         }
         Ok(())
+    }
+
+    /// A pod keeps what admission wrote into it, although the caller does not repeat it.
+    fn admit_changed_pod(&self, tree: &mut Value, old: &Value) {
+        if self.config.admission.priority {
+            for name in ["priority", "preemptionPolicy"] {
+                if let Some(value) = old["spec"].get(name) {
+                    set_default(member(tree, "spec"), name, value.clone());
+                }
+            }
+        }
+        if let Some(tolerations) = self.config.admission.default_tolerations {
+            add_tolerations(tree, tolerations);
+        }
     }
 
     /// Refuses an object that is right by itself.

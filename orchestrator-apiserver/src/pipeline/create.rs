@@ -166,6 +166,7 @@ impl Server {
         let mut errors = Errors::default();
         metadata::validate(&scope.kind, &object, &mut errors);
         scope.kind.strategy.validate(&object, &mut errors);
+        scope.kind.strategy.validate_create(&object, &mut errors);
         refuse(scope, name_of(tree), errors)
     }
 

@@ -9,7 +9,7 @@ use orchestrator_store_mem::MemStore;
 
 /// The store in memory, without bookmarks.
 #[derive(Debug)]
-pub struct SilentStore(pub MemStore);
+pub(crate) struct SilentStore(pub(crate) MemStore);
 
 #[async_trait]
 impl Store for SilentStore {
