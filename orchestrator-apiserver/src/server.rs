@@ -100,6 +100,8 @@ pub struct Admission {
     pub default_storage_class: bool,
     /// Limit ranges hold for what is created in their namespace.
     pub limit_ranges: bool,
+    /// Pods of a runtime class get what it says.
+    pub runtime_class: bool,
 }
 
 impl Default for Admission {
@@ -111,6 +113,7 @@ impl Default for Admission {
             default_tolerations: Some(DefaultTolerations::default()),
             default_storage_class: true,
             limit_ranges: true,
+            runtime_class: true,
         }
     }
 }

@@ -100,6 +100,8 @@ pub(crate) enum Allocation {
         /// Which port of the service.
         index: usize,
     },
+    /// A port on every node, at `spec.healthCheckNodePort`.
+    HealthCheckPort,
 }
 
 /// A kind that is stored and served by the rules of metadata alone.

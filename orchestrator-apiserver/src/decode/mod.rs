@@ -1,5 +1,6 @@
 //! From bytes to a tree that holds only what the schema knows.
 
+mod base64;
 mod json;
 pub(crate) mod protobuf;
 mod schema;

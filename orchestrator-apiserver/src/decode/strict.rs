@@ -3,7 +3,10 @@
 use orchestrator_core::quantity::Quantity;
 use serde_json::{Map, Value};
 
-use super::schema::{FieldSchema, Message, Schema, Shape, Type};
+use super::{
+    base64,
+    schema::{FieldSchema, Message, Schema, Shape, Type},
+};
 use crate::limits;
 
 /// What was found on the way.
@@ -139,12 +142,7 @@ fn is_empty_collection(value: &Value, schema: &FieldSchema) -> bool {
     }
 }
 
-fn member(
-    value: &mut Value,
-    schema: &FieldSchema,
-    place: Place<'_>,
-    findings: &mut Findings,
-) -> Result<(), WrongType> {
+fn member(value: &mut Value, schema: &FieldSchema, place: Place<'_>, findings: &mut Findings) -> Result<(), WrongType> {
     match schema.shape {
         Shape::One => single(value, schema.of, place, findings),
         Shape::List => {
@@ -205,6 +203,7 @@ fn single(value: &mut Value, of: Type, place: Place<'_>, findings: &mut Findings
         }
         Type::Quantity => quantity(value),
         Type::Free => Ok(()),
+        Type::Bytes if value.is_string() => bytes(value),
         _ if fits(value, of) => Ok(()),
         _ => Err(place.mismatch(value, &go_type(of), inconvertible(value, of))),
     }
@@ -243,6 +242,18 @@ fn fits(value: &Value, of: Type) -> bool {
         Type::Strings => value.as_array().is_some_and(|items| items.iter().all(Value::is_string)),
         Type::Quantity | Type::Free | Type::Message(_) => true,
     }
+}
+
+/// Bytes are kept on one line.
+fn bytes(value: &mut Value) -> Result<(), WrongType> {
+    let text = value.as_str().unwrap_or_default();
+    if let Some(at) = base64::corrupt_at(text) {
+        return Err(WrongType::same(format!("illegal base64 data at input byte {at}")));
+    }
+    if text.contains(['\r', '\n']) {
+        *value = text.replace(['\r', '\n'], "").into();
+    }
+    Ok(())
 }
 
 /// Quantities may be written as numbers, and are kept in their canonical form.

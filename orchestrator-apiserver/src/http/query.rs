@@ -110,11 +110,7 @@ impl Query {
         }
         if !watches && initial {
             let detail = "sendInitialEvents is forbidden for list".to_owned();
-            errors.push(FieldError {
-                field: "sendInitialEvents".to_owned(),
-                kind: FieldErrorKind::Forbidden,
-                detail,
-            });
+            errors.push(FieldError { field: "sendInitialEvents".to_owned(), kind: FieldErrorKind::Forbidden, detail });
         }
         if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(options_subject("ListOptions"), &errors)) }
     }

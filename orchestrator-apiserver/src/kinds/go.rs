@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 use super::difference;
 
 /// Structures: for each its fields, as name and form. The form is the value of an absent field (`s` text, `i` number,
-/// `b` flag, `-` null) or the structure that a field holds (`T` itself, `*T` or nothing, `[T` a list).
-const STRUCTURES: [(&str, &str); 31] = [
+/// `b` flag, `-` null; `?` leaves the field out) or the structure that a field holds (`T` itself, `*T` or nothing, `[T` a
+/// list).
+const STRUCTURES: &[(&str, &str)] = &[
     (
         "PodSpec",
         "Volumes [Volume InitContainers [Container Containers [Container EphemeralContainers [EphemeralContainer \
@@ -94,6 +95,16 @@ const STRUCTURES: [(&str, &str); 31] = [
     ),
     ("ClaimResources", "Limits - Requests -"),
     ("ServicePort", "Name s Protocol s AppProtocol - Port i TargetPort i NodePort i"),
+    ("Selector", "matchLabels ? matchExpressions ?"),
+    ("Taint", "Key s Value s Effect s TimeAdded -"),
+    ("NodeAddress", "Type s Address s"),
+    ("Budget", "MinAvailable - Selector - MaxUnavailable - UnhealthyPodEvictionPolicy -"),
+    ("SetStrategy", "Type s RollingUpdate *SetRollingUpdate"),
+    ("SetRollingUpdate", "Partition i MaxUnavailable -"),
+    ("ScopeSelector", "MatchExpressions [ScopeRequirement"),
+    ("ScopeRequirement", "ScopeName s Operator s Values -"),
+    ("SuccessPolicy", "Rules [SuccessRule"),
+    ("SuccessRule", "SucceededIndexes - SucceededCount -"),
 ];
 
 /// A tree as upstream's structure of that name has it, in one line of JSON.
@@ -142,7 +153,8 @@ fn shape(structure: &str, tree: &Value) -> Shape {
     let Some(fields) = fields(structure) else { return plain(tree) };
     let moved = (structure == "PodSpec").then(|| with_host_flags(tree));
     let tree = moved.as_ref().unwrap_or(tree);
-    Shape::Members(fields.map(|(name, form)| (name.to_owned(), field(form, member(tree, name)))).collect())
+    let there = fields.filter(|(name, form)| *form != "?" || !member(tree, name).is_null());
+    Shape::Members(there.map(|(name, form)| (name.to_owned(), field(form, member(tree, name)))).collect())
 }
 
 /// Upstream keeps the flags of host namespaces in the security context.
@@ -171,7 +183,7 @@ fn field(form: &str, value: &Value) -> Shape {
         "s" => zero("".into()),
         "i" => zero(0.into()),
         "b" => zero(false.into()),
-        "-" => plain(value),
+        "-" | "?" => plain(value),
         _ => match (form.strip_prefix('['), form.strip_prefix('*')) {
             (Some(of), _) => match value.as_array() {
                 Some(items) => Shape::List(items.iter().map(|item| shape(of, item)).collect()),

@@ -67,75 +67,6 @@ pub(super) const STORAGE_CLASSES: Rules = Rules {
     ..Rules::NONE
 };
 
-/// Drivers.
-pub(super) const DRIVERS: Rules = Rules {
-    needs_version: true,
-    returns_deleted: true,
-    default: |driver| {
-        let spec = member(driver, "spec");
-        set_default(spec, "attachRequired", true);
-        for name in ["podInfoOnMount", "requiresRepublish", "seLinuxMount", "storageCapacity"] {
-            set_default(spec, name, false);
-        }
-        set_default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
-        set_default(spec, "volumeLifecycleModes", json!(["Persistent"]));
-    },
-    validate: |driver, errors| {
-        let spec = driver.get("spec");
-        spec.get("fsGroupPolicy").one_of(errors, &["File", "None", "ReadWriteOnceWithFSType"]);
-        for mode in spec.get("volumeLifecycleModes").items() {
-            mode.one_of(errors, &["Ephemeral", "Persistent"]);
-        }
-    },
-    ..Rules::NONE
-};
-
-/// Drivers on a node.
-pub(super) const NODE_DRIVERS: Rules = Rules {
-    needs_version: true,
-    returns_deleted: true,
-    default: |node| set_default(member(node, "spec"), "drivers", Value::Null),
-    validate: |node, errors| {
-        let mut seen = Vec::new();
-        for driver in node.at("spec.drivers").items() {
-            let name = driver.get("name");
-            check::needed(&name, names::subdomain, errors);
-            check::required(&driver.get("nodeID"), errors);
-            if seen.contains(&name.text()) {
-                name.duplicate(errors);
-            }
-            seen.push(name.text());
-        }
-    },
-    ..Rules::NONE
-};
-
-/// Attachments.
-pub(super) const ATTACHMENTS: Rules = Rules {
-    status: true,
-    needs_version: true,
-    returns_deleted: true,
-    create: |attachment| *member(attachment, "status") = json!({"attached": false}),
-    validate: |attachment, errors| {
-        let spec = attachment.get("spec");
-        check::needed(&spec.get("attacher"), names::subdomain, errors);
-        let source = spec.get("source");
-        let (inline, named) = (source.get("inlineVolumeSpec"), source.get("persistentVolumeName"));
-        match (inline.exists(), named.exists()) {
-            (false, false) => {
-                source.required(errors, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
-            }
-            (true, true) => {
-                source.forbidden(errors, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
-            }
-            _ => {}
-        }
-        check::problems(&spec.get("nodeName"), &names::subdomain(spec.get("nodeName").text()), errors);
-    },
-    validate_update: |new, old, errors| check::immutable(new, old, "spec", errors),
-    ..Rules::NONE
-};
-
 /// Capacities.
 pub(super) const CAPACITIES: Rules = Rules {
     needs_version: true,
@@ -226,7 +157,8 @@ pub(super) fn validate_claim_spec(spec: &Field<'_>, errors: &mut Errors) {
         let shown = format!("{:?}", source.path());
         if !reference.get("namespace").text().is_empty() {
             spec.wrong(errors, shown, "may not be specified when dataSourceRef.namespace is specified");
-        } else if ["apiGroup", "kind", "name"].iter().any(|name| source.get(name).text() != reference.get(name).text()) {
+        } else if ["apiGroup", "kind", "name"].iter().any(|name| source.get(name).text() != reference.get(name).text())
+        {
             spec.wrong(errors, shown, "must match dataSourceRef");
         }
     }

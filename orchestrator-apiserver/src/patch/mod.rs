@@ -25,7 +25,9 @@ pub(crate) fn check(patch: &PatchBody) -> ApiResult<()> {
             );
             Err(ApiError::new(Reason::RequestEntityTooLarge, message))
         }
-        PatchBody::Json(patch) if !patch.is_array() => Err(wrong_kind("error decoding patch: ", patch, "[]interface {}")),
+        PatchBody::Json(patch) if !patch.is_array() => {
+            Err(wrong_kind("error decoding patch: ", patch, "[]interface {}"))
+        }
         PatchBody::Merge(patch) if !patch.is_object() => Err(wrong_kind("error decoding patch: ", patch, OBJECT)),
         PatchBody::Strategic(patch) if !patch.is_object() => Err(wrong_kind("", patch, OBJECT)),
         PatchBody::Apply(configuration) if !configuration.is_object() => Err(ApiError::bad_request(

@@ -171,11 +171,7 @@ fn merge_list(
             return Err(refused(format!("expected a map[string]interface {{}}, but received a {kind}")));
         };
         let Some(key) = change.get(strategy.key) else {
-            return Err(refused(format!(
-                "map: {} does not contain declared merge key: {}",
-                shown(item),
-                strategy.key
-            )));
+            return Err(refused(format!("map: {} does not contain declared merge key: {}", shown(item), strategy.key)));
         };
         let same = |old: &Value| old.get(strategy.key) == Some(key);
         match directive(item).as_deref() {

@@ -7,7 +7,7 @@ use orchestrator_core::{
 };
 use serde_json::{Value, json};
 
-use super::{Scope, Server, limit_ranges};
+use super::{Scope, Server, limit_ranges, runtime_class};
 use crate::{
     field::{Field, items_mut, member, remove, set_default},
     limits,
@@ -44,14 +44,22 @@ impl Server {
                     limit_ranges::default_pod(range.tree()?, tree);
                 }
             }
-            if self.config.admission.priority {
-                self.admit_priority(scope, tree).await?;
-            }
             if self.config.admission.service_account {
                 self.admit_service_account(scope, tree).await?;
             }
+            if self.config.admission.priority {
+                self.admit_priority(scope, tree).await?;
+            }
             if let Some(tolerations) = self.config.admission.default_tolerations {
                 add_tolerations(tree, tolerations);
+            }
+            if self.config.admission.runtime_class
+                && let Some(class) = self.runtime_class(scope, tree).await?
+            {
+                let refused = |why: String| ApiError::forbidden(scope.kind.subject(super::create::name_of(tree)), &why);
+                let mut pod = tree.clone();
+                runtime_class::apply(class.tree()?, &mut pod).map_err(refused)?;
+                *tree = pod;
             }
         }
         if scope.kind.is("", "persistentvolumeclaims") && self.config.admission.default_storage_class {
@@ -83,6 +91,13 @@ impl Server {
         _warnings: &mut Vec<String>,
     ) -> ApiResult<()> {
         let subresource = scope.subresource.as_deref();
+        let new_pod = scope.kind.is("", "pods") && old.is_none() && subresource.is_none();
+        if new_pod && self.config.admission.runtime_class {
+            let class = self.runtime_class(scope, tree).await?;
+            let class = class.as_ref().map(Object::tree).transpose()?;
+            let refused = |why| ApiError::forbidden(scope.kind.subject(super::create::name_of(tree)), why);
+            runtime_class::check(class, tree).map_err(refused)?;
+        }
         // The resources of a pod's containers change by its `resize` only.
         let bounded = match (&*scope.kind.resource.group, &*scope.kind.resource.plural) {
             ("", "pods") => old.is_none() || subresource == Some("resize"),
@@ -107,6 +122,17 @@ impl Server {
     /// The limit ranges of the namespace that a request goes to.
     async fn limit_ranges(&self, scope: &Scope) -> ApiResult<Vec<Object>> {
         self.all_of("", "limitranges", scope.namespace_opt()).await
+    }
+
+    /// The runtime class of a pod, if it has one.
+    async fn runtime_class(&self, scope: &Scope, tree: &Value) -> ApiResult<Option<Object>> {
+        let Some(name) = tree["spec"]["runtimeClassName"].as_str() else { return Ok(None) };
+        let class = self.find_object("node.k8s.io", "runtimeclasses", "", name).await?;
+        let missing = || {
+            let why = format!("pod rejected: RuntimeClass {name:?} not found");
+            ApiError::forbidden(scope.kind.subject(super::create::name_of(tree)), &why)
+        };
+        class.map(Some).ok_or_else(missing)
     }
 
     /// Resolves the priority class of a pod.

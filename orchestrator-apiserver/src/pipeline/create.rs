@@ -80,6 +80,7 @@ impl Server {
             }
             let drawn = self.allocate(scope, &mut candidate);
             self.validate_new(scope, &candidate)?;
+            self.refuse_foreign_address(scope, &candidate)?;
             self.admit_validating(scope, &candidate, None, warnings).await?;
             if dry_run {
                 self.refuse_taken(scope, &candidate).await?;

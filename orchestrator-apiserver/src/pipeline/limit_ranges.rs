@@ -24,10 +24,8 @@ pub(super) fn default_pod(range: &Value, pod: &mut Value) {
         for container in items_mut(spec, list) {
             let name = container["name"].as_str().unwrap_or_default().to_owned();
             let resources = member(container, "resources");
-            let set = [
-                (fill(resources, "requests", &requests), "request"),
-                (fill(resources, "limits", &limits), "limit"),
-            ];
+            let set =
+                [(fill(resources, "requests", &requests), "request"), (fill(resources, "limits", &limits), "limit")];
             let set = set.iter().filter(|(names, _)| !names.is_empty());
             done.extend(set.map(|(names, what)| format!("{} {what} for {words} {name}", names.join(", "))));
         }

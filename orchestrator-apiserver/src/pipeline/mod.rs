@@ -16,6 +16,7 @@ mod limit_ranges;
 mod metadata;
 mod read;
 mod review;
+mod runtime_class;
 mod scale;
 mod subresources;
 mod track;

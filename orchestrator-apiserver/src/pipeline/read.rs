@@ -185,9 +185,7 @@ pub(super) fn parse_version(text: Option<&str>) -> ApiResult<Option<Revision>> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     let why = match text.parse::<u64>() {
         Ok(number) if !text.starts_with('+') => return Ok(Some(Revision(number))),
-        Err(error) if matches!(error.kind(), IntErrorKind::PosOverflow) => {
-            "value out of range"
-        }
+        Err(error) if matches!(error.kind(), IntErrorKind::PosOverflow) => "value out of range",
         _ => "invalid syntax",
     };
     let message = format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}");

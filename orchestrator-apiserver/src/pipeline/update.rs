@@ -92,6 +92,9 @@ impl Server {
             let mut candidate = new;
             let drawn = self.allocate(scope, &mut candidate);
             validate_changed(scope, &candidate, &old)?;
+            if candidate["spec"]["clusterIPs"] != old["spec"]["clusterIPs"] {
+                self.refuse_foreign_address(scope, &candidate)?;
+            }
             self.admit_validating(scope, &candidate, Some(&old), warnings).await?;
             if options.dry_run {
                 return Ok(Object::from_tree(candidate));

@@ -105,7 +105,8 @@ fn object_field(field: &Field<'_>, allowed: &[&str], errors: &mut Errors) {
         return version.required(errors, "");
     }
     if version.text() != "v1" {
-        return path.invalid(errors, &format!("error converting fieldPath: unsupported pod version: {}", version.text()));
+        return path
+            .invalid(errors, &format!("error converting fieldPath: unsupported pod version: {}", version.text()));
     }
     if path.text().is_empty() {
         return path.required(errors, "");
@@ -115,7 +116,8 @@ fn object_field(field: &Field<'_>, allowed: &[&str], errors: &mut Errors) {
             "metadata.annotations" => check::label_key_at(field, &key.to_lowercase(), errors),
             "metadata.labels" => check::label_key_at(field, key, errors),
             _ => {
-                let detail = format!("error converting fieldPath: field label does not support subscript: {}", path.text());
+                let detail =
+                    format!("error converting fieldPath: field label does not support subscript: {}", path.text());
                 path.invalid(errors, &detail);
             }
         }

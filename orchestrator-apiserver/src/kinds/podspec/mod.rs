@@ -14,7 +14,10 @@ mod volume_defaults;
 mod volumes;
 
 pub(crate) use defaults::{default_requests, default_spec, host_ports};
-pub(crate) use resources::{amount, resource_name, resource_requirements, summed_requests};
+pub(crate) use resources::{
+    amount, can_overcommit, container_resource, is_quota_resource, resource_name, resource_requirements,
+    summed_requests,
+};
 pub(crate) use scheduling::{node_selector, tolerations};
 pub(crate) use volume_defaults::{default_source, default_volume};
 pub(crate) use volumes::{driver_name, plain_source};
@@ -39,7 +42,12 @@ pub(crate) fn default_template(template: &mut Value) {
 /// The rules of a template.
 pub(crate) fn validate_template(template: &Field<'_>, errors: &mut Errors) {
     validate_template_metadata(template, errors);
-    validate(&template.get("spec"), errors);
+    let spec = template.get("spec");
+    validate(&spec, errors);
+    let ephemeral = spec.get("ephemeralContainers");
+    if ephemeral.len() > 0 {
+        ephemeral.forbidden(errors, "ephemeral containers not allowed in pod template");
+    }
 }
 
 /// The rules of a template's labels and annotations.
@@ -94,13 +102,13 @@ pub(crate) fn validate(spec: &Field<'_>, errors: &mut Errors) {
     network::host_aliases(&spec.get("hostAliases"), errors);
     check::given(&spec.get("priorityClassName"), names::subdomain, errors);
     check::given(&spec.get("runtimeClassName"), names::subdomain, errors);
-    spec.get("preemptionPolicy").one_of(errors, &["Never", "PreemptLowerPriority"]);
+    spec.get("preemptionPolicy").one_of(errors, &["PreemptLowerPriority", "Never"]);
     resources::overhead(&spec.get("overhead"), errors);
     let system = spec.at("os.name");
     if spec.get("os").exists() && system.text().is_empty() {
         system.required(errors, "cannot be empty");
     } else {
-        system.one_of(errors, &["linux", "windows"]);
+        system.shown_at(spec.get("os").path()).one_of(errors, &["linux", "windows"]);
     }
 }
 
