@@ -12,9 +12,11 @@ mod create;
 mod custom;
 mod delete;
 mod input;
+mod limit_ranges;
 mod metadata;
 mod read;
 mod review;
+mod runtime_class;
 mod scale;
 mod subresources;
 mod track;
@@ -86,7 +88,9 @@ impl Server {
         track::check_options(&request.call)?;
         let subresource = scope.subresource.clone();
         match (subresource.as_deref(), request.call) {
-            (None | Some("status" | "resize" | "ephemeralcontainers"), Call::Get { .. }) => self.get(&scope).await,
+            (None | Some("status" | "resize" | "ephemeralcontainers"), Call::Get { resource_version }) => {
+                self.get(&scope, resource_version.as_deref()).await
+            }
             (None, Call::List(options)) => self.list(&scope, options).await,
             (None, Call::Create { object, options }) => self.create_any(&scope, object, options).await,
             (None, Call::Delete(options)) => self.delete(&scope, options).await,
