@@ -16,6 +16,7 @@ mod names;
 mod objects;
 mod patch;
 mod pipeline;
+mod protobuf;
 mod registry;
 mod selection;
 mod server;

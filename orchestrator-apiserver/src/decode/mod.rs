@@ -1,7 +1,6 @@
 //! From bytes to a tree that holds only what the schema knows.
 
 mod json;
-pub(crate) mod protobuf;
 mod schema;
 mod strict;
 

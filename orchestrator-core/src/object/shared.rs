@@ -32,6 +32,7 @@ struct Forms {
     typed: OnceLock<(TypeId, Arc<dyn Any + Send + Sync>)>,
     encode_typed: Option<EncodeTyped>,
     metadata: OnceLock<ObjectMeta>,
+    recoded: OnceLock<Bytes>,
 }
 
 /// An object's form could not be made from the one at hand.
@@ -139,6 +140,20 @@ impl Object {
     fn json(&self) -> Option<Bytes> {
         let spliced = || self.0.stored.as_ref().map(|(stored, revision)| splice_revision(stored, *revision));
         self.0.bytes.get().cloned().or_else(spliced)
+    }
+
+    /// The encoding in one other format, which everyone who asks has to agree on: whoever asks first makes it from the
+    /// JSON.
+    pub fn recoded<E: From<DecodeError>>(
+        &self,
+        recode: impl FnOnce(&[u8]) -> Result<Bytes, E>,
+    ) -> Result<Bytes, E> {
+        if let Some(recoded) = self.0.recoded.get() {
+            return Ok(recoded.clone());
+        }
+        let json = self.json().map_or_else(|| self.bytes().cloned(), Ok)?;
+        let recoded = recode(&json)?;
+        Ok(self.0.recoded.get_or_init(|| recoded).clone())
     }
 
     /// The JSON encoding, if the object came as such and nothing was made of it yet.
