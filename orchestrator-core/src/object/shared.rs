@@ -268,6 +268,15 @@ mod tests {
     }
 
     #[test]
+    fn another_encoding_is_made_once() {
+        let stored = Object::encode_for_store(&json!({"kind": "ConfigMap", "metadata": {"name": "x"}})).unwrap();
+        let object = Object::from_stored(&stored, Revision(42));
+        let first = object.recoded(|json| Ok::<_, DecodeError>(Bytes::from(json.to_ascii_uppercase())));
+        assert!(first.as_ref().unwrap().ends_with(br#""RESOURCEVERSION":"42","NAME":"X"}}"#));
+        assert_eq!(object.clone().recoded(|_| Err(DecodeError("made again".to_owned()))), first);
+    }
+
+    #[test]
     fn a_typed_value_is_shared() {
         use k8s_openapi::api::core::v1::ConfigMap;
         let object = Object::from_tree(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}));
