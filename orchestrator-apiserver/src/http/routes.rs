@@ -116,12 +116,7 @@ impl Exchange<'_> {
         respond::error(error, self.accept.error(forms))
     }
 
-    async fn resource<B>(
-        &self,
-        path: ResourcePath,
-        forms: &[Form],
-        request: Request<B>,
-    ) -> ApiResult<Response<Body>>
+    async fn resource<B>(&self, path: ResourcePath, forms: &[Form], request: Request<B>) -> ApiResult<Response<Body>>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,

@@ -90,7 +90,8 @@ impl Encoder {
 
     fn members<'de, A: MapAccess<'de>>(&mut self, message: &'static Message, mut access: A) -> Result<(), A::Error> {
         let frame = self.open();
-        while let Some(found) = access.next_key_seed(Name(message))? {
+        let mut last = 0;
+        while let Some(found) = access.next_key_seed(Name { of: message, last: &mut last })? {
             match found {
                 Some((place, field)) => access.next_value_seed(Member { encoder: self, place, field })?,
                 None => drop(access.next_value::<IgnoredAny>()?),
@@ -163,13 +164,13 @@ fn assemble(message: &Message, level: usize, mut pieces: &[Piece], out: &mut Vec
         let own;
         (own, pieces) = of_field(pieces, level, index);
         match (field.label, field.of) {
+            _ if own.is_empty() => out.extend_from_slice(&field.zero),
             (Label::Inline, Type::Message(id)) => {
                 let inlined = Schema::get().message(id);
                 out.extend_from_slice(&field.tag);
                 wire::varint(out, size(inlined, level + 1, own) as u64);
                 assemble(inlined, level + 1, own, out);
             }
-            _ if own.is_empty() => out.extend_from_slice(&field.zero),
             _ => {
                 for piece in own {
                     out.extend_from_slice(&field.tag);
@@ -191,8 +192,8 @@ fn size(message: &Message, level: usize, mut pieces: &[Piece]) -> usize {
         let own;
         (own, pieces) = of_field(pieces, level, index);
         total += match (field.label, field.of) {
-            (Label::Inline, Type::Message(id)) => sized(field, size(Schema::get().message(id), level + 1, own)),
             _ if own.is_empty() => field.zero.len(),
+            (Label::Inline, Type::Message(id)) => sized(field, size(Schema::get().message(id), level + 1, own)),
             _ if is_sized(field) => own.iter().map(|piece| sized(field, piece.end - piece.start)).sum(),
             _ => own.iter().map(|piece| field.tag.len() + piece.end - piece.start).sum(),
         };
@@ -202,8 +203,7 @@ fn size(message: &Message, level: usize, mut pieces: &[Piece]) -> usize {
 
 /// The pieces of a field, and those of the fields after it.
 fn of_field(pieces: &[Piece], level: usize, index: usize) -> (&[Piece], &[Piece]) {
-    let is_other = |piece: &Piece| piece.place.get(level).is_none_or(|found| usize::from(*found) != index);
-    let end = pieces.iter().position(is_other).unwrap_or(pieces.len());
+    let end = pieces.iter().position(|piece| piece.place.index(level) != index).unwrap_or(pieces.len());
     pieces.split_at(end)
 }
 
@@ -230,9 +230,12 @@ impl<'de> Visitor<'de> for Root<'_> {
 }
 
 /// The name of a member: the field that it is, if the message has one.
-struct Name(&'static Message);
+struct Name<'n> {
+    of: &'static Message,
+    last: &'n mut usize,
+}
 
-impl<'de> DeserializeSeed<'de> for Name {
+impl<'de> DeserializeSeed<'de> for Name<'_> {
     type Value = Option<(Place, &'static Field)>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -240,7 +243,7 @@ impl<'de> DeserializeSeed<'de> for Name {
     }
 }
 
-impl<'de> Visitor<'de> for Name {
+impl<'de> Visitor<'de> for Name<'_> {
     type Value = Option<(Place, &'static Field)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -248,8 +251,8 @@ impl<'de> Visitor<'de> for Name {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        let place = self.0.place(name);
-        Ok(place.and_then(|place| Some((place, Schema::get().field(self.0, place)?))))
+        let place = self.of.place_after(self.last, name);
+        Ok(place.and_then(|place| Some((place, Schema::get().field(self.of, place)?))))
     }
 }
 

@@ -53,10 +53,7 @@ pub(crate) fn list<'a>(
 }
 
 /// The metadata of a list of objects, each from its JSON.
-pub(crate) fn partial_list<'a>(
-    metadata: &Value,
-    items: impl Iterator<Item = &'a [u8]>,
-) -> Result<Bytes, EncodeError> {
+pub(crate) fn partial_list<'a>(metadata: &Value, items: impl Iterator<Item = &'a [u8]>) -> Result<Bytes, EncodeError> {
     list((META_VERSION, "PartialObjectMetadata"), metadata, items)
 }
 

@@ -36,11 +36,28 @@ pub(super) struct Message {
     pub(super) zero: Vec<u8>,
 }
 
-/// The way to a field: its index, or that of an inlined message and then the index in there.
-pub(super) type Place = [u8; INLINED + 1];
+/// The way to a field: its index, or that of an inlined message and then the index in there. A byte for each, as they are
+/// sorted many times; messages are inlined into two others at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place(u32);
 
-/// Messages inlined into each other, at most.
-const INLINED: usize = 2;
+impl Place {
+    const LEVELS: usize = 3;
+
+    fn of(index: usize) -> Self {
+        Self((index as u32) << 16)
+    }
+
+    /// The same place, seen from the message that the field's message is inlined in.
+    fn inside(self, index: usize) -> Self {
+        Self((index as u32) << 16 | self.0 >> 8)
+    }
+
+    /// The index at a level; the outermost message is at level 0.
+    pub(super) fn index(self, level: usize) -> usize {
+        (self.0 >> (8 * (Self::LEVELS - 1 - level)) & 0xff) as usize
+    }
+}
 
 /// A field of a message.
 #[derive(Debug)]
@@ -118,11 +135,19 @@ impl Type {
 impl Message {
     /// Where a member's field is.
     pub(super) fn place(&self, member: &str) -> Option<Place> {
-        let index = self.names.binary_search_by(|(name, _)| (*name).cmp(member)).ok()?;
+        self.place_after(&mut 0, member)
+    }
+
+    /// Where a member's field is. Members mostly come sorted: the search begins where the last one ended.
+    pub(super) fn place_after(&self, last: &mut usize, member: &str) -> Option<Place> {
+        let (before, after) = self.names.split_at_checked(*last)?;
+        let position = |names: &[(&str, Place)]| names.iter().position(|(name, _)| *name == member);
+        let index = position(after).map(|index| *last + index).or_else(|| position(before))?;
+        *last = index;
         self.names.get(index).map(|(_, place)| *place)
     }
 
-    /// The field that an encoding has under this number, with its index.
+    /// The field that an encoding has under this number.
     pub(super) fn numbered(&self, number: u64) -> Option<&Field> {
         let index = self.fields.binary_search_by(|field| u64::from(field.number).cmp(&number)).ok()?;
         self.fields.get(index)
@@ -150,10 +175,10 @@ impl Schema {
 
     /// The field at a place of a message.
     pub(super) fn field<'a>(&'a self, message: &'a Message, place: Place) -> Option<&'a Field> {
-        let mut field = message.fields.get(usize::from(place[0]))?;
-        for index in &place[1..] {
+        let mut field = message.fields.get(place.index(0))?;
+        for level in 1..Place::LEVELS {
             let (Label::Inline, Type::Message(id)) = (field.label, field.of) else { break };
-            field = self.messages.get(id.0)?.fields.get(usize::from(*index))?;
+            field = self.messages.get(id.0)?.fields.get(place.index(level))?;
         }
         Some(field)
     }
@@ -245,13 +270,12 @@ impl Schema {
     fn names(&self, id: MessageId) -> Vec<(&'static str, Place)> {
         let mut names = Vec::new();
         for (index, field) in self.message(id).fields.iter().enumerate() {
-            let index = u8::try_from(index).unwrap_or(u8::MAX);
             match (field.label, field.of) {
                 (Label::Inline, Type::Message(inlined)) => {
-                    let inner = self.names(inlined);
-                    names.extend(inner.into_iter().map(|(name, [first, second, _])| (name, [index, first, second])));
+                    let inner = self.names(inlined).into_iter();
+                    names.extend(inner.map(|(name, place)| (name, place.inside(index))));
                 }
-                _ => names.push((field.json, [index, 0, 0])),
+                _ => names.push((field.json, Place::of(index))),
             }
         }
         names.sort_unstable();

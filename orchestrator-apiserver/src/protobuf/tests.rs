@@ -15,8 +15,7 @@ use super::{
 
 /// Recorded objects: name, JSON, protobuf.
 fn pairs() -> impl Iterator<Item = (String, Value, Vec<u8>)> {
-    let pairs: Vec<Value> =
-        serde_json::from_str(include_str!("../../tests/fixtures/protobuf-pairs.json")).unwrap();
+    let pairs: Vec<Value> = serde_json::from_str(include_str!("../../tests/fixtures/protobuf-pairs.json")).unwrap();
     pairs.into_iter().map(|mut pair| {
         let name = format!("{} {}", pair["groupVersion"], pair["kind"]);
         let bytes = STANDARD.decode(pair["protobuf"].as_str().unwrap()).unwrap();
@@ -78,7 +77,8 @@ fn recorded_json_is_the_recorded_protobuf_to_the_byte() {
         let encoded = object(as_written(&json).as_bytes()).unwrap();
         if encoded != bytes {
             let at = encoded.iter().zip(&bytes).position(|(left, right)| left != right).unwrap_or(bytes.len());
-            let around = |bytes: &[u8]| bytes[at.saturating_sub(30)..bytes.len().min(at + 30)].escape_ascii().to_string();
+            let around =
+                |bytes: &[u8]| bytes[at.saturating_sub(30)..bytes.len().min(at + 30)].escape_ascii().to_string();
             found.push(format!("{name} at {at}: {} and {}", around(&encoded), around(&bytes)));
         }
     }
@@ -100,8 +100,7 @@ fn lists_are_made_of_their_items() {
 fn metadata_alone() {
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
     let partial = decode(&partial(map.to_string().as_bytes()).unwrap()).unwrap();
-    let expected =
-        json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "a"}});
+    let expected = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "a"}});
     assert_eq!(partial, expected);
 }
 
@@ -209,9 +208,7 @@ fn nesting_without_end_is_refused() {
     let definition = nested(&nested(&version, 7, 1), 2, 1);
     assert_eq!(decode(&enveloped("apiextensions.k8s.io/v1", "CustomResourceDefinition", &definition)), Err(Deep));
     // Objects in the places for JSON of objects.
-    let list = (0..1000).fold(Vec::new(), |inner, _| {
-        enveloped("v1", "List", &nested(&nested(&inner, 1, 1), 2, 1))
-    });
+    let list = (0..1000).fold(Vec::new(), |inner, _| enveloped("v1", "List", &nested(&nested(&inner, 1, 1), 2, 1)));
     assert_eq!(decode(&list), Err(Deep));
 }
 

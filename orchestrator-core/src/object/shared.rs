@@ -144,10 +144,7 @@ impl Object {
 
     /// The encoding in one other format, which everyone who asks has to agree on: whoever asks first makes it from the
     /// JSON.
-    pub fn recoded<E: From<DecodeError>>(
-        &self,
-        recode: impl FnOnce(&[u8]) -> Result<Bytes, E>,
-    ) -> Result<Bytes, E> {
+    pub fn recoded<E: From<DecodeError>>(&self, recode: impl FnOnce(&[u8]) -> Result<Bytes, E>) -> Result<Bytes, E> {
         if let Some(recoded) = self.0.recoded.get() {
             return Ok(recoded.clone());
         }
