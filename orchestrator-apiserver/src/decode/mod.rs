@@ -7,4 +7,4 @@ mod strict;
 pub(crate) use schema::{FieldSchema, MergeStrategy, Message, Parts, Schema, Shape, Type, definition_name};
 pub(crate) use strict::{Findings, prune};
 
-pub(crate) use json::parse;
+pub(crate) use json::{fits, parse};

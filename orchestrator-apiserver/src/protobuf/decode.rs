@@ -9,7 +9,7 @@ use super::{
     schema::{Field, Label, Message, Schema, Type},
     wire::{Entries, Wire},
 };
-use crate::limits;
+use crate::{decode, limits};
 
 /// The bytes are no object.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -37,7 +37,9 @@ use ProtobufError::{Deep, Malformed, Prefix, Unknown};
 
 /// The object that is encoded here, as a tree.
 pub(crate) fn object(bytes: &[u8]) -> Result<Value, ProtobufError> {
-    nested(bytes, 0)
+    let tree = nested(bytes, 0)?;
+    // JSON inside of messages adds up with them: what is stored has to be readable as JSON.
+    if decode::fits(&tree, limits::OBJECT_DEPTH) { Ok(tree) } else { Err(Deep) }
 }
 
 fn nested(bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {

@@ -6,7 +6,9 @@
 mod decode;
 mod encode;
 mod envelope;
+mod json;
 mod schema;
+mod table;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -1,15 +1,12 @@
 //! The messages of the API: numbers, names and types of their fields, and which of them are always written.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::LazyLock,
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use super::{
+    table::{self, Presence, Row},
+    wire::{self, BYTES, FIXED, VARINT},
 };
 
-use super::wire::{self, BYTES, FIXED, VARINT};
-
-const FIELDS: &str = include_str!("../../data/protobuf-fields.tsv");
-const PRESENCE: &str = include_str!("../../data/protobuf-presence.tsv");
-const RESOURCES: &str = include_str!("../../data/api-resources.tsv");
 const META: &str = "k8s.io.apimachinery.pkg.apis.meta.v1";
 
 /// All messages.
@@ -184,7 +181,7 @@ impl Schema {
     }
 
     fn load() -> Self {
-        let rows: Vec<Row> = FIELDS.lines().filter_map(Row::parse).collect();
+        let rows = table::rows();
         let mut schema = Self { messages: Vec::new(), by_name: BTreeMap::new(), kinds: BTreeMap::new() };
         for row in &rows {
             schema.intern(row.message());
@@ -305,70 +302,13 @@ impl Schema {
 
     /// Packages carry the first word of a group only; the groups themselves are those of the resources.
     fn load_kinds(&mut self, rows: &[Row]) {
-        let columns = RESOURCES.lines().filter(|line| !line.starts_with('#')).flat_map(|line| {
-            let mut columns = line.split('\t');
-            [columns.next(), columns.nth(1)]
-        });
-        let versions: BTreeSet<&str> = columns.flatten().filter(|version| !version.is_empty()).collect();
-        for api_version in versions {
+        for api_version in table::versions() {
             let (group, version) = api_version.split_once('/').unwrap_or(("core", api_version));
             let package_end = format!(".{}.{version}", group.split('.').next().unwrap_or_default());
             let of_package = rows.iter().filter(|row| row.package.ends_with(&package_end));
             let kinds = of_package.filter_map(|row| Some((row.owner, *self.by_name.get(&row.message())?))).collect();
             self.kinds.insert(api_version.to_owned(), kinds);
         }
-    }
-}
-
-/// A line of the table of fields.
-struct Row {
-    package: &'static str,
-    owner: &'static str,
-    number: u32,
-    name: &'static str,
-    label: &'static str,
-    of: &'static str,
-    json: &'static str,
-}
-
-impl Row {
-    fn parse(line: &'static str) -> Option<Self> {
-        let columns: Vec<&'static str> = line.split('\t').collect();
-        let [package, owner, number, name, label, of, ref rest @ ..] = columns[..] else { return None };
-        let json = rest.first().copied().unwrap_or_default();
-        Some(Self { package, owner, number: number.parse().ok()?, name, label, of, json })
-    }
-
-    fn message(&self) -> String {
-        format!("{}.{}", self.package, self.owner)
-    }
-
-    fn key(&self) -> FieldKey {
-        (self.package, self.owner, self.name)
-    }
-}
-
-/// Package, message and name of a field.
-type FieldKey = (&'static str, &'static str, &'static str);
-
-/// Which fields are not always written, and which JSON always has.
-#[derive(Default)]
-struct Presence {
-    nullable: BTreeSet<FieldKey>,
-    shown: BTreeSet<FieldKey>,
-}
-
-impl Presence {
-    fn load() -> Self {
-        let mut presence = Self::default();
-        for line in PRESENCE.lines().filter(|line| !line.starts_with('#')) {
-            let columns: Vec<&'static str> = line.split('\t').collect();
-            let [package, owner, nullable, shown] = columns[..] else { continue };
-            let keys = |names: &'static str| names.split(' ').map(move |name| (package, owner, name));
-            presence.nullable.extend(keys(nullable));
-            presence.shown.extend(keys(shown));
-        }
-        presence
     }
 }
 
@@ -394,14 +334,5 @@ mod tests {
         assert!(schema.kind("apiextensions.k8s.io/v1", "CustomResourceDefinition").is_some());
         assert!(schema.kind("apps.example.com/v1", "Deployment").is_none());
         assert!(schema.kind("apps.example.com/v1", "DeleteOptions").is_some());
-    }
-
-    #[test]
-    fn every_line_of_presence_names_a_field() {
-        let known: BTreeSet<FieldKey> = FIELDS.lines().filter_map(Row::parse).map(|row| row.key()).collect();
-        let presence = Presence::load();
-        for key in presence.nullable.union(&presence.shown).filter(|(.., name)| !name.is_empty()) {
-            assert!(known.contains(key), "{key:?}");
-        }
     }
 }

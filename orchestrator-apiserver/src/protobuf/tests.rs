@@ -207,6 +207,13 @@ fn nesting_without_end_is_refused() {
     wire::bytes(&mut version, 4, &nested(&schema, 1, 1));
     let definition = nested(&nested(&version, 7, 1), 2, 1);
     assert_eq!(decode(&enveloped("apiextensions.k8s.io/v1", "CustomResourceDefinition", &definition)), Err(Deep));
+    // JSON that may be that deep where it stands alone.
+    let json = format!("{}{}", "[".repeat(122), "]".repeat(122));
+    let data = nested(json.as_bytes(), 1, 1);
+    assert!(decode(&enveloped("apps/v1", "ControllerRevision", &nested(&data, 2, 1))).is_ok());
+    let list = nested(&nested(&nested(&data, 8, 1), 1, 1), 4, 1);
+    let definition = nested(&nested(&list, 7, 1), 2, 1);
+    assert_eq!(decode(&enveloped("apiextensions.k8s.io/v1", "CustomResourceDefinition", &definition)), Err(Deep));
     // Objects in the places for JSON of objects.
     let list = (0..1000).fold(Vec::new(), |inner, _| enveloped("v1", "List", &nested(&nested(&inner, 1, 1), 2, 1)));
     assert_eq!(decode(&list), Err(Deep));
