@@ -177,10 +177,12 @@ async fn custom_kinds_have_no_protobuf() {
     api.define().await;
     let path = format!("{THINGS}/a");
     assert_eq!(api.get(&path, GO).await.json()["kind"], "Thing");
-    assert_eq!(api.get(&format!("{THINGS}/b"), GO).await.json()["reason"], "NotFound");
-    let refused = api.get(&path, PROTOBUF).await.json();
-    assert_eq!(refused["message"], "only the following media types are accepted: application/json, application/yaml");
-    let headers = [("accept", GO), ("content-type", PROTOBUF)];
+    api.get(&path, PROTOBUF).await.assert_protobuf(406, &["NotAcceptable"]);
+    api.get(&format!("{THINGS}/b"), GO).await.assert_protobuf(404, &["NotFound"]);
+    let partial = format!("{PROTOBUF};as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+    api.get(&path, &partial).await.assert_protobuf(200, &["PartialObjectMetadata"]);
+    api.get(THINGS, &partial).await.assert_protobuf(200, &["PartialObjectMetadataList"]);
+    let headers = [("accept", "application/json"), ("content-type", PROTOBUF)];
     let refused = api.send("POST", THINGS, headers, Bytes::from_static(b"k8s\0")).await;
     assert_eq!(refused.code, 415);
     let message = "the body of the request was in an unknown format - accepted media types include: application/json, \

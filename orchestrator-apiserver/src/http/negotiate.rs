@@ -45,9 +45,9 @@ pub(super) enum Discovery {
 }
 
 impl Form {
-    /// The forms of built-in kinds.
+    /// Those of built-in kinds, of metadata and of errors.
     pub(super) const ALL: &'static [Self] = &[Self::Json, Self::Yaml, Self::Protobuf];
-    /// The forms of custom kinds.
+    /// Those of whole objects of a custom kind.
     pub(super) const CUSTOM: &'static [Self] = &[Self::Json, Self::Yaml];
 
     pub(super) fn media(self) -> &'static str {
@@ -102,23 +102,29 @@ impl Accept {
         Self(clauses)
     }
 
-    /// For objects and lists of a kind that has these forms.
-    pub(super) fn object(&self, forms: &[Form]) -> ApiResult<Style> {
-        let found = self.choose(forms, |form, target| Some(Style { form, view: view(form, target)? }));
-        found.ok_or_else(|| not_acceptable(forms.iter().map(|form| form.media().to_owned())))
+    /// For objects and lists of a kind that as a whole has these forms.
+    pub(super) fn object(&self, whole: &[Form]) -> ApiResult<Style> {
+        self.style(whole).ok_or_else(|| not_acceptable(Form::ALL.iter().map(|form| form.media().to_owned())))
     }
 
     /// For the events of a watch.
-    pub(super) fn watch(&self, forms: &[Form]) -> ApiResult<Style> {
+    pub(super) fn watch(&self, whole: &[Form]) -> ApiResult<Style> {
         // What is liked best has to be one that streams, as upstream.
-        let found = self.object(forms).ok().filter(|style| style.form.streams());
-        let streams = forms.iter().filter(|form| form.streams());
+        let streams = Form::ALL.iter().filter(|form| form.streams());
+        let found = self.style(whole).filter(|style| style.form.streams());
         found.ok_or_else(|| not_acceptable(streams.map(|form| format!("{};stream=watch", form.media()))))
     }
 
+    fn style(&self, whole: &[Form]) -> Option<Style> {
+        self.choose(Form::ALL, |form, target| {
+            let view = view(form, target)?;
+            (view != View::Whole || whole.contains(&form)).then_some(Style { form, view })
+        })
+    }
+
     /// For errors, which come in JSON where nothing else is accepted.
-    pub(super) fn error(&self, forms: &[Form]) -> Form {
-        self.choose(forms, |form, target| target.is_none().then_some(form)).unwrap_or(Form::Json)
+    pub(super) fn error(&self) -> Form {
+        self.choose(Form::ALL, |form, target| target.is_none().then_some(form)).unwrap_or(Form::Json)
     }
 
     /// For lists of groups and resources. Some of them come all in one document.
@@ -241,11 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn custom_kinds_have_no_protobuf() {
+    fn custom_kinds_have_no_protobuf_but_their_metadata_has() {
         let go = "application/vnd.kubernetes.protobuf,application/json";
         assert_eq!(object(go, Form::CUSTOM), Ok((Form::Json, View::Whole)));
-        let refused = "only the following media types are accepted: application/json, application/yaml";
+        let refused = "only the following media types are accepted: application/json, application/yaml, \
+                       application/vnd.kubernetes.protobuf";
         assert_eq!(object("application/vnd.kubernetes.protobuf", Form::CUSTOM), Err(refused.to_owned()));
+        let partial = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+        assert_eq!(object(partial, Form::CUSTOM), Ok((Form::Protobuf, View::Partial)));
     }
 
     #[test]
@@ -261,7 +270,7 @@ mod tests {
 
     #[test]
     fn errors_always_have_a_form() {
-        let form = |header: &str| Accept::parse(header).error(Form::ALL);
+        let form = |header: &str| Accept::parse(header).error();
         assert_eq!(form("application/vnd.kubernetes.protobuf,application/json"), Form::Protobuf);
         assert_eq!(form("application/yaml;as=Table;v=v1;g=meta.k8s.io"), Form::Json);
         assert_eq!(form("text/html"), Form::Json);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use orchestrator_core::{
-    client::{self, Call, FieldValidation, PatchBody, UserInfo, WatchRequest, WriteOptions},
+    client::{self, Call, FieldValidation, PatchBody, Resource, UserInfo, WatchRequest, WriteOptions},
     object::Object,
     status::{ApiError, ApiResult, Reason},
     yaml,
@@ -67,7 +67,7 @@ where
     let accept = Accept::of(request.headers());
     let method = request.method().clone();
     let Some(path) = Path::parse(request.uri().path()) else {
-        return respond::error(&ApiError::bad_request("the path is not valid"), accept.error(Form::ALL));
+        return respond::error(&ApiError::bad_request("the path is not valid"), accept.error());
     };
     let raw_path = request.uri().path().to_owned();
     let manager = manager_of(text(request.headers(), header::USER_AGENT));
@@ -75,15 +75,12 @@ where
     match path {
         Path::Resource(path) => {
             let notice = kinds::deprecation(&path.resource.group, &path.resource.plural);
-            let forms = exchange.forms(&path);
-            let answer = exchange.resource(path, forms, request).await;
-            let mut response = answer.unwrap_or_else(|error| exchange.error(&error, forms));
+            let answer = exchange.resource(path, request).await;
+            let mut response = answer.unwrap_or_else(|error| exchange.error(&error));
             respond::warn(&mut response, notice);
             response
         }
-        Path::Other(parts) => {
-            exchange.other(&parts, &raw_path).unwrap_or_else(|error| exchange.error(&error, Form::ALL))
-        }
+        Path::Other(parts) => exchange.other(&parts, &raw_path).unwrap_or_else(|error| exchange.error(&error)),
     }
 }
 
@@ -105,18 +102,17 @@ fn text(headers: &HeaderMap, name: HeaderName) -> &str {
 }
 
 impl Exchange<'_> {
-    /// The forms that the objects at this place have.
-    fn forms(&self, path: &ResourcePath) -> &'static [Form] {
-        let is_custom = self.server.server().registry.find(&path.resource).is_some_and(|kind| kind.is_custom());
-        // Scales are of a built-in kind, whatever they scale.
-        if is_custom && path.subresource.as_deref() != Some("scale") { Form::CUSTOM } else { Form::ALL }
+    /// The forms that whole objects of a resource have.
+    fn forms(&self, resource: &Resource) -> &'static [Form] {
+        let is_custom = self.server.server().registry.find(resource).is_some_and(|kind| kind.is_custom());
+        if is_custom { Form::CUSTOM } else { Form::ALL }
     }
 
-    fn error(&self, error: &ApiError, forms: &[Form]) -> Response<Body> {
-        respond::error(error, self.accept.error(forms))
+    fn error(&self, error: &ApiError) -> Response<Body> {
+        respond::error(error, self.accept.error())
     }
 
-    async fn resource<B>(&self, path: ResourcePath, forms: &[Form], request: Request<B>) -> ApiResult<Response<Body>>
+    async fn resource<B>(&self, path: ResourcePath, request: Request<B>) -> ApiResult<Response<Body>>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
@@ -126,13 +122,13 @@ impl Exchange<'_> {
             return connect::connect(self.server, self.tasks, &self.user, target, request).await;
         }
         if self.method == Method::GET && path.name.is_none() && self.query.flag("watch") {
-            return self.watch(path, forms).await;
+            return self.watch(path).await;
         }
         let server = self.server.server();
         let kind = server.registry.find(&path.resource).ok_or_else(ApiError::no_such_path)?;
-        let style = self.accept.object(forms)?;
+        let style = self.accept.object(self.forms(&path.resource))?;
         // Nothing is read from somebody who may not write, or writes to a place that takes nothing.
-        let call = self.call(&path, forms, request).await?;
+        let call = self.call(&path, request).await?;
         let notice = match &call {
             Call::Delete(options) if options.propagation.is_none() => {
                 kinds::deletion_notice(&path.resource.group, &path.resource.plural)
@@ -150,13 +146,13 @@ impl Exchange<'_> {
         let reply = server.handle(request).await;
         let answer = Answer { server, kind: &kind, style, table: self.table };
         let answer = reply.and_then(|reply| answer.reply(reply));
-        let mut response = answer.unwrap_or_else(|error| self.error(&error, forms));
+        let mut response = answer.unwrap_or_else(|error| self.error(&error));
         respond::warn(&mut response, notice);
         Ok(response)
     }
 
     /// What a method with its body asks for.
-    async fn call<B>(&self, path: &ResourcePath, forms: &[Form], request: Request<B>) -> ApiResult<Call>
+    async fn call<B>(&self, path: &ResourcePath, request: Request<B>) -> ApiResult<Call>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
@@ -169,11 +165,11 @@ impl Exchange<'_> {
             ("GET" | "HEAD", false) => Ok(Call::List(self.query.list()?)),
             ("POST", _) => {
                 let options = self.options()?;
-                Ok(Call::Create { object: self.object(forms, request).await?, options })
+                Ok(Call::Create { object: self.object(path, request).await?, options })
             }
             ("PUT", true) => {
                 let options = self.options()?;
-                Ok(Call::Replace { object: self.object(forms, request).await?, options })
+                Ok(Call::Replace { object: self.object(path, request).await?, options })
             }
             ("PATCH", true) => self.patch(request).await,
             ("DELETE", true) => {
@@ -199,13 +195,15 @@ impl Exchange<'_> {
         Ok(options)
     }
 
-    async fn object<B>(&self, forms: &[Form], request: Request<B>) -> ApiResult<Object>
+    async fn object<B>(&self, path: &ResourcePath, request: Request<B>) -> ApiResult<Object>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BodyError>,
     {
         let bytes = body::read(self.tasks.env(), request.into_body()).await?;
-        Ok(match self.body_form(forms)? {
+        // Scales are of a built-in kind, whatever they scale.
+        let is_scale = path.subresource.as_deref() == Some("scale");
+        Ok(match self.body_form(if is_scale { Form::ALL } else { self.forms(&path.resource) })? {
             Form::Json => Object::from_bytes(bytes),
             Form::Yaml => Object::from_tree(parse_yaml(&bytes)?),
             Form::Protobuf => Object::from_tree(parse_protobuf(&bytes)?),
@@ -274,7 +272,7 @@ impl Exchange<'_> {
         }
     }
 
-    async fn watch(&self, path: ResourcePath, forms: &[Form]) -> ApiResult<Response<Body>> {
+    async fn watch(&self, path: ResourcePath) -> ApiResult<Response<Body>> {
         let options = self.query.list()?;
         let request = WatchRequest {
             user: Some(self.user.clone()),
@@ -289,7 +287,7 @@ impl Exchange<'_> {
         };
         let server = self.server.server();
         let kind = server.registry.find(&path.resource).ok_or_else(ApiError::no_such_path)?;
-        let style = self.accept.watch(forms)?;
+        let style = self.accept.watch(self.forms(&path.resource))?;
         let events = server.watch(request).await?;
         Ok(watch::respond(server.clone(), kind, events, style, self.table))
     }

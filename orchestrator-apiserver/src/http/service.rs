@@ -45,7 +45,7 @@ where
 {
     match authenticate(server, user, request.headers()) {
         Ok(user) => routes::route(server, tasks, user, request).await,
-        Err(error) => respond::error(&error, Accept::of(request.headers()).error(Form::ALL)),
+        Err(error) => respond::error(&error, Accept::of(request.headers()).error()),
     }
 }
 
