@@ -1,8 +1,10 @@
 //! Both directions against recorded objects and generated ones, and what nobody should send.
 
+use std::sync::LazyLock;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::BytesMut;
-use proptest::prelude::*;
+use proptest::{prelude::*, sample::Index};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -12,6 +14,7 @@ use super::{
     schema::{Label, Message, Schema, Type},
     wire,
 };
+use crate::registry::Registry;
 
 /// Recorded objects: name, JSON, protobuf.
 fn pairs() -> impl Iterator<Item = (String, Value, Vec<u8>)> {
@@ -94,6 +97,28 @@ fn lists_are_made_of_their_items() {
         let list = list((json["apiVersion"].as_str().unwrap(), kind), &json["metadata"], items).unwrap();
         assert!(list == bytes, "{name}");
     }
+}
+
+/// Whatever is served has a message, and so have its lists and what its subresources take and give.
+#[test]
+fn every_kind_has_a_form() {
+    let is_known = |version: &str, kind: &str| Schema::get().kind(version, kind).is_some();
+    let mut found = Vec::new();
+    for kind in Registry::new().kinds() {
+        let version = kind.api_version();
+        let lists =
+            kind.verbs.iter().any(|verb| verb == "list").then(|| (version.clone(), format!("{}List", kind.kind)));
+        let others = kind.subresources.iter().map(|subresource| {
+            let other = subresource.group_version.clone().map(|(group, other)| match group.as_str() {
+                "" => other,
+                group => format!("{group}/{other}"),
+            });
+            (other.unwrap_or_else(|| version.clone()), subresource.kind.clone())
+        });
+        let all = [(version.clone(), kind.kind.clone())].into_iter().chain(lists).chain(others);
+        found.extend(all.filter(|(version, kind)| !is_known(version, kind)));
+    }
+    assert_eq!(found, []);
 }
 
 #[test]
@@ -288,16 +313,9 @@ fn value(of: Type, tape: &mut Tape<'_>, depth: usize) -> Value {
     }
 }
 
-const KINDS: [(&str, &str); 8] = [
-    ("v1", "Pod"),
-    ("v1", "Service"),
-    ("v1", "PersistentVolume"),
-    ("apps/v1", "StatefulSet"),
-    ("autoscaling/v2", "HorizontalPodAutoscaler"),
-    ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
-    ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
-    ("resource.k8s.io/v1", "ResourceClaim"),
-];
+/// Every kind that is served.
+static KINDS: LazyLock<Vec<(String, String)>> =
+    LazyLock::new(|| Registry::new().kinds().iter().map(|kind| (kind.api_version(), kind.kind.clone())).collect());
 
 /// A tree without what is not told apart on the wire: zeros of what is always written (that of a quantity is a text), and
 /// messages that say nothing.
@@ -323,12 +341,12 @@ fn dense(value: &Value) -> Value {
 proptest! {
     /// Nothing that an object says is lost or changed on the way there and back, and then nothing changes any more.
     #[test]
-    fn there_and_back(kind in 0..KINDS.len(), tape in proptest::collection::vec(any::<u8>(), 0..2000)) {
-        let (api_version, kind) = KINDS[kind];
+    fn there_and_back(kind in any::<Index>(), tape in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        let (api_version, kind) = kind.get(&KINDS);
         let message = Schema::get().kind(api_version, kind).unwrap();
         let mut given = Value::from(tree(message, &mut Tape(tape.iter()), 8));
-        given["apiVersion"] = api_version.into();
-        given["kind"] = kind.into();
+        given["apiVersion"] = api_version.as_str().into();
+        given["kind"] = kind.as_str().into();
         let encoded = object(given.to_string().as_bytes()).unwrap();
         let decoded = decode(&encoded).unwrap();
         prop_assert_eq!(differences(&dense(&decoded), &dense(&given), ""), Vec::<String>::new());
@@ -339,14 +357,14 @@ proptest! {
 
     /// Whatever comes is an answer, not the end of the server.
     #[test]
-    fn any_bytes(kind in 0..KINDS.len(), bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let (api_version, kind) = KINDS[kind];
+    fn any_bytes(kind in any::<Index>(), bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let (api_version, kind) = kind.get(&KINDS);
         let _ = decode(&enveloped(api_version, kind, &bytes));
     }
 
     /// So is an object that was cut off or damaged on the way.
     #[test]
-    fn damaged_objects(pair in 0..64_usize, cut in any::<prop::sample::Index>(), damage in any::<(prop::sample::Index, u8)>()) {
+    fn damaged_objects(pair in 0..64_usize, cut in any::<Index>(), damage in any::<(Index, u8)>()) {
         let (.., mut bytes) = pairs().nth(pair).unwrap();
         bytes.truncate(cut.index(bytes.len()) + 1);
         let at = damage.0.index(bytes.len());
