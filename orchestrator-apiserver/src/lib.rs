@@ -1,8 +1,8 @@
 //! The API server: one request pipeline, in process and over HTTPS.
 //!
 //! Start at [`ApiServer`]. Inside, `pipeline` is the one way that every request takes; `registry` says what is served,
-//! `kinds` what is particular to each kind, `decode` and `patch` make trees, `views` shows them, and `http` is the edge:
-//! nothing outside of it names HTTP.
+//! `kinds` what is particular to each kind, `decode` and `patch` make trees, `protobuf` writes them in another
+//! form, `views` shows them, and `http` is the edge: nothing outside of it names HTTP.
 
 mod address_range;
 mod apply;
@@ -17,6 +17,7 @@ mod names;
 mod objects;
 mod patch;
 mod pipeline;
+mod protobuf;
 mod registry;
 mod selection;
 mod server;

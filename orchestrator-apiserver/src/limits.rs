@@ -13,7 +13,7 @@ pub(crate) const DRAINED_BYTES: usize = 16 << 20;
 /// For how long at most.
 pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// Levels of nesting that a JSON patch may make; what is nested deeper cannot be read again.
+/// Levels of nesting that a JSON patch or a body in protobuf may make; what is nested deeper cannot be read again.
 pub(crate) const OBJECT_DEPTH: usize = 126;
 
 /// Operations of one JSON patch; upstream's limit.

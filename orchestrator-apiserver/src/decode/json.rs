@@ -16,6 +16,15 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Er
     Ok((value, duplicates))
 }
 
+/// Whether a value is nested in no more than this many levels.
+pub(crate) fn fits(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels > 0 && items.iter().all(|item| fits(item, levels - 1)),
+        Value::Object(members) => levels > 0 && members.values().all(|member| fits(member, levels - 1)),
+        _ => true,
+    }
+}
+
 struct Tree<'a> {
     path: String,
     duplicates: &'a mut Vec<String>,

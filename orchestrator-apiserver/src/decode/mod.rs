@@ -2,7 +2,6 @@
 
 mod base64;
 mod json;
-pub(crate) mod protobuf;
 mod schema;
 mod settle;
 mod strict;
@@ -11,6 +10,6 @@ mod syntax;
 pub(crate) use schema::{FieldSchema, MergeStrategy, Message, Parts, Schema, Shape, Type, definition_name};
 pub(crate) use strict::{Findings, WrongType, go_kind, prune};
 
-pub(crate) use json::parse;
+pub(crate) use json::{fits, parse};
 pub(crate) use settle::settle;
 pub(crate) use syntax::complaint;

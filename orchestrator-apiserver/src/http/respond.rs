@@ -3,16 +3,20 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode, header};
 use orchestrator_core::{
-    client::{Reply, Resource},
+    client::Reply,
     object::Object,
-    status::{ApiError, ApiResult, Reason},
+    status::{ApiError, ApiResult},
     yaml,
 };
 use serde_json::{Value, json};
 
-use super::body::Body;
+use super::{
+    body::Body,
+    negotiate::{Discovery, Form, Style, View},
+};
 use crate::{
     pipeline::Server,
+    protobuf,
     registry::Kind,
     views::{
         partial,
@@ -20,75 +24,8 @@ use crate::{
     },
 };
 
-/// How clients ask for OpenAPI 2 in protobuf, and how the answer is named.
-const OPEN_API_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-const OPEN_API_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-
-/// What a client accepts.
-#[derive(Clone, Debug)]
-pub(super) struct Accept {
-    pub(super) view: View,
-    /// YAML instead of JSON.
-    pub(super) yaml: bool,
-    /// JSON is among what is accepted.
-    pub(super) json: bool,
-    /// OpenAPI 2 in protobuf is among what is accepted.
-    pub(super) open_api_protobuf: bool,
-    /// Discovery in one document.
-    pub(super) aggregated: bool,
-    /// How tables are made.
-    pub(super) table: TableOptions,
-    /// Nothing that this server has.
-    nothing: bool,
-}
-
-/// How objects are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum View {
-    /// As they are.
-    Whole,
-    /// As rows of a table.
-    Table,
-    /// Their metadata.
-    Partial,
-}
-
-impl Accept {
-    /// The first of the accepted types that this server has.
-    pub(super) fn parse(header: &str, table: TableOptions) -> Self {
-        let json = header.is_empty() || header.contains("json") || header.contains("*/*");
-        let open_api_protobuf = header.contains(OPEN_API_PROTOBUF);
-        let mut accept =
-            Self { view: View::Whole, yaml: false, json, open_api_protobuf, aggregated: false, table, nothing: false };
-        if header.is_empty() {
-            return accept;
-        }
-        for choice in header.split(',') {
-            let mut parts = choice.split(';').map(str::trim);
-            let media = parts.next().unwrap_or_default();
-            let parameters: Vec<&str> = parts.collect();
-            let has = |parameter: &str| parameters.contains(&parameter);
-            match media {
-                "application/json" | "*/*" | "application/*" => {}
-                "application/yaml" | "application/x-yaml" => accept.yaml = true,
-                _ => continue,
-            }
-            if has("as=APIGroupDiscoveryList") {
-                if !has("v=v2") {
-                    continue;
-                }
-                accept.aggregated = true;
-            } else if has("as=Table") {
-                accept.view = View::Table;
-            } else if has("as=PartialObjectMetadata") || has("as=PartialObjectMetadataList") {
-                accept.view = View::Partial;
-            }
-            return accept;
-        }
-        accept.nothing = true;
-        accept
-    }
-}
+/// How OpenAPI 2 in protobuf is named.
+const OPEN_API_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Adds a warning to an answer.
 pub(super) fn warn(response: &mut Response<Body>, warning: Option<&str>) {
@@ -100,10 +37,10 @@ pub(super) fn warn(response: &mut Response<Body>, warning: Option<&str>) {
 }
 
 /// An error as a `Status`.
-pub(super) fn error(error: &ApiError) -> Response<Body> {
-    let body = serde_json::to_vec(error.status()).unwrap_or_default();
+pub(super) fn error(error: &ApiError, form: Form) -> Response<Body> {
     let code = u16::try_from(error.code()).ok().and_then(|code| StatusCode::from_u16(code).ok());
-    let mut response = json_bytes(code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), body.into());
+    let status = serde_json::to_value(error.status()).unwrap_or_default();
+    let mut response = encode(code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &status, form);
     let retry = error.status().details.as_ref().and_then(|details| details.retry_after_seconds);
     if let Some(seconds) = retry {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(0)));
@@ -116,76 +53,94 @@ pub(super) fn error(error: &ApiError) -> Response<Body> {
 
 /// OpenAPI 2 in protobuf.
 pub(super) fn open_api_protobuf(document: Vec<u8>) -> Response<Body> {
-    with_type(StatusCode::OK, document.into(), OPEN_API_PROTOBUF_ANSWER)
+    with_type(StatusCode::OK, document.into(), OPEN_API_PROTOBUF)
 }
 
-/// The answer of the pipeline.
-pub(super) fn reply(server: &Server, resource: &Resource, reply: Reply, accept: &Accept) -> ApiResult<Response<Body>> {
-    if accept.nothing {
-        let message = "only the following media types are accepted: application/json, application/yaml";
-        return Err(ApiError::new(Reason::NotAcceptable, message));
-    }
-    let kind = server.registry.find(resource).ok_or_else(ApiError::no_such_path)?;
-    match reply {
-        Reply::Object { object, created, warnings } => {
-            let code = if created { StatusCode::CREATED } else { StatusCode::OK };
-            let mut response = match shown(server, &kind, &object, accept)? {
-                Some(tree) => encode(code, &tree, accept),
-                None => json_bytes(code, object.bytes()?),
-            };
-            for warning in &warnings {
-                warn(&mut response, Some(warning));
-            }
-            Ok(response)
-        }
-        Reply::List { items, resource_version, continue_token, remaining } => {
-            let mut metadata = json!({"resourceVersion": resource_version});
-            if let Some(token) = continue_token {
-                metadata["continue"] = token.into();
-            }
-            if let Some(remaining) = remaining {
-                metadata["remainingItemCount"] = remaining.into();
-            }
-            list(server, &kind, &items, metadata, accept)
-        }
-    }
+/// How answers about objects of a kind look.
+#[derive(Clone, Copy)]
+pub(super) struct Answer<'a> {
+    pub(super) server: &'a Server,
+    pub(super) kind: &'a Kind,
+    pub(super) style: Style,
+    pub(super) table: TableOptions,
 }
 
-/// The tree to show in place of an object; `None` when its own bytes will do.
-fn shown(server: &Server, kind: &Kind, object: &Object, accept: &Accept) -> ApiResult<Option<Value>> {
-    if accept.view == View::Whole && !accept.yaml {
-        return Ok(None);
+impl Answer<'_> {
+    /// What the pipeline said.
+    pub(super) fn reply(self, reply: Reply) -> ApiResult<Response<Body>> {
+        match reply {
+            Reply::Object { object, created, warnings } => {
+                let mut response = self.object(if created { StatusCode::CREATED } else { StatusCode::OK }, &object)?;
+                for warning in &warnings {
+                    warn(&mut response, Some(warning));
+                }
+                Ok(response)
+            }
+            Reply::List { items, resource_version, continue_token, remaining } => {
+                let mut metadata = json!({"resourceVersion": resource_version});
+                if let Some(token) = continue_token {
+                    metadata["continue"] = token.into();
+                }
+                if let Some(remaining) = remaining {
+                    metadata["remainingItemCount"] = remaining.into();
+                }
+                self.list(&items, &metadata)
+            }
+        }
     }
-    let is_status = object.tree()?.get("kind").is_some_and(|kind| kind == "Status");
-    Ok(match accept.view {
-        View::Table if !is_status => {
-            let metadata = json!({"resourceVersion": object.metadata()?.resource_version});
-            Some(table::table(kind, &[object.tree()?], server.env.now(), accept.table, &metadata))
-        }
-        View::Partial if !is_status => Some(partial::object(object.tree()?)),
-        _ => accept.yaml.then(|| object.to_tree()).transpose()?,
-    })
-}
 
-fn list(server: &Server, kind: &Kind, items: &[Object], metadata: Value, accept: &Accept) -> ApiResult<Response<Body>> {
-    let trees = || items.iter().map(Object::to_tree).collect::<Result<Vec<Value>, _>>();
-    match accept.view {
-        View::Whole if !accept.yaml => Ok(json_bytes(StatusCode::OK, splice_list(kind, items, &metadata)?)),
-        View::Whole => {
-            let list = serde_json::from_slice(&splice_list(kind, items, &metadata)?).map_err(ApiError::internal)?;
-            Ok(encode(StatusCode::OK, &list, accept))
-        }
-        View::Table => {
-            let trees = trees()?;
-            let rows: Vec<&Value> = trees.iter().collect();
-            let table = table::table(kind, &rows, server.env.now(), accept.table, &metadata);
-            Ok(encode(StatusCode::OK, &table, accept))
-        }
-        View::Partial => {
-            let trees = trees()?;
-            let rows: Vec<&Value> = trees.iter().collect();
-            Ok(encode(StatusCode::OK, &partial::list(&rows, &metadata), accept))
-        }
+    /// One object; its own bytes, where they will do. A `Status` is shown whole in any view.
+    fn object(self, code: StatusCode, object: &Object) -> ApiResult<Response<Body>> {
+        let form = self.style.form;
+        let is_status = || Ok::<_, ApiError>(object.tree()?.get("kind").is_some_and(|kind| kind == "Status"));
+        let view = if self.style.view != View::Whole && is_status()? { View::Whole } else { self.style.view };
+        let bytes = match (view, form) {
+            (View::Whole, Form::Json) => object.bytes()?,
+            (View::Whole, Form::Protobuf) => protobuf::object(&object.bytes()?).map_err(ApiError::internal)?,
+            (View::Partial, Form::Protobuf) => protobuf::partial(&object.bytes()?).map_err(ApiError::internal)?,
+            (View::Whole, Form::Yaml) => return Ok(encode(code, object.tree()?, form)),
+            (View::Partial, _) => return Ok(encode(code, &partial::object(object.tree()?), form)),
+            (View::Table, _) => {
+                let metadata = json!({"resourceVersion": object.metadata()?.resource_version});
+                return Ok(encode(code, &self.rows(&[object.tree()?], &metadata), form));
+            }
+        };
+        Ok(with_type(code, bytes, form.media()))
+    }
+
+    fn list(self, items: &[Object], metadata: &Value) -> ApiResult<Response<Body>> {
+        let form = self.style.form;
+        let tree = match (self.style.view, form) {
+            (View::Whole, Form::Json) => {
+                return Ok(with_type(StatusCode::OK, splice_list(self.kind, items, metadata)?, form.media()));
+            }
+            (View::Whole | View::Partial, Form::Protobuf) => {
+                return Ok(with_type(StatusCode::OK, self.protobuf_list(items, metadata)?, form.media()));
+            }
+            (View::Whole, Form::Yaml) => {
+                serde_json::from_slice(&splice_list(self.kind, items, metadata)?).map_err(ApiError::internal)?
+            }
+            (view, _) => {
+                let trees = items.iter().map(Object::to_tree).collect::<Result<Vec<Value>, _>>()?;
+                let rows: Vec<&Value> = trees.iter().collect();
+                if view == View::Partial { partial::list(&rows, metadata) } else { self.rows(&rows, metadata) }
+            }
+        };
+        Ok(encode(StatusCode::OK, &tree, form))
+    }
+
+    fn rows(self, objects: &[&Value], metadata: &Value) -> Value {
+        table::table(self.kind, objects, self.server.env.now(), self.table, metadata)
+    }
+
+    fn protobuf_list(self, items: &[Object], metadata: &Value) -> ApiResult<Bytes> {
+        let encodings = items.iter().map(Object::bytes).collect::<Result<Vec<_>, _>>()?;
+        let encodings = encodings.iter().map(|bytes| &**bytes);
+        let list = match self.style.view {
+            View::Partial => protobuf::partial_list(metadata, encodings),
+            _ => protobuf::list((&self.kind.api_version(), &self.kind.kind), metadata, encodings),
+        };
+        list.map_err(ApiError::internal)
     }
 }
 
@@ -220,27 +175,32 @@ fn splice_list(kind: &Kind, items: &[Object], metadata: &Value) -> ApiResult<Byt
     Ok(out.freeze())
 }
 
-/// A document that is no object, such as discovery.
-pub(super) fn document(tree: &Value, accept: &Accept) -> Response<Body> {
-    let mut response = encode(StatusCode::OK, tree, accept);
-    if accept.aggregated {
+/// A list of groups or resources.
+pub(super) fn discovery(tree: &Value, style: Discovery) -> Response<Body> {
+    let Discovery::Single(form) = style else {
         let media = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
-    }
-    response
+        return with_type(StatusCode::OK, tree.to_string().into(), media);
+    };
+    encode(StatusCode::OK, tree, form)
 }
 
-fn encode(code: StatusCode, tree: &Value, accept: &Accept) -> Response<Body> {
-    if accept.yaml
-        && let Ok(text) = yaml::to_string(tree)
-    {
-        return with_type(code, text.into_bytes().into(), "application/yaml");
-    }
-    json_bytes(code, tree.to_string().into())
+/// A document that comes in JSON only.
+pub(super) fn document(tree: &Value) -> Response<Body> {
+    encode(StatusCode::OK, tree, Form::Json)
 }
 
-fn json_bytes(code: StatusCode, bytes: Bytes) -> Response<Body> {
-    with_type(code, bytes, "application/json")
+/// A tree in a form; in JSON where it has no other.
+fn encode(code: StatusCode, tree: &Value, form: Form) -> Response<Body> {
+    let json = tree.to_string();
+    let encoded = match form {
+        Form::Json => None,
+        Form::Yaml => yaml::to_string(tree).ok().map(Bytes::from),
+        Form::Protobuf => protobuf::object(json.as_bytes()).ok(),
+    };
+    match encoded {
+        Some(bytes) => with_type(code, bytes, form.media()),
+        None => with_type(code, json.into(), Form::Json.media()),
+    }
 }
 
 pub(super) fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {

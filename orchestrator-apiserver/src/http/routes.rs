@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use orchestrator_core::{
-    client::{self, Call, FieldValidation, PatchBody, UserInfo, WatchRequest, WriteOptions},
+    client::{self, Call, FieldValidation, PatchBody, Resource, UserInfo, WatchRequest, WriteOptions},
     object::Object,
     status::{ApiError, ApiResult, Reason},
     yaml,
@@ -16,13 +16,14 @@ use super::{
     body::{self, Body, BodyError},
     connect,
     executor::Tasks,
+    negotiate::{Accept, Discovery, Form},
     path::{Path, ResourcePath},
     query::Query,
-    respond::{self, Accept},
+    respond::{self, Answer},
     watch,
 };
 use crate::{
-    decode, kinds, limits,
+    decode, kinds, limits, protobuf,
     server::ApiServer,
     views::{
         discovery, openapi,
@@ -33,9 +34,6 @@ use crate::{
 /// The version that this server says it is.
 const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.2");
 
-/// The media type of objects in protobuf.
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-
 /// Who asks, for what, and how the answer is to look.
 struct Exchange<'a> {
     server: &'a ApiServer,
@@ -44,6 +42,8 @@ struct Exchange<'a> {
     method: Method,
     query: Query,
     accept: Accept,
+    /// How tables are made.
+    table: TableOptions,
     content_type: String,
     /// Who manages the fields that are written, where the caller does not say.
     manager: String,
@@ -64,24 +64,25 @@ where
     let query = Query::parse(request.uri().query());
     let include = IncludeObject::parse(query.get("includeObject").unwrap_or_default()).unwrap_or_default();
     let table = TableOptions { include_object: include, headers: true };
-    let accept = Accept::parse(text(request.headers(), header::ACCEPT), table);
+    let accept = Accept::of(request.headers());
     let method = request.method().clone();
     let Some(path) = Path::parse(request.uri().path()) else {
-        return respond::error(&ApiError::bad_request("the path is not valid"));
+        return respond::error(&ApiError::bad_request("the path is not valid"), accept.error());
     };
     let raw_path = request.uri().path().to_owned();
     let manager = manager_of(text(request.headers(), header::USER_AGENT));
-    let exchange = Exchange { server, tasks, user, method, query, accept, content_type, manager };
+    let exchange = Exchange { server, tasks, user, method, query, accept, table, content_type, manager };
     match path {
         // A group that nobody serves is no place of the API at all.
         Path::Resource(path) if !server.server().registry.has_group(&path.resource.group) => not_found(),
         Path::Resource(path) => {
             let notice = kinds::deprecation(&path.resource.group, &path.resource.plural);
-            let mut response = exchange.resource(path, request).await.unwrap_or_else(|error| respond::error(&error));
+            let answer = exchange.resource(path, request).await;
+            let mut response = answer.unwrap_or_else(|error| exchange.error(&error));
             respond::warn(&mut response, notice);
             response
         }
-        Path::Other(parts) => exchange.other(&parts, &raw_path).unwrap_or_else(|error| respond::error(&error)),
+        Path::Other(parts) => exchange.other(&parts, &raw_path).unwrap_or_else(|error| exchange.error(&error)),
     }
 }
 
@@ -103,6 +104,16 @@ fn text(headers: &HeaderMap, name: HeaderName) -> &str {
 }
 
 impl Exchange<'_> {
+    /// The forms that whole objects of a resource have.
+    fn forms(&self, resource: &Resource) -> &'static [Form] {
+        let is_custom = self.server.server().registry.find(resource).is_some_and(|kind| kind.is_custom());
+        if is_custom { Form::CUSTOM } else { Form::ALL }
+    }
+
+    fn error(&self, error: &ApiError) -> Response<Body> {
+        respond::error(error, self.accept.error())
+    }
+
     async fn resource<B>(&self, path: ResourcePath, request: Request<B>) -> ApiResult<Response<Body>>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -115,6 +126,9 @@ impl Exchange<'_> {
         if self.method == Method::GET && path.name.is_none() && self.query.flag("watch") {
             return self.watch(path).await;
         }
+        let server = self.server.server();
+        let kind = server.registry.find(&path.resource).ok_or_else(ApiError::no_such_path)?;
+        let style = self.accept.object(self.forms(&path.resource))?;
         // Nothing is read from somebody who may not write, or writes to a place that takes nothing.
         let call = self.call(&path, request).await?;
         let notice = match &call {
@@ -131,9 +145,10 @@ impl Exchange<'_> {
             subresource: path.subresource,
             call,
         };
-        let reply = self.server.server().handle(request).await;
-        let answer = reply.and_then(|reply| respond::reply(self.server.server(), &path.resource, reply, &self.accept));
-        let mut response = answer.unwrap_or_else(|error| respond::error(&error));
+        let reply = server.handle(request).await;
+        let answer = Answer { server, kind: &kind, style, table: self.table };
+        let answer = reply.and_then(|reply| answer.reply(reply));
+        let mut response = answer.unwrap_or_else(|error| self.error(&error));
         respond::warn(&mut response, notice);
         Ok(response)
     }
@@ -152,11 +167,11 @@ impl Exchange<'_> {
             ("GET" | "HEAD", false) => Ok(Call::List(self.query.list()?)),
             ("POST", _) => {
                 let options = self.options()?;
-                Ok(Call::Create { object: self.object(request).await?, options })
+                Ok(Call::Create { object: self.object(path, request).await?, options })
             }
             ("PUT", true) => {
                 let options = self.options()?;
-                Ok(Call::Replace { object: self.object(request).await?, options })
+                Ok(Call::Replace { object: self.object(path, request).await?, options })
             }
             ("PATCH", true) => self.patch(path, request).await,
             ("DELETE", true) => {
@@ -187,18 +202,29 @@ impl Exchange<'_> {
         Ok(options)
     }
 
-    async fn object<B>(&self, request: Request<B>) -> ApiResult<Object>
+    async fn object<B>(&self, path: &ResourcePath, request: Request<B>) -> ApiResult<Object>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BodyError>,
     {
         let bytes = body::read(self.tasks.env(), request.into_body()).await?;
-        match self.content_type.as_str() {
-            "" | "application/json" => Ok(Object::from_bytes(bytes)),
-            "application/yaml" | "application/x-yaml" => Ok(Object::from_tree(parse_yaml(&bytes)?)),
-            PROTOBUF => Ok(Object::from_tree(parse_protobuf(&bytes)?)),
-            _ => Err(unsupported("application/json, application/yaml, application/vnd.kubernetes.protobuf")),
-        }
+        // Scales are of a built-in kind, whatever they scale.
+        let is_scale = path.subresource.as_deref() == Some("scale");
+        Ok(match self.body_form(if is_scale { Form::ALL } else { self.forms(&path.resource) })? {
+            Form::Json => Object::from_bytes(bytes),
+            Form::Yaml => Object::from_tree(parse_yaml(&bytes)?),
+            Form::Protobuf => Object::from_tree(parse_protobuf(&bytes)?),
+        })
+    }
+
+    /// What the body is written in; JSON where nothing is said.
+    fn body_form(&self, forms: &[Form]) -> ApiResult<Form> {
+        let form = match self.content_type.as_str() {
+            "" => Some(Form::Json),
+            "application/x-yaml" => Some(Form::Yaml),
+            given => forms.iter().copied().find(|form| form.media() == given),
+        };
+        form.ok_or_else(|| unsupported(&forms.iter().map(|form| form.media()).collect::<Vec<_>>().join(", ")))
     }
 
     async fn patch<B>(&self, path: &ResourcePath, request: Request<B>) -> ApiResult<Call>
@@ -252,11 +278,15 @@ impl Exchange<'_> {
         if bytes.is_empty() {
             return Ok(None);
         }
-        if self.content_type == PROTOBUF {
-            return parse_protobuf(&bytes).map(Some);
+        // How to delete is said in any form, whatever is deleted.
+        match self.body_form(Form::ALL)? {
+            Form::Json => {
+                let (tree, _) = decode::parse(&bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
+                Ok(Some(tree))
+            }
+            Form::Yaml => parse_yaml(&bytes).map(Some),
+            Form::Protobuf => parse_protobuf(&bytes).map(Some),
         }
-        let (tree, _) = decode::parse(&bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
-        Ok(Some(tree))
     }
 
     async fn watch(&self, path: ResourcePath) -> ApiResult<Response<Body>> {
@@ -274,8 +304,9 @@ impl Exchange<'_> {
         };
         let server = self.server.server();
         let kind = server.registry.find(&path.resource).ok_or_else(ApiError::no_such_path)?;
+        let style = self.accept.watch(self.forms(&path.resource))?;
         let events = server.watch(request).await?;
-        Ok(watch::respond(server.clone(), kind, events, &self.accept))
+        Ok(watch::respond(server.clone(), kind, events, style, self.table))
     }
 
     /// Paths that are no resources.
@@ -288,6 +319,9 @@ impl Exchange<'_> {
         if !matches!(self.method, Method::GET | Method::HEAD) {
             return Err(ApiError::method_not_allowed());
         }
+        if let ["api" | "apis", ..] = parts[..] {
+            return self.discovery(&parts);
+        }
         let document = match parts[..] {
             ["healthz" | "livez" | "readyz"] if self.query.flag("verbose") => {
                 return Ok(respond::text(StatusCode::OK, format!("[+]ping ok\n{} check passed\n", parts[0])));
@@ -296,26 +330,35 @@ impl Exchange<'_> {
                 return Ok(respond::text(StatusCode::OK, "ok"));
             }
             ["version"] => Some(version()),
-            ["api"] if self.accept.aggregated => Some(discovery::aggregated_core(registry)),
-            ["apis"] if self.accept.aggregated => Some(discovery::aggregated_groups(registry)),
-            ["api"] => Some(discovery::api_versions(&server.config.advertised_address)),
-            ["apis"] => Some(discovery::api_groups(registry)),
-            ["api", version] => discovery::api_resources(registry, "", version),
-            ["apis", group] | ["apis", group, _] if !registry.has_group(group) => return Ok(not_found()),
-            ["apis", group] => discovery::api_group(registry, group),
-            ["apis", group, version] => discovery::api_resources(registry, group, version),
-            ["openapi", "v2"] if self.accept.json => Some(openapi::v2(registry)),
-            ["openapi", "v2"] if self.accept.open_api_protobuf => {
-                return Ok(respond::open_api_protobuf(openapi::v2_protobuf(registry)));
-            }
-            ["openapi", "v2"] => return Ok(respond::text(StatusCode::NOT_ACCEPTABLE, "406 not acceptable\n")),
+            ["openapi", "v2"] => match self.accept.open_api_in_protobuf() {
+                Some(false) => Some(openapi::v2(registry)),
+                Some(true) => return Ok(respond::open_api_protobuf(openapi::v2_protobuf(registry))),
+                None => return Ok(respond::text(StatusCode::NOT_ACCEPTABLE, "406 not acceptable\n")),
+            },
             ["openapi", "v3"] => Some(openapi::v3_index(registry)),
             ["openapi", "v3", "api", version] => openapi::v3(registry, "", version),
             ["openapi", "v3", "apis", group, version] => openapi::v3(registry, group, version),
             _ => return Ok(not_found()),
         };
-        let document = document.ok_or_else(ApiError::no_such_path)?;
-        Ok(respond::document(&document, &self.accept))
+        Ok(respond::document(&document.ok_or_else(ApiError::no_such_path)?))
+    }
+
+    /// Which groups, versions and resources there are.
+    fn discovery(&self, parts: &[&str]) -> ApiResult<Response<Body>> {
+        let registry = &self.server.server().registry;
+        let style = self.accept.discovery(parts.len() == 1)?;
+        let document = match (parts, style) {
+            (["api"], Discovery::Aggregated) => Some(discovery::aggregated_core(registry)),
+            (["apis"], Discovery::Aggregated) => Some(discovery::aggregated_groups(registry)),
+            (["api"], _) => Some(discovery::api_versions(&self.server.server().config.advertised_address)),
+            (["apis"], _) => Some(discovery::api_groups(registry)),
+            (["api", version], _) => discovery::api_resources(registry, "", version),
+            (["apis", group] | ["apis", group, _], _) if !registry.has_group(group) => return Ok(not_found()),
+            (["apis", group], _) => discovery::api_group(registry, group),
+            (["apis", group, version], _) => discovery::api_resources(registry, group, version),
+            _ => return Ok(not_found()),
+        };
+        Ok(respond::discovery(&document.ok_or_else(ApiError::no_such_path)?, style))
     }
 }
 
@@ -364,7 +407,7 @@ fn parse_yaml(bytes: &[u8]) -> ApiResult<Value> {
 }
 
 fn parse_protobuf(bytes: &[u8]) -> ApiResult<Value> {
-    decode::protobuf::object(bytes).map_err(|error| ApiError::bad_request(error.to_string()))
+    protobuf::decode(bytes).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 fn unsupported(accepted: &str) -> ApiError {

@@ -20,6 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     body::{Body, BodyError},
     executor::Tasks,
+    negotiate::{Accept, Form},
     path::unescape,
     respond, routes,
 };
@@ -44,7 +45,7 @@ where
 {
     match authenticate(server, user, request.headers()) {
         Ok(user) => routes::route(server, tasks, user, request).await,
-        Err(error) => respond::error(&error),
+        Err(error) => respond::error(&error, Accept::of(request.headers()).error()),
     }
 }
 
@@ -160,7 +161,7 @@ impl HttpService {
         });
         match answered.await.flatten() {
             Some(response) => response.map(|body| body.until(self.closed.clone())),
-            None => respond::error(&ApiError::unavailable("the cluster has ended")),
+            None => respond::error(&ApiError::unavailable("the cluster has ended"), Form::Json),
         }
     }
 }

@@ -1,23 +1,25 @@
-//! Watches as streams of JSON lines.
+//! Watches as streams of events: lines of JSON, or messages in protobuf behind their lengths.
 
 use std::sync::Arc;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use http::{HeaderValue, Response, header};
 use orchestrator_core::{
     client::{WatchEvent, WatchStream},
+    object::Object,
     status::{ApiError, ApiResult},
 };
 use serde_json::{Value, json};
 
 use super::{
     body::Body,
-    respond::{Accept, View},
+    negotiate::{Form, Style, View},
 };
 use crate::{
     limits,
     pipeline::Server,
+    protobuf,
     registry::Kind,
     views::{
         partial,
@@ -29,57 +31,82 @@ use crate::{
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// Room for one event of a usual size.
-const USUAL_LINE_BYTES: usize = 2 << 10;
+const USUAL_EVENT_BYTES: usize = 2 << 10;
+
+/// What an event is written from.
+struct Writer {
+    server: Arc<Server>,
+    kind: Arc<Kind>,
+    style: Style,
+    table: TableOptions,
+}
 
 /// The stream of a watch.
-pub(super) fn respond(server: Arc<Server>, kind: Arc<Kind>, events: WatchStream, accept: &Accept) -> Response<Body> {
-    let view = accept.view;
-    let mut table = accept.table;
+pub(super) fn respond(
+    server: Arc<Server>,
+    kind: Arc<Kind>,
+    events: WatchStream,
+    style: Style,
+    table: TableOptions,
+) -> Response<Body> {
+    let mut writer = Writer { server, kind, style, table };
     // What is ready together is sent together.
-    let lines = events.ready_chunks(limits::WATCH_EVENTS_AT_ONCE).map(move |events| {
-        let mut lines = BytesMut::with_capacity(events.len() * USUAL_LINE_BYTES);
+    let pieces = events.ready_chunks(limits::WATCH_EVENTS_AT_ONCE).map(move |events| {
+        let mut out = BytesMut::with_capacity(events.len() * USUAL_EVENT_BYTES);
         for event in events {
-            let line = event.and_then(|event| line(&server, &kind, event, view, table, &mut lines));
+            let written = event.and_then(|event| writer.write(event, &mut out));
             // Only the first table of a stream names the columns.
-            table.headers = false;
-            if let Err(error) = line {
-                error_line(&error, &mut lines);
+            writer.table.headers = false;
+            if let Err(error) = written {
+                write_error(&error, writer.style.form, &mut out);
             }
         }
-        Ok(lines.freeze())
+        Ok(out.freeze())
     });
-    let mut response = Response::new(Body::stream(lines));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut response = Response::new(Body::stream(pieces));
+    let media = match style.form {
+        Form::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        form => form.media(),
+    };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     response
 }
 
-fn line(
-    server: &Server,
-    kind: &Kind,
-    event: WatchEvent,
-    view: View,
-    table: TableOptions,
-    out: &mut BytesMut,
-) -> ApiResult<()> {
-    let (name, object) = match event {
-        WatchEvent::Added(object) => ("ADDED", object),
-        WatchEvent::Modified(object) => ("MODIFIED", object),
-        WatchEvent::Deleted(object) => ("DELETED", object),
-        WatchEvent::Bookmark { resource_version, initial_events_end } => {
-            let bookmark = bookmark(kind, view, &resource_version, initial_events_end);
-            encode("BOOKMARK", bookmark.to_string().as_bytes(), out);
-            return Ok(());
+impl Writer {
+    fn write(&self, event: WatchEvent, out: &mut BytesMut) -> ApiResult<()> {
+        let (name, object) = match event {
+            WatchEvent::Added(object) => ("ADDED", object),
+            WatchEvent::Modified(object) => ("MODIFIED", object),
+            WatchEvent::Deleted(object) => ("DELETED", object),
+            WatchEvent::Bookmark { resource_version, initial_events_end } => {
+                let bookmark = bookmark(&self.kind, self.style.view, &resource_version, initial_events_end);
+                return write_tree("BOOKMARK", &bookmark, self.style.form, out);
+            }
+        };
+        match self.style {
+            Style { form: Form::Protobuf, view } => protobuf::event(name, &in_protobuf(&object, view)?, out),
+            Style { view: View::Whole, .. } => line(name, &object.bytes()?, out),
+            Style { view, form } => return write_tree(name, &self.shown(&object, view)?, form, out),
         }
-    };
-    match view {
-        View::Whole => encode(name, &object.bytes()?, out),
-        View::Partial => encode(name, partial::object(&object.to_tree()?).to_string().as_bytes(), out),
-        View::Table => {
-            let table = table::single(kind, &object.to_tree()?, server.env.now(), table);
-            encode(name, table.to_string().as_bytes(), out);
-        }
+        Ok(())
     }
-    Ok(())
+
+    fn shown(&self, object: &Object, view: View) -> ApiResult<Value> {
+        let tree = object.to_tree()?;
+        Ok(match view {
+            View::Whole => tree,
+            View::Partial => partial::object(&tree),
+            View::Table => table::single(&self.kind, &tree, self.server.env.now(), self.table),
+        })
+    }
+}
+
+/// An object in protobuf. That of the whole object is made once for all who watch.
+fn in_protobuf(object: &Object, view: View) -> ApiResult<Bytes> {
+    match view {
+        View::Partial => protobuf::partial(&object.bytes()?).map_err(ApiError::internal),
+        _ => object.recoded(|json| protobuf::object(json).map_err(ApiError::internal)),
+    }
 }
 
 fn bookmark(kind: &Kind, view: View, resource_version: &str, initial_events_end: bool) -> Value {
@@ -99,11 +126,24 @@ fn bookmark(kind: &Kind, view: View, resource_version: &str, initial_events_end:
     }
 }
 
-fn error_line(error: &ApiError, out: &mut BytesMut) {
-    encode("ERROR", &serde_json::to_vec(error.status()).unwrap_or_default(), out);
+fn write_error(error: &ApiError, form: Form, out: &mut BytesMut) {
+    let status = serde_json::to_value(error.status()).unwrap_or_default();
+    // A `Status` has every form.
+    let _ = write_tree("ERROR", &status, form, out);
 }
 
-fn encode(name: &str, object: &[u8], out: &mut BytesMut) {
+fn write_tree(name: &str, tree: &Value, form: Form, out: &mut BytesMut) -> ApiResult<()> {
+    let json = tree.to_string();
+    match form {
+        Form::Protobuf => {
+            protobuf::event(name, &protobuf::object(json.as_bytes()).map_err(ApiError::internal)?, out);
+        }
+        _ => line(name, json.as_bytes(), out),
+    }
+    Ok(())
+}
+
+fn line(name: &str, object: &[u8], out: &mut BytesMut) {
     out.put_slice(b"{\"type\":\"");
     out.put_slice(name.as_bytes());
     out.put_slice(b"\",\"object\":");

@@ -63,19 +63,10 @@ fn check(operation: &PatchOperation, tree: &Value, copied_bytes: &mut usize) -> 
         PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
     };
     let room = limits::OBJECT_DEPTH.checked_sub(path.count());
-    if value.is_some_and(|value| room.is_none_or(|room| !fits(value, room))) {
+    if value.is_some_and(|value| room.is_none_or(|room| !decode::fits(value, room))) {
         return Err(ApiError::bad_request("the patched object would be nested too deeply"));
     }
     Ok(())
-}
-
-/// Whether a value is nested in no more than this many levels.
-fn fits(value: &Value, levels: usize) -> bool {
-    match value {
-        Value::Array(items) => levels > 0 && items.iter().all(|item| fits(item, levels - 1)),
-        Value::Object(members) => levels > 0 && members.values().all(|member| fits(member, levels - 1)),
-        _ => true,
-    }
 }
 
 /// Clients test for `null` what has to be absent; upstream takes that as it is meant.

@@ -42,6 +42,7 @@ struct Forms {
     /// The typed value that caches share.
     shared: OnceLock<Arc<dyn Any + Send + Sync>>,
     metadata: OnceLock<Arc<ObjectMeta>>,
+    recoded: OnceLock<Bytes>,
 }
 
 /// An object's form could not be made from the one at hand.
@@ -154,6 +155,16 @@ impl Object {
     fn json(&self) -> Option<Bytes> {
         let came_encoded = self.0.bytes.is_some() || self.0.stored.is_some();
         came_encoded.then(|| self.bytes().ok()).flatten()
+    }
+
+    /// The encoding in one other format, which everyone who asks has to agree on: whoever asks first makes it from the
+    /// JSON.
+    pub fn recoded<E: From<DecodeError>>(&self, recode: impl FnOnce(&[u8]) -> Result<Bytes, E>) -> Result<Bytes, E> {
+        if let Some(recoded) = self.0.recoded.get() {
+            return Ok(recoded.clone());
+        }
+        let recoded = recode(&self.bytes()?)?;
+        Ok(self.0.recoded.get_or_init(|| recoded).clone())
     }
 
     /// The JSON encoding, if the object came as such and nothing was made of it yet.
@@ -279,6 +290,15 @@ mod tests {
         let object = Object::from_stored(&stored, Revision(42));
         assert_eq!(object.metadata().unwrap().resource_version.as_deref(), Some("42"));
         assert_eq!(object.tree().unwrap()["data"], tree["data"]);
+    }
+
+    #[test]
+    fn another_encoding_is_made_once() {
+        let stored = Object::encode_for_store(&json!({"kind": "ConfigMap", "metadata": {"name": "x"}})).unwrap();
+        let object = Object::from_stored(&stored, Revision(42));
+        let first = object.recoded(|json| Ok::<_, DecodeError>(Bytes::from(json.to_ascii_uppercase())));
+        assert!(first.as_ref().unwrap().ends_with(br#""RESOURCEVERSION":"42","NAME":"X"}}"#));
+        assert_eq!(object.clone().recoded(|_| Err(DecodeError("made again".to_owned()))), first);
     }
 
     #[test]
