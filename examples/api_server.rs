@@ -31,6 +31,9 @@ struct Options {
     /// Where services get their addresses from.
     #[arg(long, value_name = "CIDR", default_value = "10.0.0.0/16")]
     service_cidr: AddressRange,
+    /// Let requests without a token in as `system:anonymous`, who may ask for little more than the version and health.
+    #[arg(long)]
+    anonymous: bool,
     /// Where the state is kept: mem, sled:DIR or etcd:URL.
     #[arg(long, value_name = "STORE", default_value = "mem")]
     store: String,
@@ -73,8 +76,9 @@ async fn start(options: Options) -> Result<(Cluster, Access), Box<dyn Error>> {
             .kubeconfig
             .unwrap_or_else(|| std::env::temp_dir().join(format!("orchestrator-{}.kubeconfig", std::process::id()))),
     };
+    let config = config(&options)?;
     let cluster = builder(&env, &options.store)?
-        .api_config(Config { service_range: options.service_cidr, ..Config::default() })
+        .api_config(config)
         .run_controllers(options.controllers)
         .run_scheduler(options.scheduler)
         .token(&access.token, UserInfo::new("admin", &["system:masters"]))
@@ -83,6 +87,24 @@ async fn start(options: Options) -> Result<(Cluster, Access), Box<dyn Error>> {
         .start()
         .await?;
     Ok((cluster, access))
+}
+
+fn config(options: &Options) -> Result<Config, Box<dyn Error>> {
+    let mut config = Config {
+        service_range: options.service_cidr,
+        anonymous: options.anonymous,
+        advertised_address: options.listen.to_string(),
+        ..Config::default()
+    };
+    if !options.controllers {
+        // Where no pod ever runs, pods look as on the server that conversations were recorded from. It belongs to a
+        // distribution with an authority of its own for services; nobody publishes it here.
+        let own_authority = serde_json::json!({"configMap": {
+            "name": "openshift-service-ca.crt", "items": [{"key": "service-ca.crt", "path": "service-ca.crt"}],
+        }});
+        config.token_volume_sources.push(serde_json::from_value(own_authority)?);
+    }
+    Ok(config)
 }
 
 /// A cluster on the store of this name.

@@ -73,6 +73,9 @@ pub(crate) const STREAM_MESSAGE_BYTES: usize = 32 << 10;
 /// Requests at once on one HTTP/2 connection; upstream's default.
 pub(crate) const STREAMS_PER_CONNECTION: u32 = 250;
 
+/// A list is sent in pieces of about this size.
+pub(crate) const LIST_PIECE_BYTES: usize = 64 << 10;
+
 /// Events of a watch that are sent in one piece.
 pub(crate) const WATCH_EVENTS_AT_ONCE: usize = 128;
 

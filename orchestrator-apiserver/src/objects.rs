@@ -3,7 +3,7 @@
 use std::{
     hash::BuildHasherDefault,
     sync::{
-        Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -13,10 +13,15 @@ use futures::StreamExt;
 use orchestrator_core::{
     env::Env,
     object::Object,
+    status::ApiResult,
     store::{Entry, Key, KeyRange, ListOptions, Revision, Store, StoreError, WatchItem, WatchOptions},
 };
 
-use crate::{limits, pipeline::Server};
+use crate::{
+    limits,
+    pipeline::Server,
+    selection::{Attributes, Selection},
+};
 
 /// A hasher without a random seed: the order of a map is never looked at, but a run should repeat to the byte.
 type FixedState = BuildHasherDefault<std::hash::DefaultHasher>;
@@ -24,18 +29,67 @@ type FixedState = BuildHasherDefault<std::hash::DefaultHasher>;
 /// The newest version of each object that was read.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
-    newest: DashMap<Key, (Revision, Object), FixedState>,
+    newest: DashMap<Key, Newest, FixedState>,
     /// Up to here the follower has seen what was deleted: an older entry may be gone by now, and is not kept.
     followed: AtomicU64,
 }
 
+#[derive(Debug)]
+struct Newest {
+    revision: Revision,
+    object: Object,
+    /// What selectors look at, once somebody selects.
+    attributes: Option<Arc<Attributes>>,
+    /// The same of the version before, which watches compare with.
+    previous: Option<(Revision, Arc<Attributes>)>,
+}
+
+impl Newest {
+    fn new(entry: &Entry, object: &Object) -> Self {
+        Self { revision: entry.modified, object: object.clone(), attributes: None, previous: None }
+    }
+
+    fn replace(&mut self, entry: &Entry, object: &Object) {
+        let known = self.attributes.take().map(|attributes| (self.revision, attributes));
+        *self = Self { previous: known, ..Self::new(entry, object) };
+    }
+
+    fn attributes_at(&self, revision: Revision) -> Option<Arc<Attributes>> {
+        let previous = self.previous.as_ref().filter(|(known, _)| *known == revision);
+        let newest = self.attributes.as_ref().filter(|_| self.revision == revision);
+        newest.or(previous.map(|(_, attributes)| attributes)).cloned()
+    }
+}
+
 impl Objects {
+    /// What selectors look at in the object of an entry.
+    fn attributes(&self, entry: &Entry) -> ApiResult<Arc<Attributes>> {
+        if let Some(known) = self.newest.get(&entry.key).and_then(|newest| newest.attributes_at(entry.modified)) {
+            return Ok(known);
+        }
+        let attributes = Arc::new(Attributes::of(&self.of(entry))?);
+        if let Some(mut newest) = self.newest.get_mut(&entry.key)
+            && newest.revision == entry.modified
+        {
+            return Ok(newest.attributes.get_or_insert(attributes).clone());
+        }
+        Ok(attributes)
+    }
+
+    /// Whether a selection contains the object of an entry.
+    pub(crate) fn selected(&self, selection: &Selection, entry: &Entry) -> ApiResult<bool> {
+        if selection.is_empty() {
+            return Ok(true);
+        }
+        selection.matches(&*self.attributes(entry)?, || self.of(entry))
+    }
+
     /// The object of an entry: the shared one, where this is its version.
     pub(crate) fn of(&self, entry: &Entry) -> Object {
         if let Some(found) = self.newest.get(&entry.key)
-            && found.0 == entry.modified
+            && found.revision == entry.modified
         {
-            return found.1.clone();
+            return found.object.clone();
         }
         self.keep(entry, |followed| entry.modified.0 > followed)
     }
@@ -45,15 +99,15 @@ impl Objects {
         let object = Object::from_stored(&entry.value, entry.modified);
         match self.newest.entry(entry.key.clone()) {
             Slot::Occupied(mut slot) => {
-                if slot.get().0 < entry.modified {
-                    slot.insert((entry.modified, object.clone()));
+                if slot.get().revision < entry.modified {
+                    slot.get_mut().replace(entry, &object);
                 }
-                if slot.get().0 == entry.modified { slot.get().1.clone() } else { object }
+                if slot.get().revision == entry.modified { slot.get().object.clone() } else { object }
             }
             Slot::Vacant(slot) => {
                 // Read while the key is locked: the follower moves on before it removes.
                 if new_keys(self.followed.load(Ordering::SeqCst)) {
-                    slot.insert((entry.modified, object.clone()));
+                    slot.insert(Newest::new(entry, &object));
                 }
                 object
             }
@@ -66,7 +120,7 @@ impl Objects {
     }
 
     fn deleted(&self, key: &Key, at: Revision) {
-        self.newest.remove_if(key, |_, (revision, _)| *revision < at);
+        self.newest.remove_if(key, |_, newest| newest.revision < at);
     }
 
     fn begin(&self, revision: Revision) {

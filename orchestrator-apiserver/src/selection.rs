@@ -1,7 +1,11 @@
 //! Selectors of lists and watches, and the fields that each kind can be selected by.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orchestrator_core::{
     object::Object,
     selector::{FieldSelector, LabelSelector},
@@ -16,6 +20,31 @@ use crate::registry::Kind;
 pub(crate) struct Selection {
     labels: LabelSelector,
     fields: FieldSelector,
+    /// The fields that the kind can be selected by, beside name and namespace.
+    selectable: &'static [&'static str],
+}
+
+/// What selectors look at in one version of an object: made once, however many there are.
+#[derive(Debug)]
+pub(crate) struct Attributes {
+    metadata: Arc<ObjectMeta>,
+    /// The values of the selectable fields, once somebody selects by one.
+    fields: OnceLock<Vec<String>>,
+}
+
+impl Attributes {
+    pub(crate) fn of(object: &Object) -> ApiResult<Self> {
+        Ok(Self { metadata: object.shared_metadata()?.clone(), fields: OnceLock::new() })
+    }
+
+    fn fields(&self, selectable: &[&str], object: impl FnOnce() -> Object) -> ApiResult<&[String]> {
+        if let Some(fields) = self.fields.get() {
+            return Ok(fields);
+        }
+        let tree = object().to_tree()?;
+        let fields = selectable.iter().map(|path| text_at(&tree, path)).collect();
+        Ok(self.fields.get_or_init(|| fields))
+    }
 }
 
 /// Fields beside name and namespace, by group and resource.
@@ -87,7 +116,7 @@ impl Selection {
                 return Err(ApiError::bad_request(unsupported(kind, field)));
             }
         }
-        Ok(Self { labels, fields })
+        Ok(Self { labels, fields, selectable: selectable(kind) })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -102,30 +131,34 @@ impl Selection {
         self.fields.requirements().iter().find(by_name).map(|requirement| requirement.value.as_str())
     }
 
-    pub(crate) fn matches(&self, object: &Object) -> ApiResult<bool> {
-        if self.is_empty() {
-            return Ok(true);
-        }
-        let metadata = object.metadata()?;
+    /// Whether an object with these attributes is wanted. The object itself is looked at for the first of those who select
+    /// by its fields.
+    pub(crate) fn matches(&self, attributes: &Attributes, object: impl FnOnce() -> Object) -> ApiResult<bool> {
+        let metadata = &attributes.metadata;
         if !self.labels.is_empty() && !self.labels.matches(metadata.labels.as_ref().unwrap_or(&Default::default())) {
             return Ok(false);
         }
-        if self.fields.is_empty() {
-            return Ok(true);
-        }
         let beyond_metadata =
             self.fields.requirements().iter().any(|requirement| !requirement.field.starts_with("metadata."));
-        let tree = if beyond_metadata { Some(object.to_tree()?) } else { None };
-        Ok(self.fields.matches(|field| match field {
-            "metadata.name" | "name" => metadata.name.as_deref().map(Cow::Borrowed),
-            "metadata.namespace" => metadata.namespace.as_deref().map(Cow::Borrowed),
-            path => tree.as_ref().and_then(|tree| text_at(tree, path)),
-        }))
+        let fields = if beyond_metadata { attributes.fields(self.selectable, object)? } else { &[] };
+        let value = |path: &str| {
+            let index = self.selectable.iter().position(|known| *known == path);
+            index.and_then(|index| fields.get(index)).map(String::as_str)
+        };
+        let matches = self.fields.matches(|field| {
+            match field {
+                "metadata.name" | "name" => metadata.name.as_deref(),
+                "metadata.namespace" => metadata.namespace.as_deref(),
+                path => value(path),
+            }
+            .map(Cow::Borrowed)
+        });
+        Ok(matches)
     }
 }
 
 /// The value at a dotted path, as text.
-fn text_at<'a>(tree: &Value, path: &str) -> Option<Cow<'a, str>> {
+fn text_at(tree: &Value, path: &str) -> String {
     let default = match path {
         "spec.unschedulable" | "spec.hostNetwork" => "false",
         "status.replicas" | "status.successful" => "0",
@@ -137,9 +170,9 @@ fn text_at<'a>(tree: &Value, path: &str) -> Option<Cow<'a, str>> {
         path => path,
     };
     let value = path.split('.').try_fold(tree, |value, name| value.get(name));
-    Some(match value {
-        Some(Value::String(text)) => Cow::Owned(text.clone()),
-        Some(Value::Null) | None => Cow::Owned(default.to_owned()),
-        Some(other) => Cow::Owned(other.to_string()),
-    })
+    match value {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => default.to_owned(),
+        Some(other) => other.to_string(),
+    }
 }

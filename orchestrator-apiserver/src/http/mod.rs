@@ -6,6 +6,7 @@ mod body;
 mod connect;
 mod endpoint;
 mod executor;
+mod list;
 mod negotiate;
 mod path;
 mod query;

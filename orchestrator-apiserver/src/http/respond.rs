@@ -1,6 +1,6 @@
 //! Answers: objects, lists and errors in the form that the client accepts.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use orchestrator_core::{
     client::Reply,
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     body::Body,
+    list,
     negotiate::{Discovery, Form, Style, View},
 };
 use crate::{
@@ -84,7 +85,7 @@ impl Answer<'_> {
                 if let Some(remaining) = remaining {
                     metadata["remainingItemCount"] = remaining.into();
                 }
-                self.list(&items, &metadata)
+                self.list(items, &metadata)
             }
         }
     }
@@ -108,18 +109,16 @@ impl Answer<'_> {
         Ok(with_type(code, bytes, form.media()))
     }
 
-    fn list(self, items: &[Object], metadata: &Value) -> ApiResult<Response<Body>> {
+    fn list(self, items: Vec<Object>, metadata: &Value) -> ApiResult<Response<Body>> {
         let form = self.style.form;
         let tree = match (self.style.view, form) {
             (View::Whole, Form::Json) => {
-                return Ok(with_type(StatusCode::OK, splice_list(self.kind, items, metadata)?, form.media()));
+                return Ok(with_body(StatusCode::OK, list::body(self.kind, items, metadata)?, form.media()));
             }
             (View::Whole | View::Partial, Form::Protobuf) => {
-                return Ok(with_type(StatusCode::OK, self.protobuf_list(items, metadata)?, form.media()));
+                return Ok(with_type(StatusCode::OK, self.protobuf_list(&items, metadata)?, form.media()));
             }
-            (View::Whole, Form::Yaml) => {
-                serde_json::from_slice(&splice_list(self.kind, items, metadata)?).map_err(ApiError::internal)?
-            }
+            (View::Whole, Form::Yaml) => list::tree(self.kind, items, metadata)?,
             (view, _) => {
                 let trees = items.iter().map(Object::to_tree).collect::<Result<Vec<Value>, _>>()?;
                 let rows: Vec<&Value> = trees.iter().collect();
@@ -142,37 +141,6 @@ impl Answer<'_> {
         };
         list.map_err(ApiError::internal)
     }
-}
-
-/// A list made of the encodings at hand. Items of built-in kinds do not repeat their kind, as upstream.
-fn splice_list(kind: &Kind, items: &[Object], metadata: &Value) -> ApiResult<Bytes> {
-    let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-        kind.kind,
-        kind.api_version()
-    );
-    let type_prefix = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", kind.kind, kind.api_version());
-    let size = items.iter().map(|item| item.bytes().map_or(0, |bytes| bytes.len())).sum::<usize>()
-        + head.len()
-        + items.len()
-        + 2;
-    let mut out = BytesMut::with_capacity(size);
-    out.put_slice(head.as_bytes());
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            out.put_u8(b',');
-        }
-        let bytes = item.bytes()?;
-        match bytes.strip_prefix(type_prefix.as_bytes()).filter(|_| !kind.is_custom()) {
-            Some(rest) => {
-                out.put_u8(b'{');
-                out.put_slice(rest);
-            }
-            None => out.put_slice(&bytes),
-        }
-    }
-    out.put_slice(b"]}");
-    Ok(out.freeze())
 }
 
 /// A list of groups or resources.
@@ -208,7 +176,11 @@ pub(super) fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
 }
 
 fn with_type(code: StatusCode, bytes: Bytes, media: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::full(bytes));
+    with_body(code, Body::full(bytes), media)
+}
+
+fn with_body(code: StatusCode, body: Body, media: &'static str) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     response

@@ -80,13 +80,13 @@ impl Writer {
             WatchEvent::Deleted(object) => ("DELETED", object),
             WatchEvent::Bookmark { resource_version, initial_events_end } => {
                 let bookmark = bookmark(&self.kind, self.style.view, &resource_version, initial_events_end);
-                return write_tree("BOOKMARK", &bookmark, self.style.form, out);
+                return write_tree("BOOKMARK", bookmark, self.style.form, out);
             }
         };
         match self.style {
             Style { form: Form::Protobuf, view } => protobuf::event(name, &in_protobuf(&object, view)?, out),
-            Style { view: View::Whole, .. } => line(name, &object.bytes()?, out),
-            Style { view, form } => return write_tree(name, &self.shown(&object, view)?, form, out),
+            Style { view: View::Whole, .. } => return line(name, &object, out),
+            Style { view, form } => return write_tree(name, self.shown(&object, view)?, form, out),
         }
         Ok(())
     }
@@ -129,24 +129,30 @@ fn bookmark(kind: &Kind, view: View, resource_version: &str, initial_events_end:
 fn write_error(error: &ApiError, form: Form, out: &mut BytesMut) {
     let status = serde_json::to_value(error.status()).unwrap_or_default();
     // A `Status` has every form.
-    let _ = write_tree("ERROR", &status, form, out);
+    let _ = write_tree("ERROR", status, form, out);
 }
 
-fn write_tree(name: &str, tree: &Value, form: Form, out: &mut BytesMut) -> ApiResult<()> {
-    let json = tree.to_string();
+fn write_tree(name: &str, tree: Value, form: Form, out: &mut BytesMut) -> ApiResult<()> {
     match form {
         Form::Protobuf => {
+            let json = tree.to_string();
             protobuf::event(name, &protobuf::object(json.as_bytes()).map_err(ApiError::internal)?, out);
+            Ok(())
         }
-        _ => line(name, json.as_bytes(), out),
+        _ => line(name, &Object::from_tree(tree), out),
     }
-    Ok(())
 }
 
-fn line(name: &str, object: &[u8], out: &mut BytesMut) {
+/// A line with an object; nothing if it has no JSON.
+fn line(name: &str, object: &Object, out: &mut BytesMut) -> ApiResult<()> {
+    let start = out.len();
     out.put_slice(b"{\"type\":\"");
     out.put_slice(name.as_bytes());
     out.put_slice(b"\",\"object\":");
-    out.put_slice(object);
+    if let Err(error) = object.write_json(out) {
+        out.truncate(start);
+        return Err(error.into());
+    }
     out.put_slice(b"}\n");
+    Ok(())
 }

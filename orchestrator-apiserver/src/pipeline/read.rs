@@ -93,9 +93,8 @@ impl Server {
             revision = Some(listing.revision);
             after = listing.entries.last().map(|entry| entry.key.clone()).or(after);
             for entry in &listing.entries {
-                let object = self.objects.of(entry);
-                if selection.matches(&object)? {
-                    items.push(object);
+                if self.objects.selected(&selection, entry)? {
+                    items.push(self.objects.of(entry));
                 }
             }
             let more = listing.remaining > 0;
@@ -122,19 +121,18 @@ impl Server {
         if let (Some(namespace), _) | (None, Some(namespace)) =
             (scope.namespace_opt(), (!scope.kind.namespaced).then_some(""))
         {
-            if let Some(entry) = self.store.get(&scope.kind.key(namespace, name)).await.map_err(store_error)? {
-                let object = self.objects.of(&entry);
-                if selection.matches(&object)? {
-                    items.push(object);
-                }
+            let entry = self.store.get(&scope.kind.key(namespace, name)).await.map_err(store_error)?;
+            if let Some(entry) = entry
+                && self.objects.selected(selection, &entry)?
+            {
+                items.push(self.objects.of(&entry));
             }
         } else {
             let range = scope.kind.range(None);
             let listing = self.store.list(&range, store::ListOptions::default()).await.map_err(store_error)?;
             for entry in &listing.entries {
-                let object = self.objects.of(entry);
-                if selection.matches(&object)? {
-                    items.push(object);
+                if self.objects.selected(selection, entry)? {
+                    items.push(self.objects.of(entry));
                 }
             }
         }

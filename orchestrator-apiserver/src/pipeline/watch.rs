@@ -11,7 +11,7 @@ use orchestrator_core::{
     client::{ListOptions, Reply, WatchEvent, WatchRequest, WatchStream},
     object::Object,
     status::{ApiError, ApiResult, Reason},
-    store::{Change, Revision, StoreError, WatchItem, WatchOptions},
+    store::{Change, Entry, Revision, StoreError, WatchItem, WatchOptions},
 };
 
 use super::{Scope, Server, read::parse_version, store_error};
@@ -139,17 +139,12 @@ impl Server {
     }
 
     fn event(&self, selection: &Selection, revision: Revision, change: &Change) -> ApiResult<Option<WatchEvent>> {
+        let selected = |entry: &Option<Entry>| match entry {
+            Some(entry) => self.objects.selected(selection, entry),
+            None => Ok(false),
+        };
         let new = change.entry.as_ref().map(|entry| self.objects.of(entry));
-        let is = match &new {
-            Some(object) => selection.matches(object)?,
-            None => false,
-        };
-        // Without a selector the old object is only needed when there is no new one.
-        let was = match &change.previous {
-            None => false,
-            Some(_) if selection.is_empty() => true,
-            Some(previous) => selection.matches(&Object::from_stored(&previous.value, previous.modified))?,
-        };
+        let (was, is) = (selected(&change.previous)?, selected(&change.entry)?);
         let last = || change.previous.as_ref().map(|previous| Object::from_stored(&previous.value, revision));
         Ok(match (was, is, new) {
             (false, true, Some(new)) => Some(WatchEvent::Added(new)),
