@@ -255,7 +255,11 @@ impl Exchange<'_> {
         if self.content_type == PROTOBUF {
             return parse_protobuf(&bytes).map(Some);
         }
-        let (tree, _) = decode::parse(&bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        let garbage = |error: serde_json::Error| {
+            let why = decode::complaint(&bytes).unwrap_or_else(|| error.to_string());
+            ApiError::new(Reason::Unknown, format!("couldn't get version/kind; json parse error: {why}"))
+        };
+        let (tree, _) = decode::parse(&bytes).map_err(garbage)?;
         Ok(Some(tree))
     }
 
