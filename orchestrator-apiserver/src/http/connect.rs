@@ -14,7 +14,7 @@ use orchestrator_core::{
     node_connector::{PodLogOptions, Target as NodeTarget},
     object::Object,
     runtime::{AttachOptions, ExecOptions, RuntimeError, Session, TerminalSize},
-    status::{ApiError, ApiResult},
+    status::{ApiError, ApiResult, FieldError, FieldErrorKind, Subject},
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -147,7 +147,32 @@ fn default_container(pod: &Field<'_>, name: &str) -> ApiResult<String> {
     }
 }
 
+/// How much of a log is asked for must make sense.
+fn check_log_options(pod: &str, query: &Query) -> ApiResult<()> {
+    let mut errors = Vec::new();
+    let bounds = [
+        ("tailLines", 0, "must be greater than or equal to 0"),
+        ("limitBytes", 1, "must be greater than 0"),
+        ("sinceSeconds", 1, "must be greater than 0"),
+    ];
+    let both = query.get("sinceSeconds").is_some() && query.get("sinceTime").is_some();
+    for (name, least, why) in bounds {
+        let Some(number) = query.int(name)?.filter(|number| *number < least) else { continue };
+        if name != "sinceSeconds" || !both {
+            let detail = format!("{number}: {why}");
+            errors.push(FieldError { field: name.to_owned(), kind: FieldErrorKind::Invalid, detail });
+        }
+    }
+    if both {
+        let detail = "at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned();
+        errors.push(FieldError { field: "[]".to_owned(), kind: FieldErrorKind::Forbidden, detail });
+    }
+    let subject = Subject { group: "", resource: "PodLogOptions", name: pod };
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(subject, &errors)) }
+}
+
 async fn logs(server: &ApiServer, scope: &Scope, query: &Query) -> ApiResult<Response<Body>> {
+    check_log_options(scope.name()?, query)?;
     let (_, target) = find_target(server, scope, query.get("container")).await?;
     if target.node.is_empty() {
         // Nothing runs yet, so nothing was written.

@@ -141,21 +141,18 @@ impl Query {
     fn dry_run(&self, kind: &str) -> ApiResult<bool> {
         match self.get("dryRun") {
             None => Ok(false),
-            Some("All") => Ok(true),
-            Some(other) => {
-                let detail = format!("[{other:?}]: supported values: \"All\"");
-                Err(options_error(kind, "dryRun", FieldErrorKind::NotSupported, &detail))
-            }
+            Some(stage) => only_all(kind, &[stage.into()]),
         }
     }
 
-    /// How to delete: the body's word counts, else the parameters'.
+    /// How to delete: the parameters say it where there is no body.
     pub(super) fn delete(&self, body: Option<&Value>) -> ApiResult<DeleteOptions> {
         let member = |name: &str| body.and_then(|body| body.get(name)).filter(|value| !value.is_null());
-        let policy = member("propagationPolicy").and_then(Value::as_str).or(self.get("propagationPolicy"));
+        let parameter = |name: &str| self.get(name).filter(|_| body.is_none());
+        let policy = member("propagationPolicy").and_then(Value::as_str).or(parameter("propagationPolicy"));
         let orphan = member("orphanDependents")
             .and_then(Value::as_bool)
-            .or(self.get("orphanDependents").map(|orphan| orphan == "true"));
+            .or(parameter("orphanDependents").map(|orphan| orphan == "true"));
         if let (Some(policy), Some(_)) = (policy, orphan) {
             let detail = format!("{policy:?}: orphanDependents and deletionPropagation cannot be both set");
             return Err(options_error("DeleteOptions", "propagationPolicy", FieldErrorKind::Invalid, &detail));
@@ -171,18 +168,31 @@ impl Query {
             }
             (None, None) => None,
         };
-        let body_dry_run = member("dryRun").and_then(Value::as_array).is_some_and(|values| !values.is_empty());
+        let dry_run = match member("dryRun").and_then(Value::as_array) {
+            Some(stages) => only_all("DeleteOptions", stages)?,
+            None => body.is_none() && self.dry_run("DeleteOptions")?,
+        };
         let preconditions = member("preconditions").cloned().map(serde_json::from_value).transpose();
         Ok(DeleteOptions {
-            dry_run: body_dry_run || self.dry_run("DeleteOptions")?,
+            dry_run,
             grace_period_seconds: match member("gracePeriodSeconds") {
                 Some(seconds) => seconds.as_i64(),
+                None if body.is_some() => None,
                 None => self.int("gracePeriodSeconds")?,
             },
             preconditions: preconditions.map_err(|error| ApiError::bad_request(error.to_string()))?,
             propagation,
         })
     }
+}
+
+/// Whether stages are to be run dry: all of them, if any.
+fn only_all(kind: &str, stages: &[Value]) -> ApiResult<bool> {
+    if stages.iter().any(|stage| stage != "All") {
+        let detail = format!("{}: supported values: \"All\"", Value::from(stages));
+        return Err(options_error(kind, "dryRun", FieldErrorKind::NotSupported, &detail));
+    }
+    Ok(!stages.is_empty())
 }
 
 fn options_error(kind: &str, field: &str, error: FieldErrorKind, detail: &str) -> ApiError {

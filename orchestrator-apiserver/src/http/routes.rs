@@ -281,7 +281,11 @@ impl Exchange<'_> {
         // How to delete is said in any form, whatever is deleted.
         match self.body_form(Form::ALL)? {
             Form::Json => {
-                let (tree, _) = decode::parse(&bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
+                let garbage = |error: serde_json::Error| {
+                    let why = decode::complaint(&bytes).unwrap_or_else(|| error.to_string());
+                    ApiError::new(Reason::Unknown, format!("couldn't get version/kind; json parse error: {why}"))
+                };
+                let (tree, _) = decode::parse(&bytes).map_err(garbage)?;
                 Ok(Some(tree))
             }
             Form::Yaml => parse_yaml(&bytes).map(Some),

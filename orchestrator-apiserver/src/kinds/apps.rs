@@ -3,6 +3,8 @@
 //!
 //! Upstream: `pkg/apis/apps/v1/defaults.go` and `pkg/apis/apps/validation/validation.go`.
 
+use std::collections::BTreeSet;
+
 use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
@@ -293,19 +295,19 @@ fn validate_replication_controller(controller: &Field<'_>, errors: &mut Errors) 
 /// The set as its pods will be: with a volume for each claim template, so that containers can mount them.
 fn with_claims(set: &Field<'_>) -> Value {
     let mut tree = set.value().cloned().unwrap_or_default();
-    for claim in set.at("spec.volumeClaimTemplates").items() {
-        let name = claim.at("metadata.name").text();
-        let volume = serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
-        let pod = member(member(member(&mut tree, "spec"), "template"), "spec");
-        let volumes = member(pod, "volumes");
-        match volumes.as_array_mut() {
-            // A claim takes the place of a volume of the same name.
-            Some(volumes) => {
-                volumes.retain(|volume| volume["name"] != name);
-                volumes.push(volume);
-            }
-            None => *volumes = serde_json::json!([volume]),
-        }
+    let claims = set.at("spec.volumeClaimTemplates").items();
+    let names: BTreeSet<&str> = claims.iter().map(|claim| claim.at("metadata.name").text()).collect();
+    if names.is_empty() {
+        return tree;
+    }
+    let volumes = member(member(member(member(&mut tree, "spec"), "template"), "spec"), "volumes");
+    if volumes.is_null() {
+        *volumes = json!([]);
+    }
+    if let Some(volumes) = volumes.as_array_mut() {
+        // A claim takes the place of a volume of the same name.
+        volumes.retain(|volume| volume["name"].as_str().is_none_or(|name| !names.contains(name)));
+        volumes.extend(names.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}})));
     }
     tree
 }

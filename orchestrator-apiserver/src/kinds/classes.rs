@@ -1,6 +1,8 @@
 //! Classes of pods and of requests: PriorityClass, RuntimeClass, FlowSchema, PriorityLevelConfiguration, and the kinds
 //! of dynamic resources.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{check, podspec, rules::Rules};
@@ -182,14 +184,14 @@ fn default_device_claim(spec: &mut Value) {
 }
 
 fn validate_device_claim(spec: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for request in spec.at("devices.requests").items() {
         let name = request.get("name");
         check::needed(&name, names::label, errors);
         if seen.contains(&name.text()) {
             name.duplicate(errors);
         }
-        seen.push(name.text());
+        seen.insert(name.text());
         let (exactly, first) = (request.get("exactly"), request.get("firstAvailable"));
         match (exactly.exists(), first.len() > 0) {
             (true, true) => request.invalid(errors, "exactly one of `exactly` or `firstAvailable` must be specified"),

@@ -2,6 +2,8 @@
 //!
 //! Upstream: `apiextensions-apiserver/pkg/apis/apiextensions`.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{check, rules::Rules};
@@ -120,14 +122,14 @@ fn validate_names(kinds: &Field<'_>, errors: &mut Errors) {
 
 fn versions(spec: &Field<'_>, definition: &Field<'_>, errors: &mut Errors) {
     let versions = spec.get("versions").items();
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for version in &versions {
         let name = version.get("name");
         check::problems(&name, &names::label_1035(name.text()), errors);
         if seen.contains(&name.text()) {
             name.invalid(errors, "must be unique");
         }
-        seen.push(name.text());
+        seen.insert(name.text());
         let schema = version.at("schema.openAPIV3Schema");
         if !schema.exists() {
             schema.required(errors, "schemas are required");

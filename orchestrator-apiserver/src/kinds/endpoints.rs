@@ -1,5 +1,7 @@
 //! Where the pods of a service are: Endpoints and EndpointSlices.
 
+use std::collections::BTreeSet;
+
 use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
@@ -59,6 +61,9 @@ fn validate_endpoints(endpoints: &Field<'_>, errors: &mut Errors) {
             check::ip(&ip, errors);
             check::given(&address.get("hostname"), names::label, errors);
             check::given(&address.get("nodeName"), names::subdomain, errors);
+            if check::parse_ip(ip.text()).is_none() {
+                ip.invalid(errors, "must be a valid IP address");
+            }
             check::endpoint_address(&ip, errors);
         }
         let ports = subset.get("ports");
@@ -98,14 +103,14 @@ fn validate_slice(slice: &Field<'_>, errors: &mut Errors) {
     if ports.len() > PORTS_MAX {
         ports.error(errors, FieldErrorKind::TooMany, format!("{}: must have at most {PORTS_MAX} items", ports.len()));
     }
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for port in ports.items() {
         let name = port.get("name");
         check::given(&name, names::label, errors);
         if seen.contains(&name.text()) {
             name.duplicate(errors);
         }
-        seen.push(name.text());
+        seen.insert(name.text());
         port.get("protocol").one_of(errors, &["SCTP", "TCP", "UDP"]);
         check::given(&port.get("appProtocol"), names::qualified_name, errors);
     }

@@ -1,5 +1,7 @@
 //! Nodes.
 
+use std::collections::BTreeSet;
+
 use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
@@ -61,7 +63,7 @@ fn create(node: &mut Value) {
 
 fn validate(node: &Field<'_>, errors: &mut Errors) {
     let spec = node.get("spec");
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     // Taints are named as if they stood in the metadata, where they once did.
     for taint in spec.get("taints").shown_at("metadata.taints").items() {
         let (key, effect) = (taint.get("key"), taint.get("effect"));
@@ -81,7 +83,7 @@ fn validate(node: &Field<'_>, errors: &mut Errors) {
             let detail = format!("{shown}: taints must be unique by key and effect pair");
             taint.error(errors, FieldErrorKind::Duplicate, detail);
         }
-        seen.push(pair);
+        seen.insert(pair);
     }
     for list in ["status.capacity", "status.allocatable"] {
         for (name, amount) in node.at(list).entries() {
@@ -93,32 +95,31 @@ fn validate(node: &Field<'_>, errors: &mut Errors) {
 
 /// One range for each family of addresses.
 fn pod_ranges(ranges: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
-    let mut families = Vec::new();
-    for range in ranges.items() {
-        check::cidr(&range, errors);
+    let items = ranges.items();
+    let mut families = BTreeSet::new();
+    for range in &items {
+        check::cidr(range, errors);
         families.extend(check::parse_cidr(range.text()).map(|(address, _)| address.is_ipv4()));
-        seen.push(range);
     }
-    let mixed = families.contains(&true) && families.contains(&false);
-    if seen.len() > 1 && (!mixed || seen.len() > 2) {
+    if items.len() > 1 && (families.len() < 2 || items.len() > 2) {
         ranges.invalid(errors, "may specify no more than one CIDR for each IP family");
     }
-    for (index, range) in seen.iter().enumerate() {
-        if seen[..index].iter().any(|other| other.text() == range.text()) {
+    let mut seen = BTreeSet::new();
+    for range in items {
+        if !seen.insert(range.text()) {
             range.duplicate(errors);
         }
     }
 }
 
 fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for address in new.at("status.addresses").items() {
         let shown = go::show("NodeAddress", address.value().unwrap_or(&Value::Null));
         if seen.contains(&shown) {
             address.error(errors, FieldErrorKind::Duplicate, shown.clone());
         }
-        seen.push(shown);
+        seen.insert(shown);
     }
     let (new, old) = (new.get("spec"), old.get("spec"));
     for (name, shown) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {

@@ -73,14 +73,14 @@ fn fill(item: &mut Value, name: &str, from: &str) {
 }
 
 fn validate_limit_range(range: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for limit in range.at("spec.limits").items() {
         let of = limit.get("type");
         limit_type(&of, errors);
         if seen.contains(&of.text()) {
             of.duplicate(errors);
         }
-        seen.push(of.text());
+        seen.insert(of.text());
         for list in ["max", "min"] {
             resource_names(&limit.get(list), of.text(), errors);
         }

@@ -1,5 +1,7 @@
 //! Who is asked about writes: webhooks and admission policies.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{check, rules::Rules};
@@ -111,14 +113,14 @@ fn default_policy(policy: &mut Value) {
 }
 
 fn validate_webhooks(configuration: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for webhook in configuration.get("webhooks").items() {
         let name = webhook.get("name");
         qualified(&name, errors);
         if seen.contains(&name.text()) {
             name.duplicate(errors);
         }
-        seen.push(name.text());
+        seen.insert(name.text());
         review_versions(&webhook.get("admissionReviewVersions"), errors);
         for rule in webhook.get("rules").items() {
             validate_rule(&rule, errors);

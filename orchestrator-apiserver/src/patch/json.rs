@@ -1,6 +1,9 @@
 //! JSON patches (RFC 6902), one operation after another, within bounds.
 
-use json_patch::{Patch, PatchOperation, TestOperation, jsonptr::Pointer};
+use json_patch::{
+    Patch, PatchOperation, TestOperation,
+    jsonptr::{Pointer, PointerBuf},
+};
 use orchestrator_core::status::{ApiError, ApiResult, Reason};
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,7 +14,9 @@ use crate::{decode, limits};
 pub(super) fn apply(mut tree: Value, operations: &Value) -> ApiResult<Value> {
     let operations = parse(operations)?;
     let mut copied_bytes = 0;
-    for operation in &operations.0 {
+    for mut operation in operations.0 {
+        count_from_front(&mut operation, &tree)?;
+        let operation = &operation;
         check(operation, &tree, &mut copied_bytes)?;
         if !is_test_for_absence(operation, &tree) {
             json_patch::patch(&mut tree, std::slice::from_ref(operation)).map_err(|_| refused())?;
@@ -38,6 +43,47 @@ fn parse(operations: &Value) -> ApiResult<Patch> {
 fn refused() -> ApiError {
     let message = "the server rejected our request due to an error in our request";
     ApiError::with_details(Reason::Invalid, message, Some(Default::default()))
+}
+
+/// Indices may count from the end of a list: `-1` is its last item or, where one is added, the place behind it.
+fn count_from_front(operation: &mut PatchOperation, tree: &Value) -> ApiResult<()> {
+    let (path, from, adds) = match operation {
+        PatchOperation::Add(add) => (&mut add.path, None, true),
+        PatchOperation::Copy(copied) => (&mut copied.path, Some(&mut copied.from), true),
+        PatchOperation::Move(moved) => (&mut moved.path, Some(&mut moved.from), true),
+        PatchOperation::Replace(replace) => (&mut replace.path, None, false),
+        PatchOperation::Remove(remove) => (&mut remove.path, None, false),
+        PatchOperation::Test(test) => (&mut test.path, None, false),
+    };
+    for (pointer, adds) in [(Some(path), adds), (from, false)] {
+        let Some(pointer) = pointer.filter(|pointer| pointer.as_str().contains("/-")) else { continue };
+        *pointer = positive(tree, pointer, adds).ok_or_else(refused)?;
+    }
+    Ok(())
+}
+
+fn positive(tree: &Value, pointer: &Pointer, adds: bool) -> Option<PointerBuf> {
+    let last = pointer.count().checked_sub(1)?;
+    let mut place = Some(tree);
+    let mut tokens = Vec::new();
+    for (at, token) in pointer.tokens().enumerate() {
+        let name = token.decoded();
+        let from_end = name.strip_prefix('-').and_then(|digits| digits.parse::<usize>().ok());
+        let name = match (place, from_end) {
+            (Some(Value::Array(items)), Some(from_end)) => {
+                let room = items.len() + usize::from(adds && at == last);
+                room.checked_sub(from_end)?.to_string()
+            }
+            _ => name.into_owned(),
+        };
+        place = match place {
+            Some(Value::Array(items)) => name.parse::<usize>().ok().and_then(|index| items.get(index)),
+            Some(Value::Object(members)) => members.get(&name),
+            _ => None,
+        };
+        tokens.push(name);
+    }
+    Some(PointerBuf::from_tokens(tokens))
 }
 
 /// Refuses an operation that would grow the tree out of bounds: upstream bounds what is copied, and a tree that is nested
@@ -104,6 +150,17 @@ mod tests {
 
     fn reason(tree: Value, operations: Vec<Value>) -> Reason {
         apply(tree, &Value::from(operations)).unwrap_err().reason()
+    }
+
+    #[test]
+    fn indices_count_from_the_end() {
+        let tree = json!({"a": [1, 2, 3]});
+        let changed = |operation: Value| apply(tree.clone(), &json!([operation])).ok();
+        assert_eq!(changed(json!({"op": "remove", "path": "/a/-1"})), Some(json!({"a": [1, 2]})));
+        assert_eq!(changed(json!({"op": "add", "path": "/a/-1", "value": 4})), Some(json!({"a": [1, 2, 3, 4]})));
+        assert_eq!(changed(json!({"op": "add", "path": "/a/-", "value": 4})), Some(json!({"a": [1, 2, 3, 4]})));
+        assert_eq!(changed(json!({"op": "replace", "path": "/a/-3", "value": 4})), Some(json!({"a": [4, 2, 3]})));
+        assert_eq!(changed(json!({"op": "replace", "path": "/a/-4", "value": 4})), None);
     }
 
     #[test]

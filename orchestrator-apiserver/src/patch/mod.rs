@@ -30,10 +30,10 @@ pub(crate) fn check(patch: &PatchBody) -> ApiResult<()> {
         }
         PatchBody::Merge(patch) if !patch.is_object() => Err(wrong_kind("error decoding patch: ", patch, OBJECT)),
         PatchBody::Strategic(patch) if !patch.is_object() => Err(wrong_kind("", patch, OBJECT)),
-        PatchBody::Apply(configuration) if !configuration.is_object() => Err(ApiError::bad_request(
-            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal the body into Go \
-             value of type map[string]interface {}",
-        )),
+        PatchBody::Apply(configuration) if !configuration.is_object() => {
+            let prefix = "error decoding YAML: error unmarshaling JSON: while decoding JSON: ";
+            Err(wrong_kind(prefix, configuration, OBJECT))
+        }
         _ => Ok(()),
     }
 }

@@ -80,7 +80,11 @@ pub(super) fn patch_is_invalid(shown: &str, why: &str) -> ApiError {
 
 pub(super) fn check_name(scope: &Scope, tree: &Value) -> ApiResult<()> {
     let (given, expected) = (name_of(tree), scope.name()?);
-    if given.is_empty() || given == expected {
+    if given.is_empty() {
+        let why = format!("the name of the object ({expected} based on URL) was undeterminable: name must be provided");
+        return Err(ApiError::bad_request(why));
+    }
+    if given == expected {
         return Ok(());
     }
     Err(ApiError::bad_request(format!(

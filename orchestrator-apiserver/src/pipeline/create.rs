@@ -3,7 +3,7 @@
 use orchestrator_core::{
     client::{Reply, WriteOptions},
     object::{Object, time},
-    status::{ApiError, ApiResult, FieldError, FieldErrorKind, Subject},
+    status::{ApiError, ApiResult, FieldError, FieldErrorKind, Reason, Subject},
 };
 use serde_json::Value;
 
@@ -206,17 +206,14 @@ impl Server {
     }
 }
 
-/// An object that is new has no version. Upstream notices only when it stores, hence the bare error.
+/// An object that is new has no version; what is no version does not count. Upstream notices only when it stores, hence
+/// the bare error.
 fn refuse_version(tree: &Value) -> ApiResult<()> {
-    if matches!(tree["metadata"]["resourceVersion"].as_str(), None | Some("" | "0")) {
-        return Ok(());
+    let given = tree["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse::<u64>().ok());
+    match given {
+        None | Some(0) => Ok(()),
+        Some(_) => Err(ApiError::new(Reason::Unknown, "resourceVersion should not be set on objects to be created")),
     }
-    Err(ApiError::from_status(k8s_openapi::apimachinery::pkg::apis::meta::v1::Status {
-        code: Some(500),
-        message: Some("resourceVersion should not be set on objects to be created".to_owned()),
-        status: Some("Failure".to_owned()),
-        ..Default::default()
-    }))
 }
 
 /// The error of an object that breaks rules, if it does.

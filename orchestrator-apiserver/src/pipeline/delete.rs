@@ -119,6 +119,9 @@ impl Server {
         options: DeleteOptions,
         list: ListOptions,
     ) -> ApiResult<Reply> {
+        if !scope.kind.verbs.iter().any(|verb| verb == "deletecollection") {
+            return Err(ApiError::method_not_allowed());
+        }
         let mut gone = Vec::new();
         let mut page =
             ListOptions { limit: Some(limits::WALK_PAGE_OBJECTS), version_match: None::<VersionMatch>, ..list };

@@ -1,7 +1,9 @@
 //! Decode: what a caller sent, as a tree of the kind's schema and storage version.
 
+use std::sync::Arc;
+
 use orchestrator_core::{
-    client::FieldValidation,
+    client::{FieldValidation, Resource},
     object::Object,
     status::{ApiError, ApiResult},
 };
@@ -11,7 +13,9 @@ use super::{Scope, Server};
 use crate::{
     decode::{self, Findings, WrongType},
     field::member,
-    registry::Kind,
+    names::NameRule,
+    registry::{Kind, ObjectType},
+    strategy::Plain,
 };
 
 impl Server {
@@ -56,6 +60,28 @@ pub(super) fn decode_as(
     *member(&mut tree, "kind") = kind.kind.clone().into();
     *member(&mut tree, "apiVersion") = kind.api_version().into();
     Ok(tree)
+}
+
+/// A kind that is never stored, only to read bodies of it.
+pub(super) fn body_kind(group: &str, version: &str, kind: &str) -> Kind {
+    Kind {
+        resource: Resource::new(group.to_owned(), version.to_owned(), String::new()),
+        kind: kind.to_owned(),
+        singular: String::new(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        namespaced: true,
+        verbs: Vec::new(),
+        subresources: Vec::new(),
+        prefix: String::new(),
+        stored_as: String::new(),
+        schema: decode::Schema::get().kind(group, version, kind),
+        strategy: Arc::new(Plain { generation: false, status: false, names: NameRule::Subdomain }),
+        columns: Vec::new(),
+        open_api: None,
+        scale: None,
+        object_type: ObjectType::default(),
+    }
 }
 
 /// Bytes of a body that an error shows.

@@ -2,6 +2,8 @@
 //!
 //! Upstream: `k8s.io/apimachinery/pkg/api/validation/objectmeta.go`.
 
+use std::collections::BTreeSet;
+
 use orchestrator_core::status::FieldErrorKind;
 
 use crate::{
@@ -120,11 +122,18 @@ fn validate_finalizer(finalizer: &Field<'_>, errors: &mut Errors) {
 /// The rules of a change of metadata.
 pub(super) fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     let (new, old) = (new.get("metadata"), old.get("metadata"));
-    for name in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for name in ["name", "namespace", "uid", "creationTimestamp"] {
         new.get(name).immutable(&old.get(name), errors);
     }
+    let end = new.get("deletionTimestamp");
+    if end.value() != old.get("deletionTimestamp").value() {
+        // Go shows times in a notation of its own.
+        let shown = end.text().replace('T', " ").replace('Z', " +0000 UTC");
+        end.wrong(errors, shown, "field is immutable");
+    }
+    new.get("deletionGracePeriodSeconds").immutable(&old.get("deletionGracePeriodSeconds"), errors);
     if old.get("deletionTimestamp").exists() {
-        let before: Vec<&str> = old.get("finalizers").items().iter().map(Field::text).collect();
+        let before: BTreeSet<&str> = old.get("finalizers").items().iter().map(Field::text).collect();
         let added: Vec<String> = new
             .get("finalizers")
             .items()

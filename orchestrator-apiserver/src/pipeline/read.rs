@@ -9,14 +9,14 @@ use base64::{
 use orchestrator_core::{
     client::{ListOptions, Reply, Resource, VersionMatch},
     object::Object,
-    selector::{FieldSelector, LabelSelector},
+    selector::{FieldSelector, LabelSelector, Operator},
     status::{ApiError, ApiResult, Reason},
     store::{self, Entry, Key, Revision, StoreError},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Scope, Server, store_error};
-use crate::{decode, selection::Selection};
+use crate::{decode, names, selection::Selection};
 
 /// Where a list goes on: upstream's form of the token.
 #[derive(Default, Serialize, Deserialize)]
@@ -142,6 +142,7 @@ impl Server {
     /// The selectors of a request, checked against what the kind can select by.
     pub(super) fn selection(&self, scope: &Scope, labels: &str, fields: &str) -> ApiResult<Selection> {
         let labels: LabelSelector = labels.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
+        check_labels(&labels)?;
         let fields: FieldSelector = fields.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
         Selection::new(&scope.kind, labels, fields)
     }
@@ -254,4 +255,34 @@ fn continue_error(error: StoreError, options: &ListOptions) -> ApiError {
     let mut status = expired.status().clone();
     status.metadata.continue_ = Some(token);
     ApiError::from_status(status)
+}
+
+/// A selector asks for labels that can be.
+fn check_labels(selector: &LabelSelector) -> ApiResult<()> {
+    for requirement in selector.requirements() {
+        let key = &requirement.key;
+        let mut problems = Vec::new();
+        let key_problems = names::qualified_name(key);
+        if !key_problems.is_empty() {
+            problems.push(format!("key: Invalid value: {key:?}: {}", key_problems.join("; ")));
+        }
+        for (index, value) in requirement.values.iter().enumerate() {
+            let number = matches!(requirement.operator, Operator::GreaterThan | Operator::LessThan);
+            if number && value.parse::<i64>().is_err() {
+                let why = "for 'Gt', 'Lt' operators, the value must be an integer";
+                problems.push(format!("values[{index}]: Invalid value: {value:?}: {why}"));
+            }
+            let value_problems = names::label_value(value);
+            if !value_problems.is_empty() {
+                problems.push(format!("values[{index}][{key}]: Invalid value: {value:?}: {}", value_problems.join("; ")));
+            }
+        }
+        let why = match problems.as_slice() {
+            [] => continue,
+            [only] => only.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        return Err(ApiError::bad_request(format!("unable to parse requirement: {why}")));
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The `scale` subresource: the number of replicas, in the same form for every kind that has one.
 
 use orchestrator_core::{
-    client::{Call, PatchBody, Reply, Resource, WriteOptions},
+    client::{Call, PatchBody, Reply, WriteOptions},
     object::Object,
     selector::LabelSelector,
     status::{ApiError, ApiResult},
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     Scope, Server,
-    change::{Change, patch_is_invalid},
+    change::{Change, check_name, patch_is_invalid},
     input, track,
 };
 use crate::{
@@ -26,9 +26,9 @@ impl Server {
         let current = scale_of(&scope.kind, object.tree()?);
         let (wanted, applied, options) = match call {
             Call::Get { .. } => return Ok(Self::object_reply(Object::from_tree(current), false, Vec::new())),
-            Call::Replace { object, options } => (self.decode_scale(&object, &options)?, false, options),
+            Call::Replace { object, options } => (decode_scale(scope, &object, &options)?, false, options),
             Call::Patch { patch: PatchBody::Apply(configuration), options } => {
-                track::check_type(&scale_kind(), &configuration)?;
+                track::check_type(&input::body_kind("autoscaling", "v1", "Scale"), &configuration)?;
                 (configuration, true, options)
             }
             Call::Patch { patch, options } => (self.patch_scale(&current, &patch)?, false, options),
@@ -67,14 +67,9 @@ impl Server {
         Ok(Self::object_reply(Object::from_tree(scale_of(&scope.kind, object.tree()?)), false, warnings))
     }
 
-    fn decode_scale(&self, object: &Object, options: &WriteOptions) -> ApiResult<Value> {
-        let mut warnings = Vec::new();
-        input::decode_as(&scale_kind(), object, options.field_validation, &mut warnings)
-    }
-
     fn patch_scale(&self, current: &Value, change: &PatchBody) -> ApiResult<Value> {
         patch::check(change)?;
-        let kind = scale_kind();
+        let kind = input::body_kind("autoscaling", "v1", "Scale");
         let mut tree = patch::apply(&kind, current, change)?;
         input::prune(&kind, &mut tree, Vec::new(), Default::default(), &mut Vec::new())
             .map_err(|why| patch_is_invalid(&tree.to_string(), &why.json))?;
@@ -82,30 +77,16 @@ impl Server {
     }
 }
 
-/// `Scale` as a kind, only to decode it.
-fn scale_kind() -> Kind {
-    Kind {
-        resource: Resource::new("autoscaling", "v1", "scales"),
-        kind: "Scale".to_owned(),
-        singular: String::new(),
-        short_names: Vec::new(),
-        categories: Vec::new(),
-        namespaced: true,
-        verbs: Vec::new(),
-        subresources: Vec::new(),
-        prefix: String::new(),
-        stored_as: "autoscaling/v1".to_owned(),
-        schema: crate::decode::Schema::get().kind("autoscaling", "v1", "Scale"),
-        strategy: std::sync::Arc::new(crate::strategy::Plain {
-            generation: false,
-            status: false,
-            names: crate::names::NameRule::Subdomain,
-        }),
-        columns: Vec::new(),
-        open_api: None,
-        scale: None,
-        object_type: crate::registry::ObjectType::default(),
+fn decode_scale(scope: &Scope, object: &Object, options: &WriteOptions) -> ApiResult<Value> {
+    let kind = input::body_kind("autoscaling", "v1", "Scale");
+    let tree = input::decode_as(&kind, object, options.field_validation, &mut Vec::new())?;
+    let namespace = tree["metadata"]["namespace"].as_str().unwrap_or_default();
+    if !namespace.is_empty() && namespace != scope.namespace {
+        let why = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(ApiError::bad_request(why));
     }
+    check_name(scope, &tree)?;
+    Ok(tree)
 }
 
 fn paths(kind: &Kind) -> ScalePaths {

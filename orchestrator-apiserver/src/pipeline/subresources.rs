@@ -7,7 +7,7 @@ use orchestrator_core::{
 };
 use serde_json::{Value, json};
 
-use super::{Scope, Server, commit::Refusal, update::released};
+use super::{Scope, Server, commit::Refusal, input, update::released};
 use crate::{
     field::{Field, member},
     limits,
@@ -27,7 +27,7 @@ impl Server {
                 self.create_binding(scope, Some(pod), &object, &options).await
             }
             ("pods", "eviction") => self.evict(scope, &object, &options).await,
-            ("serviceaccounts", "token") => self.create_token(scope, &object).await,
+            ("serviceaccounts", "token") => self.create_token(scope, &object, &options).await,
             _ => Err(ApiError::method_not_allowed()),
         }
     }
@@ -40,13 +40,16 @@ impl Server {
         object: &Object,
         options: &WriteOptions,
     ) -> ApiResult<Reply> {
-        let binding = object.to_tree()?;
+        let kind = input::body_kind("", "v1", "Binding");
+        let binding = input::decode_as(&kind, object, options.field_validation, &mut Vec::new())?;
         let binding = Field::root(&binding);
-        let pod = pod.unwrap_or_else(|| binding.at("metadata.name").text().to_owned());
-        let node = binding.at("target.name").text().to_owned();
-        if node.is_empty() {
-            return Err(ApiError::with_details(Reason::Unknown, "target.name: Required value", None));
+        let named = binding.at("metadata.name").text();
+        if pod.as_ref().is_some_and(|pod| pod != named) {
+            return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
         }
+        let pod = pod.unwrap_or_else(|| named.to_owned());
+        let node = binding.at("target.name").text().to_owned();
+        check_target(&binding.get("target"))?;
         let uid = binding.at("metadata.uid").text().to_owned();
         let pods = self.resolve(
             Some(scope.user.clone()),
@@ -100,6 +103,9 @@ impl Server {
     /// Deletes a pod if no disruption budget speaks against it.
     async fn evict(&self, scope: &Scope, object: &Object, options: &WriteOptions) -> ApiResult<Reply> {
         let eviction = object.to_tree()?;
+        if super::create::name_of(&eviction) != scope.name()? {
+            return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
+        }
         let given = &eviction["deleteOptions"];
         let pod = self.find_object("", "pods", &scope.namespace, scope.name()?).await?;
         let pod =
@@ -166,26 +172,12 @@ impl Server {
     }
 
     /// Signs a token for a service account: `TokenRequest`.
-    async fn create_token(&self, scope: &Scope, object: &Object) -> ApiResult<Reply> {
-        let mut request = object.to_tree()?;
+    async fn create_token(&self, scope: &Scope, object: &Object, options: &WriteOptions) -> ApiResult<Reply> {
+        let kind = input::body_kind("authentication.k8s.io", "v1", "TokenRequest");
+        let mut request = input::decode_as(&kind, object, options.field_validation, &mut Vec::new())?;
         let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
-        let problem = match seconds {
-            seconds if seconds < limits::TOKEN_SECONDS_MIN => Some("may not specify a duration less than 10 minutes"),
-            seconds if seconds > limits::TOKEN_SECONDS_MAX => {
-                Some("may not specify a duration larger than 2^32 seconds")
-            }
-            _ => None,
-        };
-        if let Some(problem) = problem {
-            let subject = Subject { group: "authentication.k8s.io", resource: "TokenRequest", name: "" };
-            let error = FieldError {
-                field: "spec.expirationSeconds".to_owned(),
-                kind: FieldErrorKind::Invalid,
-                detail: format!("{seconds}: {problem}"),
-            };
-            return Err(ApiError::invalid(subject, &[error]));
-        }
         let name = scope.name()?;
+        check_token_request(&request, (name, &scope.namespace), seconds)?;
         let account = self.find_object("", "serviceaccounts", &scope.namespace, name).await?;
         let account = account.ok_or_else(|| ApiError::not_found(scope.kind.subject(name)))?;
         let uid = account.metadata()?.uid.clone().unwrap_or_default();
@@ -260,6 +252,46 @@ impl Server {
         }
         Err(ApiError::stale(scope.kind.subject(scope.name()?)))
     }
+}
+
+/// A pod is bound to a node. Upstream passes on what is wrong as a bare error.
+fn check_target(target: &Field<'_>) -> ApiResult<()> {
+    let mut problems = Vec::new();
+    let kind = target.get("kind").text();
+    if !matches!(kind, "" | "Node") {
+        problems.push(format!("target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\""));
+    }
+    if target.get("name").text().is_empty() {
+        problems.push("target.name: Required value".to_owned());
+    }
+    match problems.as_slice() {
+        [] => Ok(()),
+        [only] => Err(ApiError::new(Reason::Unknown, only.clone())),
+        many => Err(ApiError::new(Reason::Unknown, format!("[{}]", many.join(", ")))),
+    }
+}
+
+/// A request for a token names its account, if anything, and a life within bounds.
+fn check_token_request(request: &Value, (name, namespace): (&str, &str), seconds: i64) -> ApiResult<()> {
+    let metadata = Field::root(request).get("metadata");
+    let refuse = |subject: &str, field: &str, detail: String| {
+        let subject = Subject { group: "authentication.k8s.io", resource: "TokenRequest", name: subject };
+        let error = FieldError { field: field.to_owned(), kind: FieldErrorKind::Invalid, detail };
+        Err(ApiError::invalid(subject, &[error]))
+    };
+    for (member, expected) in [("name", name), ("namespace", namespace)] {
+        let given = metadata.get(member);
+        if !given.text().is_empty() && given.text() != expected {
+            let detail = format!("{}: must match the service account {member} if specified", given.shown());
+            return refuse(name, given.path(), detail);
+        }
+    }
+    let problem = match seconds {
+        seconds if seconds < limits::TOKEN_SECONDS_MIN => "may not specify a duration less than 10 minutes",
+        seconds if seconds > limits::TOKEN_SECONDS_MAX => "may not specify a duration larger than 2^32 seconds",
+        _ => return Ok(()),
+    };
+    refuse("", "spec.expirationSeconds", format!("{seconds}: {problem}"))
 }
 
 /// The reply of a binding or an eviction.

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
 use orchestrator_core::{
     client::{Call, PatchBody, WriteOptions},
     status::{ApiError, ApiResult, FieldError, FieldErrorKind, Reason, Subject},
@@ -62,7 +62,8 @@ impl Server {
             self.tracked(scope, endpoint, |tracker| tracker.apply(live, configuration, manager, options.force));
         applied.map_err(|error| match error {
             ApplyError::Refused(why) => ApiError::bad_request(why),
-            ApplyError::Failed(why) => bare(why),
+            // Upstream answers to what does not fit its types with a bare error of the server.
+            ApplyError::Failed(why) => ApiError::new(Reason::Unknown, why),
             ApplyError::Conflicts(conflicts) => conflict(&conflicts),
         })
     }
@@ -181,16 +182,6 @@ fn status_ignores(kind: &Kind) -> &'static FieldSet {
 fn type_name(api_version: &str, kind: &str) -> String {
     let slash = if api_version.contains('/') { "" } else { "/" };
     format!("{slash}{api_version}, Kind={kind}")
-}
-
-/// Upstream answers with an error of the server, and without a reason, to what does not fit its types.
-fn bare(message: String) -> ApiError {
-    ApiError::from_status(Status {
-        code: Some(500),
-        message: Some(message),
-        status: Some("Failure".to_owned()),
-        ..Default::default()
-    })
 }
 
 fn conflict(conflicts: &Conflicts) -> ApiError {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use orchestrator_core::{
     client::{PatchBody, Reply, WriteOptions},
     object::Object,
-    status::{ApiError, ApiResult, FieldError, FieldErrorKind},
+    status::{ApiError, ApiResult, FieldError, FieldErrorKind, Reason},
     store::Entry,
 };
 use serde_json::Value;
@@ -128,6 +128,14 @@ impl Server {
             return Err(ApiError::conflict(subject, &why));
         }
         let version = text(new, "resourceVersion");
+        if let Err(error) = version.parse::<u64>()
+            && !version.is_empty()
+        {
+            let overflow = *error.kind() == std::num::IntErrorKind::PosOverflow;
+            let why = if overflow { "value out of range" } else { "invalid syntax" };
+            let why = format!("strconv.ParseUint: parsing {version:?}: {why}");
+            return Err(ApiError::new(Reason::Unknown, why));
+        }
         if version.is_empty() || version == "0" {
             if scope.kind.strategy.needs_version() && part(scope) == Part::Main {
                 let error = FieldError {
@@ -205,18 +213,16 @@ fn strategy(scope: &Scope) -> Arc<dyn Strategy> {
 fn keep_identity(new: &mut Value, old: &Value) {
     let old = &old["metadata"];
     let new = member(new, "metadata");
-    for name in [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "resourceVersion",
-        "selfLink",
-    ] {
+    for name in ["uid", "creationTimestamp", "generation", "resourceVersion", "selfLink"] {
         match old.get(name) {
             Some(value) => *member(new, name) = value.clone(),
             None => drop(remove(new, name)),
+        }
+    }
+    // A deletion is begun by a deletion only; validation refuses an update that tries.
+    for name in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if let Some(value) = old.get(name) {
+            *member(new, name) = value.clone();
         }
     }
 }

@@ -62,7 +62,7 @@ fn common(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
 }
 
 fn ports(container: &Field<'_>, errors: &mut Errors) {
-    let mut names = Vec::new();
+    let mut names = BTreeSet::new();
     for port in container.get("ports").items() {
         let name = port.get("name");
         if !name.text().is_empty() {
@@ -73,7 +73,7 @@ fn ports(container: &Field<'_>, errors: &mut Errors) {
             if problems.is_empty() && names.contains(&name.text()) {
                 name.duplicate(errors);
             }
-            names.push(name.text());
+            names.insert(name.text());
         }
         let number = port.get("containerPort");
         if number.int().unwrap_or(0) == 0 {
@@ -112,14 +112,16 @@ fn unique_host_ports(containers: &Field<'_>, errors: &mut Errors) {
 }
 
 fn volume_mounts(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
-    let mut paths = Vec::new();
-    let devices: Vec<_> = container.get("volumeDevices").items();
+    let mut paths = BTreeSet::new();
+    let devices = container.get("volumeDevices").items();
+    let device_names: BTreeSet<_> = devices.iter().map(|device| device.get("name").text()).collect();
+    let device_paths: BTreeSet<_> = devices.iter().map(|device| device.get("devicePath").text()).collect();
     for mount in container.get("volumeMounts").items() {
         let (name, path) = (mount.get("name"), mount.get("mountPath"));
         if name.text().is_empty() {
             name.required(errors, "");
         }
-        if !context.volumes.iter().any(|volume| volume.get("name").text() == name.text()) {
+        if !context.volumes.contains_key(name.text()) {
             name.not_found(errors);
         }
         if path.text().is_empty() {
@@ -128,11 +130,11 @@ fn volume_mounts(container: &Field<'_>, context: &Context<'_>, errors: &mut Erro
         if paths.contains(&path.text()) {
             path.invalid(errors, "must be unique");
         }
-        paths.push(path.text());
-        if devices.iter().any(|device| device.get("name").text() == name.text()) {
+        paths.insert(path.text());
+        if device_names.contains(name.text()) {
             name.invalid(errors, "must not already exist in volumeDevices");
         }
-        if devices.iter().any(|device| device.get("devicePath").text() == path.text()) {
+        if device_paths.contains(path.text()) {
             path.invalid(errors, "must not already exist as a path in volumeDevices");
         }
         // What concerns the part that is mounted is told without the number of the mount.
@@ -164,7 +166,10 @@ fn recursive(mount: &Field<'_>, recursive: &Field<'_>, errors: &mut Errors) {
 }
 
 fn volume_devices(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
-    let (mut names, mut paths) = (Vec::new(), Vec::new());
+    let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+    let mounts = container.get("volumeMounts").items();
+    let mount_names: BTreeSet<_> = mounts.iter().map(|mount| mount.get("name").text()).collect();
+    let mount_paths: BTreeSet<_> = mounts.iter().map(|mount| mount.get("mountPath").text()).collect();
     for device in container.get("volumeDevices").items() {
         let (name, path) = (device.get("name"), device.get("devicePath"));
         if name.text().is_empty() {
@@ -173,8 +178,7 @@ fn volume_devices(container: &Field<'_>, context: &Context<'_>, errors: &mut Err
         if names.contains(&name.text()) {
             name.invalid(errors, "must be unique");
         }
-        let volume = context.volumes.iter().find(|volume| volume.get("name").text() == name.text());
-        match volume {
+        match context.volumes.get(name.text()) {
             None => name.not_found(errors),
             Some(volume) if volume.get("persistentVolumeClaim").exists() || volume.get("ephemeral").exists() => {}
             Some(_) => name.invalid(
@@ -191,21 +195,19 @@ fn volume_devices(container: &Field<'_>, context: &Context<'_>, errors: &mut Err
         if path.text().split('/').any(|part| part == "..") {
             path.invalid(errors, "can not contain backsteps ('..')");
         }
-        for mount in container.get("volumeMounts").items() {
-            if mount.get("name").text() == name.text() {
-                name.invalid(errors, "must not already exist in volumeMounts");
-            }
-            if mount.get("mountPath").text() == path.text() {
-                path.invalid(errors, "must not already exist as a path in volumeMounts");
-            }
+        if mount_names.contains(name.text()) {
+            name.invalid(errors, "must not already exist in volumeMounts");
         }
-        names.push(name.text());
-        paths.push(path.text());
+        if mount_paths.contains(path.text()) {
+            path.invalid(errors, "must not already exist as a path in volumeMounts");
+        }
+        names.insert(name.text());
+        paths.insert(path.text());
     }
 }
 
 fn resize_policy(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     let policies = container.get("resizePolicy");
     for policy in policies.items() {
         // Errors do not tell which of the policies they mean.
@@ -213,7 +215,7 @@ fn resize_policy(container: &Field<'_>, context: &Context<'_>, errors: &mut Erro
         if seen.contains(&resource.text()) {
             policy.error(errors, FieldErrorKind::Duplicate, resource.shown());
         }
-        seen.push(resource.text());
+        seen.insert(resource.text());
         if resource.text().is_empty() {
             resource.required(errors, "");
         } else {
@@ -269,14 +271,14 @@ fn init_container(container: &Field<'_>, context: &Context<'_>, errors: &mut Err
 }
 
 fn unique_host_ports_of(container: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for port in container.get("ports").items() {
         let number = port.get("hostPort").int().unwrap_or(0);
         let text = format!("{}/{}/{number}", port.get("protocol").text(), port.get("hostIP").text());
         if number != 0 && seen.contains(&text) {
             port.get("hostPort").error(errors, FieldErrorKind::Duplicate, format!("{text:?}"));
         }
-        seen.push(text);
+        seen.insert(text);
     }
 }
 

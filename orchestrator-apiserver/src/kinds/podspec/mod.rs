@@ -22,6 +22,8 @@ pub(crate) use scheduling::{node_selector, tolerations};
 pub(crate) use volume_defaults::{default_source, default_volume};
 pub(crate) use volumes::{driver_name, plain_source};
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 
 use super::check;
@@ -66,8 +68,8 @@ pub(crate) fn validate_template_metadata(template: &Field<'_>, errors: &mut Erro
 /// What of a pod its parts have to know of each other.
 pub(super) struct Context<'a> {
     pub(super) restart_policy: &'a str,
-    pub(super) volumes: Vec<Field<'a>>,
-    pub(super) claims: Vec<&'a str>,
+    pub(super) volumes: BTreeMap<&'a str, Field<'a>>,
+    pub(super) claims: BTreeSet<&'a str>,
     pub(super) grace_seconds: i64,
 }
 
@@ -129,14 +131,14 @@ fn restart_policy(policy: &Field<'_>, errors: &mut Errors) {
 }
 
 fn claims(claims: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for claim in claims.items() {
         let name = claim.get("name");
         check::needed(&name, names::label, errors);
         if seen.contains(&name.text()) {
             name.duplicate(errors);
         }
-        seen.push(name.text());
+        seen.insert(name.text());
         let (given, template) = (claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName"));
         match (given.exists(), template.exists()) {
             (true, true) => {

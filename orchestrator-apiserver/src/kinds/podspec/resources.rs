@@ -1,6 +1,6 @@
 //! Requests and limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use orchestrator_core::quantity::Quantity;
 
@@ -98,25 +98,25 @@ pub(crate) fn amount(field: &Field<'_>, name: &str, errors: &mut Errors) {
 }
 
 /// The rules of what a container or a pod asks for.
-pub(crate) fn resource_requirements(resources: &Field<'_>, claims: &[&str], errors: &mut Errors) {
+pub(crate) fn resource_requirements(resources: &Field<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: BTreeSet<&str> = BTreeSet::new();
     for (name, limit) in limits.entries() {
         container_resource(&limit, name, errors);
         amount(&limit, name, errors);
-        names.push(name);
+        names.insert(name);
     }
     for (name, request) in requests.entries() {
         container_resource(&request, name, errors);
         amount(&request, name, errors);
         within_limit(&limits, &requests, name, &request, errors);
-        names.push(name);
+        names.insert(name);
     }
     let huge = names.iter().any(|name| name.starts_with(HUGE_PAGES));
-    if huge && !names.contains(&"cpu") && !names.contains(&"memory") {
+    if huge && !names.contains("cpu") && !names.contains("memory") {
         resources.forbidden(errors, "HugePages require cpu or memory");
     }
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for claim in resources.get("claims").items() {
         let name = claim.get("name");
         if name.text().is_empty() {
@@ -128,7 +128,7 @@ pub(crate) fn resource_requirements(resources: &Field<'_>, claims: &[&str], erro
         if seen.contains(&key) {
             name.duplicate(errors);
         }
-        seen.push(key);
+        seen.insert(key);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Where a pod may run: affinity, tolerations, spread, gates.
 
+use std::collections::BTreeSet;
+
 use crate::{
     field::{Errors, Field},
     kinds::check,
@@ -158,7 +160,7 @@ pub(crate) fn tolerations(tolerations: &Field<'_>, errors: &mut Errors) {
 
 /// The rules of the spread over parts of the cluster.
 pub(super) fn spread(constraints: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for constraint in constraints.items() {
         let skew = constraint.get("maxSkew");
         if skew.int().unwrap_or(0) <= 0 {
@@ -176,7 +178,7 @@ pub(super) fn spread(constraints: &Field<'_>, errors: &mut Errors) {
             let place = format!("{}.{{topologyKey, whenUnsatisfiable}}", constraint.path());
             errors.add(place, orchestrator_core::status::FieldErrorKind::Duplicate, format!("{pair:?}"));
         }
-        seen.push(pair);
+        seen.insert(pair);
         domains(&constraint, action.text(), errors);
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             constraint.get(policy).one_of(errors, &["Honor", "Ignore"]);
@@ -199,13 +201,13 @@ fn domains(constraint: &Field<'_>, action: &str, errors: &mut Errors) {
 
 /// The rules of what holds a pod back from the scheduler.
 pub(super) fn gates(gates: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for gate in gates.items() {
         let name = gate.get("name");
         check::label_key_at(&gate, name.text(), errors);
         if seen.contains(&name.text()) {
             gate.error(errors, orchestrator_core::status::FieldErrorKind::Duplicate, name.shown());
         }
-        seen.push(name.text());
+        seen.insert(name.text());
     }
 }

@@ -1,5 +1,7 @@
 //! Security contexts of pods and containers.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::{
@@ -58,7 +60,7 @@ pub(super) fn host_users(spec: &Field<'_>, errors: &mut Errors) {
 }
 
 fn sysctls(spec: &Field<'_>, sysctls: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for sysctl in sysctls.items() {
         let name = sysctl.get("name");
         let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/".contains(&byte);
@@ -76,7 +78,7 @@ fn sysctls(spec: &Field<'_>, sysctls: &Field<'_>, errors: &mut Errors) {
                 name.invalid(errors, &format!("may not be specified when '{shared}' is true"));
             }
         }
-        seen.push(name.text());
+        seen.insert(name.text());
     }
 }
 

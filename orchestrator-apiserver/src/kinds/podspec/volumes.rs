@@ -1,5 +1,7 @@
 //! The volumes of a pod.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use orchestrator_core::status::FieldErrorKind;
 
 use crate::{
@@ -50,18 +52,18 @@ const SOURCES: [&str; 31] = [
 ];
 
 /// The rules of all volumes of a pod. Gives those that keep them, which containers can mount.
-pub(super) fn validate<'a>(volumes: &Field<'a>, errors: &mut Errors) -> Vec<Field<'a>> {
-    let mut good: Vec<Field<'a>> = Vec::new();
+pub(super) fn validate<'a>(volumes: &Field<'a>, errors: &mut Errors) -> BTreeMap<&'a str, Field<'a>> {
+    let mut good = BTreeMap::new();
     for volume in volumes.items() {
         let name = volume.get("name");
         let mut own = Errors::default();
         source(&volume, &mut own);
         check::needed(&name, names::label, &mut own);
-        if good.iter().any(|other| other.get("name").text() == name.text()) {
+        if good.contains_key(name.text()) {
             name.duplicate(&mut own);
         }
         if own.is_empty() {
-            good.push(volume);
+            good.insert(name.text(), volume);
         } else {
             errors.extend(own);
         }
@@ -227,7 +229,7 @@ fn downward_items(source: &Field<'_>, errors: &mut Errors) {
 
 fn projected(source: &Field<'_>, errors: &mut Errors) {
     check::file_mode(&source.get("defaultMode"), errors);
-    let mut paths = Vec::new();
+    let mut paths = BTreeSet::new();
     for part in source.get("sources").items() {
         let mut found = 0;
         for kind in PROJECTIONS {
@@ -246,7 +248,7 @@ fn projected(source: &Field<'_>, errors: &mut Errors) {
                     let shown = if named { projection.get("name").shown() } else { path.shown() };
                     source.wrong(errors, shown, "conflicting duplicate paths");
                 }
-                paths.push(path.text());
+                paths.insert(path.text());
             }
         }
         if found > 1 {

@@ -250,7 +250,8 @@ fn allocations(service: &Value) -> Vec<Allocation> {
     let spec = root.get("spec");
     let of = spec.get("type").text();
     let mut allocations = Vec::new();
-    if matches!(of, "ClusterIP" | "NodePort" | "LoadBalancer") && spec.get("clusterIP").text().is_empty() {
+    let served = spec.get("ipFamilies").items().first().is_none_or(|family| family.text() == "IPv4");
+    if served && matches!(of, "ClusterIP" | "NodePort" | "LoadBalancer") && spec.get("clusterIP").text().is_empty() {
         allocations.push(Allocation::ClusterIp);
     }
     let wanted = on_nodes(of) && (of == "NodePort" || spec.get("allocateLoadBalancerNodePorts").bool() != Some(false));
