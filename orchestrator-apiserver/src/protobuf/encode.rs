@@ -16,7 +16,7 @@ use super::{
 /// There is no such object in protobuf.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EncodeError {
-    /// The JSON is no object of its kind.
+    /// This is no object in JSON.
     #[error("the object cannot be encoded in protobuf: {0}")]
     Json(#[from] serde_json::Error),
     /// No such kind.
@@ -81,6 +81,12 @@ impl Encoder {
         assemble(message, 0, pieces, &mut self.out);
         self.out.drain(frame.out..written);
         self.pieces.truncate(frame.pieces);
+    }
+
+    /// Puts the zero of a type in the place of what was written since then.
+    pub(super) fn zero(&mut self, of: Type, start: usize) {
+        self.out.truncate(start);
+        self.out.extend_from_slice(of.zero(Schema::get()));
     }
 
     /// Closes a map's entry whose key has been written, and whose value began there.
