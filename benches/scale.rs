@@ -11,10 +11,7 @@ use std::time::{Duration, Instant};
 use orchestrator::{
     Cluster,
     client::Api,
-    k8s_openapi::api::{
-        apps::v1::Deployment,
-        core::v1::{Node, Pod},
-    },
+    k8s_openapi::api::{apps::v1::Deployment, core::v1::Node},
     kube::api::PostParams,
 };
 use serde_json::json;
@@ -70,22 +67,18 @@ async fn converge(cluster: &Cluster, pods: usize) {
         },
     }))
     .expect("a deployment");
+    let mut milestones = support::Milestones::follow(cluster).await;
     let begin = Instant::now();
     let api: Api<Deployment> = Api::namespaced(&cluster.client(), "default");
     api.create(&PostParams::default(), &deployment).await.expect("created");
-    let mut milestones = support::Milestones::follow(cluster).await;
-    let bound = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
-    let running = |pod: &Pod| {
-        pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| phase == "Running")
-    };
-    milestones.reach(pods, bound).await;
+    milestones.bound(pods).await;
     let all_bound = begin.elapsed();
     println!(
         "{pods} pods bound: {:.2} s ({:.0} a second)",
         all_bound.as_secs_f64(),
         pods as f64 / all_bound.as_secs_f64()
     );
-    milestones.reach(pods, running).await;
+    milestones.running(pods).await;
     println!("{pods} pods running: {:.2} s", begin.elapsed().as_secs_f64());
 }
 

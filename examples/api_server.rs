@@ -1,43 +1,105 @@
 //! The API server alone, without controllers, scheduler or nodes: what a test of API behaviour needs.
 //!
-//! Without arguments it makes an object through HTTPS-ready parts in process and ends. With `--serve` it prints
-//! `server: URL`, `token: TOKEN` and `kubeconfig: PATH`, and stays until it is told to stop.
+//! `--serve`, or any other option, lets it serve over HTTPS until it gets SIGTERM or Ctrl-C; it prints one line when it is
+//! ready. Without options it makes one object and ends. `--help` tells the options.
 #![expect(clippy::print_stdout, reason = "a program for people to look at")]
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{error::Error, net::SocketAddr, path::PathBuf, sync::Arc};
 
+use clap::Parser;
 use orchestrator::{
-    Cluster,
+    Cluster, ClusterBuilder,
     apiserver::{AddressRange, Config},
     client::UserInfo,
+    env::Env,
+    store::Store,
+    store_mem::MemStore,
 };
 
-const TOKEN: &str = "example-token";
+/// A Kubernetes API server.
+#[derive(Parser)]
+struct Options {
+    /// Serve until told to stop, with what is not given by other options chosen freely.
+    #[arg(long)]
+    serve: bool,
+    /// Serve on this address; port 0 draws a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// The bearer token of the user `admin` in the group `system:masters`; a random one by default.
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+    /// Where services get their addresses from.
+    #[arg(long, value_name = "CIDR", default_value = "10.0.0.0/16")]
+    service_cidr: AddressRange,
+    /// Where the state is kept: mem, sled:DIR or etcd:URL.
+    #[arg(long, value_name = "STORE", default_value = "mem")]
+    store: String,
+    /// Write a configuration for kubectl here; a file for temporary use by default.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Run the controllers, too.
+    #[arg(long)]
+    controllers: bool,
+    /// Run the scheduler, too.
+    #[arg(long)]
+    scheduler: bool,
+}
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config {
-        service_range: AddressRange { base: Ipv4Addr::new(10, 0, 0, 0), prefix_bits: 16 },
-        ..Config::default()
+async fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    if std::env::args_os().len() == 1 {
+        return make_one_object(options).await;
+    }
+    let (cluster, access) = start(options).await?;
+    let address = cluster.address().ok_or("no address to serve on")?;
+    println!("ready: https://{address} token {} kubeconfig {}", access.token, access.kubeconfig.display());
+    stop_signal().await?;
+    cluster.shutdown().await;
+    Ok(())
+}
+
+/// How a client gets in.
+struct Access {
+    token: String,
+    kubeconfig: PathBuf,
+}
+
+async fn start(options: Options) -> Result<(Cluster, Access), Box<dyn Error>> {
+    let env = Env::real();
+    let access = Access {
+        token: options.token.unwrap_or_else(|| format!("{:016x}{:016x}", env.random(), env.random())),
+        kubeconfig: options
+            .kubeconfig
+            .unwrap_or_else(|| std::env::temp_dir().join(format!("orchestrator-{}.kubeconfig", std::process::id()))),
     };
-    let path = std::env::temp_dir().join(format!("orchestrator-{}.kubeconfig", std::process::id()));
-    let cluster = Cluster::builder()
-        .api_config(config)
-        .control_plane(false)
-        .token(TOKEN, UserInfo::new("admin", &["system:masters"]))
-        .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-        .kubeconfig(&path)
+    let cluster = builder(&env, &options.store)?
+        .api_config(Config { service_range: options.service_cidr, ..Config::default() })
+        .run_controllers(options.controllers)
+        .run_scheduler(options.scheduler)
+        .token(&access.token, UserInfo::new("admin", &["system:masters"]))
+        .listen(options.listen)
+        .kubeconfig(&access.kubeconfig)
         .start()
         .await?;
-    if let Some(address) = cluster.address() {
-        println!("server: https://{address}\ntoken: {TOKEN}\nkubeconfig: {}", path.display());
-    }
-    if std::env::args().any(|argument| argument == "--serve") {
-        stop_signal().await?;
-    } else {
-        let text = "{apiVersion: v1, kind: ConfigMap, metadata: {name: hello}, data: {greeting: hello}}";
-        println!("{:?}", cluster.apply(text).await?);
-    }
+    Ok((cluster, access))
+}
+
+/// A cluster on the store of this name.
+fn builder(env: &Env, store: &str) -> Result<ClusterBuilder, String> {
+    let (kind, place) = store.split_once(':').unwrap_or((store, ""));
+    let store: Arc<dyn Store> = match kind {
+        "mem" if place.is_empty() => Arc::new(MemStore::new(env)),
+        "sled" | "etcd" => return Err(format!("--store {store}: the {kind} store is not built into this program")),
+        _ => return Err(format!("--store {store}: no such store; there are mem, sled:DIR and etcd:URL")),
+    };
+    Ok(Cluster::builder().env(env).store(store))
+}
+
+async fn make_one_object(options: Options) -> Result<(), Box<dyn Error>> {
+    let (cluster, _) = start(options).await?;
+    let text = "{apiVersion: v1, kind: ConfigMap, metadata: {name: hello}, data: {greeting: hello}}";
+    println!("{:?}", cluster.apply(text).await?);
     cluster.shutdown().await;
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! What the benchmarks share: clusters of simulated nodes, and what the process costs.
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
-use std::{fs, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, fs, net::Ipv4Addr, time::Duration};
 
+use futures::{StreamExt, stream::BoxStream};
 use orchestrator::{
     Cluster, NodeSpec,
+    client::{Api, WatchEvent},
+    core::status::ApiResult,
     env::Env,
     k8s_openapi::api::core::v1::{Pod, ServiceAccount},
     node::NodeConfig,
@@ -93,43 +96,56 @@ pub(crate) fn node_is_ready(node: &orchestrator::k8s_openapi::api::core::v1::Nod
     conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Follows all pods, one event at a time, so that looking costs little beside what is looked at.
+/// Follows all pods, one event at a time, and keeps no more than names, so that looking costs little beside what is
+/// looked at.
 pub(crate) struct Milestones {
-    pods: std::collections::BTreeMap<String, std::sync::Arc<Pod>>,
-    events:
-        futures::stream::BoxStream<'static, orchestrator::core::status::ApiResult<orchestrator::client::WatchEvent>>,
+    bound: BTreeSet<String>,
+    running: BTreeSet<String>,
+    events: BoxStream<'static, ApiResult<WatchEvent>>,
 }
 
 impl Milestones {
+    /// Follows a cluster that has no pods yet.
     pub(crate) async fn follow(cluster: &Cluster) -> Self {
-        let api: orchestrator::client::Api<Pod> = orchestrator::client::Api::all(&cluster.client());
+        let api: Api<Pod> = Api::all(&cluster.client());
         let list = api.list(&Default::default()).await.expect("pods are listed");
+        assert!(list.items.is_empty(), "there are pods already");
         let events = api.watch(&Default::default(), &list.resource_version).await.expect("pods are watched");
-        let key = |pod: &std::sync::Arc<Pod>| (pod.metadata.name.clone().unwrap_or_default(), pod.clone());
-        Self { pods: list.items.iter().map(key).collect(), events }
+        Self { bound: BTreeSet::new(), running: BTreeSet::new(), events }
     }
 
-    /// Waits until so many pods are as the condition says.
-    pub(crate) async fn reach(&mut self, count: usize, condition: impl Fn(&Pod) -> bool) {
-        use futures::StreamExt;
-        use orchestrator::client::WatchEvent;
-        let mut reached: std::collections::BTreeSet<String> =
-            self.pods.iter().filter(|(_, pod)| condition(pod)).map(|(name, _)| name.clone()).collect();
-        while reached.len() < count {
-            let event = tokio::time::timeout(PATIENCE, self.events.next()).await.expect("in time");
-            let (object, there) = match event.expect("the watch stays open").expect("an event") {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, true),
-                WatchEvent::Deleted(object) => (object, false),
-                WatchEvent::Bookmark { .. } => continue,
-            };
-            let pod = object.typed::<Pod>().expect("a pod");
-            let name = pod.metadata.name.clone().unwrap_or_default();
-            if there && condition(&pod) {
-                reached.insert(name.clone());
-            } else {
-                reached.remove(&name);
-            }
-            self.pods.insert(name, pod);
+    pub(crate) async fn bound(&mut self, count: usize) {
+        while self.bound.len() < count {
+            self.take_in().await;
         }
+    }
+
+    pub(crate) async fn running(&mut self, count: usize) {
+        while self.running.len() < count {
+            self.take_in().await;
+        }
+    }
+
+    async fn take_in(&mut self) {
+        let event = tokio::time::timeout(PATIENCE, self.events.next()).await.expect("in time");
+        let (object, there) = match event.expect("the watch stays open").expect("an event") {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, true),
+            WatchEvent::Deleted(object) => (object, false),
+            WatchEvent::Bookmark { .. } => return,
+        };
+        let pod = object.shared::<Pod>().expect("a pod");
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let is_bound = there && pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        keep(&mut self.bound, &name, is_bound);
+        keep(&mut self.running, &name, there && phase == Some("Running"));
+    }
+}
+
+fn keep(names: &mut BTreeSet<String>, name: &str, belongs: bool) {
+    if belongs {
+        names.insert(name.to_owned());
+    } else {
+        names.remove(name);
     }
 }

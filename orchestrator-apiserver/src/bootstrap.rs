@@ -7,10 +7,7 @@ use orchestrator_core::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    pipeline::Server,
-    server::{AddressRange, OWN_MANAGER},
-};
+use crate::{address_range::AddressRange, pipeline::Server, server::OWN_MANAGER};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 

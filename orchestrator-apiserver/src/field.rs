@@ -19,6 +19,11 @@ impl Errors {
         self.0
     }
 
+    /// Takes in what others found.
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -51,6 +56,11 @@ impl<'a> Field<'a> {
     /// A member some levels down, its names joined by dots.
     pub(crate) fn at(&self, path: &str) -> Self {
         path.split('.').fold(self.clone(), |field, name| field.get(name))
+    }
+
+    /// The same value, under the path that errors name it by.
+    pub(crate) fn shown_at(&self, path: impl Into<String>) -> Self {
+        Self { path: path.into(), value: self.value }
     }
 
     /// The items of a list.
@@ -182,10 +192,10 @@ pub(crate) fn member<'a>(tree: &'a mut Value, name: &str) -> &'a mut Value {
     }
 }
 
-/// Writes a member where none is.
+/// Writes a member where none is. To Go an empty text is none.
 pub(crate) fn set_default(tree: &mut Value, name: &str, default: impl Into<Value>) {
     let member = member(tree, name);
-    if member.is_null() {
+    if member.is_null() || member == "" {
         *member = default.into();
     }
 }

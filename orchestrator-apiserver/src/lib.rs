@@ -4,6 +4,7 @@
 //! `kinds` what is particular to each kind, `decode` and `patch` make trees, `protobuf` writes them in another
 //! form, `views` shows them, and `http` is the edge: nothing outside of it names HTTP.
 
+mod address_range;
 mod apply;
 mod auth;
 mod bootstrap;
@@ -17,12 +18,14 @@ mod objects;
 mod patch;
 mod pipeline;
 mod protobuf;
+mod recent;
 mod registry;
 mod selection;
 mod server;
 mod strategy;
 mod views;
 
+pub use address_range::{AddressRange, AddressRangeError};
 pub use auth::{Attributes, Authenticator, Authorizer, Decision, DefaultAuthorizer, TokenIssuer};
 pub use registry::support_matrix;
-pub use server::{AddressRange, Admission, ApiServer, ApiServerBuilder, Config, DefaultTolerations};
+pub use server::{Admission, ApiServer, ApiServerBuilder, Config, DefaultTolerations};

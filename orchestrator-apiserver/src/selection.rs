@@ -51,8 +51,26 @@ fn selectable(kind: &Kind) -> &'static [&'static str] {
         ("", "services") => &["spec.clusterIP", "spec.type"],
         ("", "replicationcontrollers") | ("apps", "replicasets") => &["status.replicas"],
         ("batch", "jobs") => &["status.successful"],
+        ("apps", "statefulsets") => &["status.successful"],
+        ("resource.k8s.io", "resourceslices") => &["spec.nodeName", "spec.driver"],
         ("certificates.k8s.io", "certificatesigningrequests") => &["spec.signerName"],
         _ => &[],
+    }
+}
+
+/// Upstream's words depend on who registered the fields of a kind.
+fn unsupported(kind: &Kind, field: &str) -> String {
+    let words = "field label not supported";
+    match (&*kind.resource.group, &*kind.resource.plural) {
+        ("batch", "jobs") => format!("field label {field:?} not supported for batchv1.Job"),
+        ("apps", "statefulsets") => format!("{words} for appsv1.StatefulSet: {field}"),
+        (group, _) if kind.is_custom() || group == "resource.k8s.io" && !selectable(kind).is_empty() => {
+            format!("{words} for {}, Kind={}: {field}", kind.api_version(), kind.kind)
+        }
+        _ if selectable(kind).is_empty() => {
+            format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        }
+        _ => format!("{words}: {field}"),
     }
 }
 
@@ -61,9 +79,12 @@ impl Selection {
     pub(crate) fn new(kind: &Kind, labels: LabelSelector, fields: FieldSelector) -> ApiResult<Self> {
         for requirement in fields.requirements() {
             let field = requirement.field.as_str();
-            let known = field == "metadata.name" || (field == "metadata.namespace" && kind.namespaced);
-            if !known && !selectable(kind).contains(&field) {
-                return Err(ApiError::bad_request(format!("field label not supported: {field}")));
+            let own = selectable(kind);
+            // Of a built-in kind without fields of its own nobody asks whether it has namespaces.
+            let placed = kind.namespaced || (own.is_empty() && !kind.is_custom());
+            let known = field == "metadata.name" || (field == "metadata.namespace" && placed);
+            if !known && !own.contains(&field) {
+                return Err(ApiError::bad_request(unsupported(kind, field)));
             }
         }
         Ok(Self { labels, fields })

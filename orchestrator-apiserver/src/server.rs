@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use k8s_openapi::api::core::v1::VolumeProjection;
 use orchestrator_core::{
     client::{
         Backend, Client, Reply, Request, Resource, ResourceDiscovery, ResourceInfo, UserInfo, WatchRequest, WatchStream,
@@ -19,9 +20,11 @@ use orchestrator_core::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    address_range::AddressRange,
     auth::{Authenticator, Authorizer, DefaultAuthorizer, TokenIssuer},
     objects::{self, Objects},
     pipeline::Server,
+    recent::Recent,
     registry::Registry,
 };
 
@@ -65,15 +68,14 @@ pub struct Config {
     pub track_updates: bool,
     /// Whom requests come from that name nobody: in-process clients.
     pub own_identity: Arc<UserInfo>,
-}
-
-/// A range of IPv4 addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AddressRange {
-    /// The first address.
-    pub base: Ipv4Addr,
-    /// How many leading bits all its addresses share.
-    pub prefix_bits: u8,
+    /// Whether requests over HTTP may come from nobody who is known: `system:anonymous`, as upstream has it. Without, they
+    /// are refused with 401.
+    pub anonymous: bool,
+    /// What clients are told at `/api` about where the server is, as host and port.
+    pub advertised_address: String,
+    /// What the volume with a pod's token holds beside token, root certificate and namespace, as some distributions have
+    /// it. Whoever lists a source here provides it.
+    pub token_volume_sources: Vec<VolumeProjection>,
 }
 
 /// Admission steps that can be switched off, for servers that run without the controllers they rely on.
@@ -89,6 +91,10 @@ pub struct Admission {
     pub default_tolerations: Option<DefaultTolerations>,
     /// Claims without a class get the default class.
     pub default_storage_class: bool,
+    /// Limit ranges hold for what is created in their namespace.
+    pub limit_ranges: bool,
+    /// Pods of a runtime class get what it says.
+    pub runtime_class: bool,
 }
 
 impl Default for Admission {
@@ -99,6 +105,8 @@ impl Default for Admission {
             priority: true,
             default_tolerations: Some(DefaultTolerations::default()),
             default_storage_class: true,
+            limit_ranges: true,
+            runtime_class: true,
         }
     }
 }
@@ -127,6 +135,9 @@ impl Default for Config {
             bookmark_interval: Duration::from_secs(60),
             track_updates: true,
             own_identity: Arc::new(UserInfo::admin()),
+            anonymous: true,
+            advertised_address: "127.0.0.1:443".to_owned(),
+            token_volume_sources: Vec::new(),
         }
     }
 }
@@ -193,6 +204,7 @@ impl ApiServerBuilder {
             store: self.store,
             registry: Registry::new(),
             objects: Objects::default(),
+            recent: Recent::default(),
             config: self.config,
             authenticator: self.authenticator,
             authorizer: self.authorizer,

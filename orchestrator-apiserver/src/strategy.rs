@@ -47,6 +47,9 @@ pub(crate) trait Strategy: Send + Sync + std::fmt::Debug {
     /// The rules of an object by itself.
     fn validate(&self, _object: &Field<'_>, _errors: &mut Errors) {}
 
+    /// The rules of a new object, in addition to [`Self::validate`].
+    fn validate_create(&self, _object: &Field<'_>, _errors: &mut Errors) {}
+
     /// What the server decides about a changed object.
     fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
 
@@ -97,6 +100,8 @@ pub(crate) enum Allocation {
         /// Which port of the service.
         index: usize,
     },
+    /// A port on every node, at `spec.healthCheckNodePort`.
+    HealthCheckPort,
 }
 
 /// A kind that is stored and served by the rules of metadata alone.

@@ -5,6 +5,8 @@
 
 #[path = "golden_support/normalise.rs"]
 mod normalise;
+#[path = "golden_support/silent_store.rs"]
+mod silent_store;
 
 use std::{collections::BTreeSet, fmt::Write, net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -14,23 +16,38 @@ use http::{Request, Response, header::HeaderValue};
 use http_body_util::{BodyExt, Full};
 use normalise::{difference, normalise};
 use orchestrator_apiserver::{
-    AddressRange, ApiServer, Config,
+    AddressRange, ApiServer, Authenticator, Config,
     http::{Body, HttpService},
 };
 use orchestrator_core::{client::UserInfo, env::Env};
 use orchestrator_store_mem::MemStore;
 use serde_json::{Value, json};
+use silent_store::SilentStore;
 use tower_service::Service;
 
 const CASES: &str = include_str!("fixtures/golden-cases.json");
 const PASSING: &str = include_str!("fixtures/golden-passing.txt");
 const STEP_TIME: Duration = Duration::from_secs(20);
+const TOKEN: &str = "administrator";
 
 struct Player {
     env: Env,
     /// The service holds its server weakly.
     _server: ApiServer,
     service: HttpService,
+}
+
+/// The configuration of the recorded server, which belongs to a distribution with an authority of its own for services.
+fn recorded_config() -> Config {
+    let own_authority = json!({"configMap": {
+        "name": "openshift-service-ca.crt", "items": [{"key": "service-ca.crt", "path": "service-ca.crt"}],
+    }});
+    Config {
+        service_range: AddressRange { base: Ipv4Addr::new(10, 0, 0, 0), prefix_bits: 16 },
+        advertised_address: "127.0.0.1:16443".to_owned(),
+        token_volume_sources: vec![serde_json::from_value(own_authority).unwrap()],
+        ..Config::default()
+    }
 }
 
 /// Status code, warning and body of an answer.
@@ -43,17 +60,39 @@ struct Answer {
 impl Player {
     async fn start() -> Self {
         let env = Env::real();
-        let store = Arc::new(MemStore::new(&env));
-        let service_range = AddressRange { base: Ipv4Addr::new(10, 0, 0, 0), prefix_bits: 16 };
-        let config = Config { service_range, ..Config::default() };
-        let server = ApiServer::builder(&env, store).config(config).build().await.unwrap();
-        let admin = UserInfo::new("admin", &["system:masters", "system:authenticated"]);
-        let service = HttpService::new(&server, admin);
-        Self { env, _server: server, service }
+        let store = Arc::new(SilentStore(MemStore::new(&env)));
+        let admin = UserInfo::new("admin", &["system:masters"]);
+        let builder = ApiServer::builder(&env, store).config(recorded_config());
+        let builder = builder.authenticator(Authenticator::default().with_token(TOKEN, admin));
+        let server = builder.build().await.unwrap();
+        let service = HttpService::unauthenticated(&server);
+        let player = Self { env, _server: server, service };
+        player.leave_behind().await;
+        player
+    }
+
+    /// What the recorded server held before: objects that earlier recordings had left there.
+    async fn leave_behind(&self) {
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "Bad_Name!"},
+        });
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "left"},
+            "spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": 31999}]},
+        });
+        for (path, object) in [
+            ("/apis/rbac.authorization.k8s.io/v1/clusterroles", role),
+            ("/api/v1/namespaces/default/services", service),
+        ] {
+            let answer = self.request("POST", path, &Value::Null, Some(object.to_string().into_bytes())).await;
+            assert_eq!(answer.code, 201, "{}", answer.body);
+        }
     }
 
     async fn request(&self, method: &str, path: &str, headers: &Value, body: Option<Vec<u8>>) -> Answer {
         let mut request = Request::builder().method(method).uri(path).header("accept", "application/json");
+        let authorization = format!("Bearer {TOKEN}");
+        request = request.header("authorization", authorization);
         if let Some(map) = request.headers_mut() {
             if body.is_some() {
                 map.insert("content-type", HeaderValue::from_static("application/json"));

@@ -36,7 +36,8 @@ pub struct ClusterBuilder {
     tokens: Vec<(String, UserInfo)>,
     listen: Option<SocketAddr>,
     kubeconfig: Option<PathBuf>,
-    control_plane: bool,
+    runs_controllers: bool,
+    runs_scheduler: bool,
     controllers: Option<Vec<String>>,
     controller_options: Options,
     scheduler: Option<Box<dyn Scheduler>>,
@@ -147,7 +148,8 @@ impl Default for ClusterBuilder {
             tokens: Vec::new(),
             listen: None,
             kubeconfig: None,
-            control_plane: true,
+            runs_controllers: true,
+            runs_scheduler: true,
             controllers: None,
             controller_options: Options::default(),
             scheduler: None,
@@ -208,8 +210,21 @@ impl ClusterBuilder {
 
     /// Whether controllers and scheduler run; they do by default. A server alone answers, but nothing happens.
     #[must_use]
-    pub fn control_plane(mut self, runs: bool) -> Self {
-        self.control_plane = runs;
+    pub fn control_plane(self, runs: bool) -> Self {
+        self.run_controllers(runs).run_scheduler(runs)
+    }
+
+    /// Whether controllers run; they do by default. Without them a Deployment makes no pods, and nothing is cleaned up.
+    #[must_use]
+    pub fn run_controllers(mut self, runs: bool) -> Self {
+        self.runs_controllers = runs;
+        self
+    }
+
+    /// Whether a scheduler runs; it does by default. Without one a pod waits until somebody binds it.
+    #[must_use]
+    pub fn run_scheduler(mut self, runs: bool) -> Self {
+        self.runs_scheduler = runs;
         self
     }
 
@@ -304,7 +319,7 @@ impl ClusterBuilder {
 
     /// Starts controllers, scheduler and nodes.
     async fn start_parts(self, cluster: &mut Cluster, caches: &Caches) -> Result<(), StartError> {
-        if self.control_plane {
+        if self.runs_controllers {
             let mut options = self.controller_options;
             options.root_certificates.get_or_insert_with(|| cluster.access.authority().certificate_pem().to_owned());
             if options.local_volumes.is_some() {
@@ -315,6 +330,8 @@ impl ClusterBuilder {
                 controllers = controllers.controllers(names)?;
             }
             cluster.parts.controllers = Some(controllers.start());
+        }
+        if self.runs_scheduler {
             cluster.parts.start_scheduler(caches, &cluster.env, self.scheduler);
         }
         for node in self.nodes {

@@ -8,10 +8,7 @@ use super::{
     path::Scalar,
     types::{Atom, ListKey, MapType, Relation, TypeId, TypeRef, Types},
 };
-use crate::{
-    decode::{FieldSchema, Message, Parts, Schema, Shape, Type},
-    views::descriptions::is_required,
-};
+use crate::decode::{FieldSchema, Message, Parts, Schema, Shape, Type};
 
 /// Structures that are there even when nothing is in them, because upstream does not keep them behind a pointer: type and
 /// member. `spec`, `status` and `metadata` of every kind are, too.
@@ -52,10 +49,6 @@ const IN_PLACE: [(&str, &str); 34] = [
     ("v1.Binding", "target"),
 ];
 
-/// Fields that are optional and yet never left out.
-const ALWAYS: [(&str, &str); 3] =
-    [("v1.PriorityClass", "value"), ("v1.Event", "reportingComponent"), ("v1.Event", "reportingInstance")];
-
 static BUILTIN: LazyLock<Builtin> = LazyLock::new(Builtin::load);
 
 /// The type of the objects of a built-in kind.
@@ -83,15 +76,11 @@ fn empty_members(message: &Message) -> Map<String, Value> {
                 let below = Schema::get().message(index).map(empty_members).unwrap_or_default();
                 members.insert((*name).to_owned(), below.into());
             }
-            _ if !is_always_there(message, name) => {}
+            _ if !message.always_has(name) => {}
             (of, shape) => drop(members.insert((*name).to_owned(), zero(of, shape))),
         }
     }
     members
-}
-
-fn is_always_there(message: &Message, name: &str) -> bool {
-    is_required(&message.definition, name) || ALWAYS.contains(&(message.go_name.as_str(), name))
 }
 
 fn is_in_place(message: &Message, name: &str) -> bool {
@@ -208,7 +197,7 @@ fn key(of: Type, name: &str) -> ListKey {
     let message = if let Type::Message(index) = of { Schema::get().message(index) } else { None };
     let default = message.and_then(|message| match message.fields.get(name)? {
         _ if name == "protocol" => Some("TCP".into()),
-        field if is_required(&message.definition, name) => Some(zero(field.of, field.shape)),
+        field if message.always_has(name) => Some(zero(field.of, field.shape)),
         _ => None,
     });
     ListKey { name: name.to_owned(), default: default.and_then(|default: Value| Scalar::of(&default)) }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
+use crate::views::descriptions::is_required;
+
 const FIELDS: &str = include_str!("../../data/protobuf-fields.tsv");
 const MERGE_KEYS: &str = include_str!("../../data/merge-keys.tsv");
 
@@ -87,6 +89,27 @@ pub(crate) struct MergeStrategy {
     pub(crate) retain_keys: bool,
     /// What identifies an item; empty for lists of plain values.
     pub(crate) key: &'static str,
+}
+
+/// Fields that are optional and yet never left out.
+const ALWAYS: [(&str, &str); 10] = [
+    ("v1.PriorityClass", "value"),
+    ("v1.Event", "reportingComponent"),
+    ("v1.Event", "reportingInstance"),
+    ("v1.Role", "rules"),
+    ("v1.ClusterRole", "rules"),
+    ("v1.EndpointSlice", "endpoints"),
+    ("v1.EndpointSlice", "ports"),
+    ("v1.ProjectedVolumeSource", "sources"),
+    ("v1.DeviceClaim", "requests"),
+    ("v2.HorizontalPodAutoscalerStatus", "currentMetrics"),
+];
+
+impl Message {
+    /// Whether upstream writes a member even when there is nothing in it.
+    pub(crate) fn always_has(&self, member: &str) -> bool {
+        is_required(&self.definition, member) || ALWAYS.contains(&(self.go_name.as_str(), member))
+    }
 }
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::load);

@@ -3,7 +3,10 @@
 use orchestrator_core::quantity::Quantity;
 use serde_json::{Map, Value};
 
-use super::schema::{FieldSchema, Message, Schema, Shape, Type};
+use super::{
+    base64,
+    schema::{FieldSchema, Message, Schema, Shape, Type},
+};
 use crate::limits;
 
 /// What was found on the way.
@@ -13,13 +16,31 @@ pub(crate) struct Findings {
     pub(crate) unknown: Vec<String>,
 }
 
+/// A value of the wrong type, in the words of both of upstream's decoders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WrongType {
+    /// As the decoder of JSON says it.
+    pub(crate) json: String,
+    /// As the converter of trees says it, which reads what a strategic merge leaves.
+    pub(crate) tree: String,
+}
+
+impl WrongType {
+    /// Both say the same.
+    pub(crate) fn same(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { json: text.clone(), tree: text }
+    }
+}
+
 /// Removes what the schema does not know from a tree.
 ///
 /// # Errors
-/// A value of the wrong type, in the words of Go's decoder.
-pub(crate) fn prune(tree: &mut Value, message: &Message, findings: &mut Findings) -> Result<(), String> {
+/// A value of the wrong type.
+pub(crate) fn prune(tree: &mut Value, message: &Message, findings: &mut Findings) -> Result<(), WrongType> {
     let Value::Object(members) = tree else {
-        return Err(format!("json: cannot unmarshal {} into Go value of type {}", go_kind(tree), message.go_name));
+        let text = format!("json: cannot unmarshal {} into Go value of type {}", go_kind(tree), message.go_name);
+        return Err(WrongType::same(text));
     };
     object(members, message, None, findings)
 }
@@ -67,7 +88,7 @@ fn object(
     message: &Message,
     parent: Option<&Path<'_>>,
     findings: &mut Findings,
-) -> Result<(), String> {
+) -> Result<(), WrongType> {
     let mut error = None;
     members.retain(|name, value| {
         if error.is_some() {
@@ -88,7 +109,7 @@ fn object(
             error = Some(found);
         }
         // An empty list of managers says something: that they are to be forgotten.
-        name == "managedFields" || !is_empty_collection(value, schema)
+        name == "managedFields" || !is_empty_collection(value, schema) || message.always_has(name)
     });
     error.map_or(Ok(()), Err)
 }
@@ -101,17 +122,18 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn mismatch(&self, value: &Value, go_type: &str) -> String {
+    fn mismatch(&self, value: &Value, go_type: &str, tree: String) -> WrongType {
         let owner = self.owner.go_name.rsplit('.').next().unwrap_or_default();
-        format!(
+        let json = format!(
             "json: cannot unmarshal {} into Go struct field {owner}.{} of type {go_type}",
             go_kind(value),
             self.path.members()
-        )
+        );
+        WrongType { json, tree }
     }
 }
 
-/// Go omits empty lists and maps, so they are as good as absent.
+/// Go omits most empty lists and maps, so they are as good as absent.
 fn is_empty_collection(value: &Value, schema: &FieldSchema) -> bool {
     match (value, schema.shape) {
         (Value::Array(items), Shape::List) => items.is_empty(),
@@ -120,12 +142,13 @@ fn is_empty_collection(value: &Value, schema: &FieldSchema) -> bool {
     }
 }
 
-fn member(value: &mut Value, schema: &FieldSchema, place: Place<'_>, findings: &mut Findings) -> Result<(), String> {
+fn member(value: &mut Value, schema: &FieldSchema, place: Place<'_>, findings: &mut Findings) -> Result<(), WrongType> {
     match schema.shape {
         Shape::One => single(value, schema.of, place, findings),
         Shape::List => {
             let Value::Array(items) = value else {
-                return Err(place.mismatch(value, &format!("[]{}", go_type(schema.of))));
+                let tree = format!("cannot restore slice from {}", tree_kind(value));
+                return Err(place.mismatch(value, &format!("[]{}", go_type(schema.of)), tree));
             };
             for (index, item) in items.iter_mut().enumerate() {
                 let path = Path { parent: Some(place.path), step: Step::Index(index) };
@@ -135,7 +158,8 @@ fn member(value: &mut Value, schema: &FieldSchema, place: Place<'_>, findings: &
         }
         Shape::Map => {
             let Value::Object(members) = value else {
-                return Err(place.mismatch(value, &format!("map[string]{}", go_type(schema.of))));
+                let tree = format!("cannot restore map from {}", tree_kind(value));
+                return Err(place.mismatch(value, &format!("map[string]{}", go_type(schema.of)), tree));
             };
             for (name, item) in members.iter_mut() {
                 if item.is_null() {
@@ -162,22 +186,48 @@ fn zero(of: Type) -> Value {
     }
 }
 
-fn single(value: &mut Value, of: Type, place: Place<'_>, findings: &mut Findings) -> Result<(), String> {
+fn single(value: &mut Value, of: Type, place: Place<'_>, findings: &mut Findings) -> Result<(), WrongType> {
     match of {
         Type::Message(index) => {
-            let message = Schema::get().message(index).ok_or_else(|| "unknown message".to_owned())?;
+            let message = Schema::get().message(index).ok_or_else(|| WrongType::same("unknown message"))?;
             if value.is_null() {
                 *value = Value::Object(Map::new());
             }
             match value {
                 Value::Object(members) => object(members, message, Some(place.path), findings),
-                other => Err(place.mismatch(other, &message.go_name)),
+                other => {
+                    let tree = format!("cannot restore struct from: {}", tree_kind(other));
+                    Err(place.mismatch(other, &message.go_name, tree))
+                }
             }
         }
         Type::Quantity => quantity(value),
         Type::Free => Ok(()),
+        Type::Bytes if value.is_string() => bytes(value),
         _ if fits(value, of) => Ok(()),
-        _ => Err(place.mismatch(value, &go_type(of))),
+        _ => Err(place.mismatch(value, &go_type(of), inconvertible(value, of))),
+    }
+}
+
+/// Numbers count as convertible to text, and then are not.
+fn inconvertible(value: &Value, of: Type) -> String {
+    match (value, of) {
+        (Value::Number(number), Type::String) if !number.is_f64() => "cannot convert int64 to string".to_owned(),
+        (Value::Number(_), Type::Int32 | Type::Int64) => format!("cannot convert float64 to {}", go_type(of)),
+        _ => format!("unrecognized type: {}", go_type(of)),
+    }
+}
+
+/// What a value of a tree is to Go.
+fn tree_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "invalid",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "slice",
+        Value::Object(_) => "map",
     }
 }
 
@@ -194,15 +244,27 @@ fn fits(value: &Value, of: Type) -> bool {
     }
 }
 
+/// Bytes are kept on one line.
+fn bytes(value: &mut Value) -> Result<(), WrongType> {
+    let text = value.as_str().unwrap_or_default();
+    if let Some(at) = base64::corrupt_at(text) {
+        return Err(WrongType::same(format!("illegal base64 data at input byte {at}")));
+    }
+    if text.contains(['\r', '\n']) {
+        *value = text.replace(['\r', '\n'], "").into();
+    }
+    Ok(())
+}
+
 /// Quantities may be written as numbers, and are kept in their canonical form.
-fn quantity(value: &mut Value) -> Result<(), String> {
+fn quantity(value: &mut Value) -> Result<(), WrongType> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
         Value::Null => return Ok(()),
-        _ => return Err(QUANTITY_ERROR.to_owned()),
+        _ => return Err(WrongType::same(QUANTITY_ERROR)),
     };
-    let quantity: Quantity = text.parse().map_err(|error| format!("{error}"))?;
+    let quantity: Quantity = text.parse().map_err(|error| WrongType::same(format!("{error}")))?;
     *value = quantity.to_string().into();
     Ok(())
 }
@@ -210,7 +272,8 @@ fn quantity(value: &mut Value) -> Result<(), String> {
 const QUANTITY_ERROR: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
-fn go_kind(value: &Value) -> String {
+/// What a value of JSON is in the words of Go's decoder.
+pub(crate) fn go_kind(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) => "bool".to_owned(),
@@ -256,7 +319,7 @@ mod tests {
                 assert_eq!(tree, expected);
                 assert_eq!(findings.unknown, unknown);
             }
-            Err(error) => assert_eq!(result, Err(error.to_owned())),
+            Err(error) => assert_eq!(result.map_err(|error| error.json), Err(error.to_owned())),
         }
     }
 

@@ -43,7 +43,8 @@ impl Query {
 
     /// Upstream reads everything but `0` and `false` as true, the bare name included.
     pub(super) fn flag(&self, name: &str) -> bool {
-        self.has(name) && !matches!(self.all(name).next(), Some("0" | "false"))
+        let given = self.all(name).next().map(str::to_lowercase);
+        given.is_some_and(|given| !matches!(given.as_str(), "0" | "false"))
     }
 
     pub(super) fn int(&self, name: &str) -> ApiResult<Option<i64>> {
@@ -55,56 +56,82 @@ impl Query {
 
     pub(super) fn list(&self) -> ApiResult<ListOptions> {
         self.timeout()?;
-        let version_match = match self.get("resourceVersionMatch") {
-            None => None,
-            Some("Exact") => Some(VersionMatch::Exact),
-            Some("NotOlderThan") => Some(VersionMatch::NotOlderThan),
-            Some(other) => {
-                let detail = format!("{other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\"");
-                return Err(list_options_error("resourceVersionMatch", FieldErrorKind::NotSupported, &detail));
-            }
-        };
-        let resource_version = self.get("resourceVersion").map(str::to_owned);
-        if version_match.is_some() && resource_version.is_none() && !self.flag("sendInitialEvents") {
-            let detail = "resourceVersionMatch is forbidden unless resourceVersion is provided";
-            return Err(list_options_error("resourceVersionMatch", FieldErrorKind::Forbidden, detail));
-        }
+        let limit = self.int("limit")?.and_then(|limit| usize::try_from(limit).ok());
+        self.check_list()?;
         Ok(ListOptions {
             label_selector: self.get("labelSelector").unwrap_or_default().to_owned(),
             field_selector: self.get("fieldSelector").unwrap_or_default().to_owned(),
-            limit: self.int("limit")?.and_then(|limit| usize::try_from(limit).ok()),
+            limit,
             continue_token: self.get("continue").map(str::to_owned),
-            resource_version,
-            version_match,
+            resource_version: self.get("resourceVersion").map(str::to_owned),
+            version_match: match self.get("resourceVersionMatch") {
+                Some("Exact") => Some(VersionMatch::Exact),
+                Some("NotOlderThan") => Some(VersionMatch::NotOlderThan),
+                _ => None,
+            },
         })
     }
 
-    /// Whether a watch wants the state first. That needs a `resourceVersionMatch` beside it.
-    pub(super) fn initial_events(&self) -> ApiResult<bool> {
-        let wanted = self.flag("sendInitialEvents");
-        if wanted && self.get("resourceVersionMatch") != Some("NotOlderThan") {
-            let detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-            return Err(list_options_error("resourceVersionMatch", FieldErrorKind::Forbidden, detail));
+    /// Whether a watch wants the state first.
+    pub(super) fn initial_events(&self) -> bool {
+        self.flag("sendInitialEvents")
+    }
+
+    /// Which options of a list or a watch go together.
+    fn check_list(&self) -> ApiResult<()> {
+        let mut errors = Vec::new();
+        let version_match = self.get("resourceVersionMatch");
+        let mut match_error = |kind, detail: String| {
+            errors.push(FieldError { field: "resourceVersionMatch".to_owned(), kind, detail });
+        };
+        let mut forbidden = |detail: &str| match_error(FieldErrorKind::Forbidden, detail.to_owned());
+        let (watches, initial) = (self.flag("watch"), self.has("sendInitialEvents"));
+        if watches && initial && version_match != Some("NotOlderThan") {
+            forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
         }
-        Ok(wanted)
+        if let Some(given) = version_match {
+            if watches && !initial {
+                forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+            }
+            if !watches && self.get("resourceVersion").is_none() {
+                forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided");
+            }
+            if !watches && self.get("continue").is_some() {
+                forbidden("resourceVersionMatch is forbidden when continue is provided");
+            }
+            let known: &[&str] = if watches { &["NotOlderThan"] } else { &["Exact", "NotOlderThan", ""] };
+            if !known.contains(&given) {
+                let known = known.iter().map(|known| format!("{known:?}")).collect::<Vec<_>>().join(", ");
+                match_error(FieldErrorKind::NotSupported, format!("{given:?}: supported values: {known}"));
+            } else if given == "Exact" && self.get("resourceVersion") == Some("0") {
+                let detail = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+                match_error(FieldErrorKind::Forbidden, detail.to_owned());
+            }
+        }
+        if !watches && initial {
+            let detail = "sendInitialEvents is forbidden for list".to_owned();
+            errors.push(FieldError { field: "sendInitialEvents".to_owned(), kind: FieldErrorKind::Forbidden, detail });
+        }
+        if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(options_subject("ListOptions"), &errors)) }
     }
 
     pub(super) fn timeout(&self) -> ApiResult<Option<Duration>> {
         Ok(self.int("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs))
     }
 
-    pub(super) fn write(&self) -> ApiResult<WriteOptions> {
+    /// How to write; `kind` is what upstream calls the options of the verb.
+    pub(super) fn write(&self, kind: &str) -> ApiResult<WriteOptions> {
         let field_validation = match self.get("fieldValidation") {
             None | Some("Warn") => FieldValidation::Warn,
             Some("Ignore") => FieldValidation::Ignore,
             Some("Strict") => FieldValidation::Strict,
             Some(other) => {
                 let detail = format!("{other:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"");
-                return Err(options_error("CreateOptions", "fieldValidation", FieldErrorKind::NotSupported, &detail));
+                return Err(options_error(kind, "fieldValidation", FieldErrorKind::NotSupported, &detail));
             }
         };
         Ok(WriteOptions {
-            dry_run: self.dry_run("CreateOptions")?,
+            dry_run: self.dry_run(kind)?,
             field_manager: self.get("fieldManager").map(str::to_owned),
             force: self.flag("force"),
             field_validation,
@@ -138,7 +165,8 @@ impl Query {
             (Some("Background"), _) | (None, Some(false)) => Some(Propagation::Background),
             (Some("Foreground"), _) => Some(Propagation::Foreground),
             (Some(other), _) => {
-                let detail = format!("{other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\"");
+                let detail =
+                    format!("{other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"");
                 return Err(options_error("DeleteOptions", "propagationPolicy", FieldErrorKind::NotSupported, &detail));
             }
             (None, None) => None,
@@ -158,10 +186,10 @@ impl Query {
 }
 
 fn options_error(kind: &str, field: &str, error: FieldErrorKind, detail: &str) -> ApiError {
-    let subject = Subject { group: "meta.k8s.io", resource: kind, name: "" };
-    ApiError::invalid(subject, &[FieldError { field: field.to_owned(), kind: error, detail: detail.to_owned() }])
+    let error = FieldError { field: field.to_owned(), kind: error, detail: detail.to_owned() };
+    ApiError::invalid(options_subject(kind), &[error])
 }
 
-fn list_options_error(field: &str, error: FieldErrorKind, detail: &str) -> ApiError {
-    options_error("ListOptions", field, error, detail)
+fn options_subject(kind: &str) -> Subject<'_> {
+    Subject { group: "meta.k8s.io", resource: kind, name: "" }
 }

@@ -95,9 +95,9 @@ impl Answer<'_> {
         let is_status = || Ok::<_, ApiError>(object.tree()?.get("kind").is_some_and(|kind| kind == "Status"));
         let view = if self.style.view != View::Whole && is_status()? { View::Whole } else { self.style.view };
         let bytes = match (view, form) {
-            (View::Whole, Form::Json) => object.bytes()?.clone(),
-            (View::Whole, Form::Protobuf) => protobuf::object(object.bytes()?).map_err(ApiError::internal)?,
-            (View::Partial, Form::Protobuf) => protobuf::partial(object.bytes()?).map_err(ApiError::internal)?,
+            (View::Whole, Form::Json) => object.bytes()?,
+            (View::Whole, Form::Protobuf) => protobuf::object(&object.bytes()?).map_err(ApiError::internal)?,
+            (View::Partial, Form::Protobuf) => protobuf::partial(&object.bytes()?).map_err(ApiError::internal)?,
             (View::Whole, Form::Yaml) => return Ok(encode(code, object.tree()?, form)),
             (View::Partial, _) => return Ok(encode(code, &partial::object(object.tree()?), form)),
             (View::Table, _) => {
@@ -134,11 +134,9 @@ impl Answer<'_> {
     }
 
     fn protobuf_list(self, items: &[Object], metadata: &Value) -> ApiResult<Bytes> {
-        let encodings = items.iter().map(Object::bytes).collect::<Result<Vec<_>, _>>()?;
-        let encodings = encodings.into_iter().map(|bytes| &**bytes);
         let list = match self.style.view {
-            View::Partial => protobuf::partial_list(metadata, encodings),
-            _ => protobuf::list((&self.kind.api_version(), &self.kind.kind), metadata, encodings),
+            View::Partial => protobuf::partial_list(metadata, items),
+            _ => protobuf::list((&self.kind.api_version(), &self.kind.kind), metadata, items),
         };
         list.map_err(ApiError::internal)
     }
@@ -152,8 +150,10 @@ fn splice_list(kind: &Kind, items: &[Object], metadata: &Value) -> ApiResult<Byt
         kind.api_version()
     );
     let type_prefix = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", kind.kind, kind.api_version());
-    let size =
-        items.iter().map(|item| item.bytes().map_or(0, Bytes::len)).sum::<usize>() + head.len() + items.len() + 2;
+    let size = items.iter().map(|item| item.bytes().map_or(0, |bytes| bytes.len())).sum::<usize>()
+        + head.len()
+        + items.len()
+        + 2;
     let mut out = BytesMut::with_capacity(size);
     out.put_slice(head.as_bytes());
     for (index, item) in items.iter().enumerate() {
@@ -166,7 +166,7 @@ fn splice_list(kind: &Kind, items: &[Object], metadata: &Value) -> ApiResult<Byt
                 out.put_u8(b'{');
                 out.put_slice(rest);
             }
-            None => out.put_slice(bytes),
+            None => out.put_slice(&bytes),
         }
     }
     out.put_slice(b"]}");

@@ -73,6 +73,8 @@ where
     let manager = manager_of(text(request.headers(), header::USER_AGENT));
     let exchange = Exchange { server, tasks, user, method, query, accept, table, content_type, manager };
     match path {
+        // A group that nobody serves is no place of the API at all.
+        Path::Resource(path) if !server.server().registry.has_group(&path.resource.group) => not_found(),
         Path::Resource(path) => {
             let notice = kinds::deprecation(&path.resource.group, &path.resource.plural);
             let answer = exchange.resource(path, request).await;
@@ -171,7 +173,7 @@ impl Exchange<'_> {
                 let options = self.options()?;
                 Ok(Call::Replace { object: self.object(path, request).await?, options })
             }
-            ("PATCH", true) => self.patch(request).await,
+            ("PATCH", true) => self.patch(path, request).await,
             ("DELETE", true) => {
                 let body = self.delete_body(request).await?;
                 Ok(Call::Delete(self.query.delete(body.as_ref())?))
@@ -190,7 +192,12 @@ impl Exchange<'_> {
 
     /// How to write, by a manager who has a name.
     fn options(&self) -> ApiResult<WriteOptions> {
-        let mut options = self.query.write()?;
+        let kind = match self.method {
+            Method::PUT => "UpdateOptions",
+            Method::PATCH => "PatchOptions",
+            _ => "CreateOptions",
+        };
+        let mut options = self.query.write(kind)?;
         options.field_manager.get_or_insert_with(|| self.manager.clone());
         Ok(options)
     }
@@ -220,7 +227,7 @@ impl Exchange<'_> {
         form.ok_or_else(|| unsupported(&forms.iter().map(|form| form.media()).collect::<Vec<_>>().join(", ")))
     }
 
-    async fn patch<B>(&self, request: Request<B>) -> ApiResult<Call>
+    async fn patch<B>(&self, path: &ResourcePath, request: Request<B>) -> ApiResult<Call>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BodyError>,
@@ -230,20 +237,30 @@ impl Exchange<'_> {
             "application/merge-patch+json" => PatchBody::Merge,
             "application/strategic-merge-patch+json" => PatchBody::Strategic,
             "application/apply-patch+yaml" => PatchBody::Apply,
-            _ => {
+            _ if self.server.server().registry.find(&path.resource).is_some_and(|kind| kind.is_custom()) => {
                 return Err(unsupported(
-                    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, \
-                     application/strategic-merge-patch+json",
+                    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
                 ));
+            }
+            // For its own kinds upstream refuses while it looks for the route, before anything is read.
+            _ => {
+                let details = Some(Default::default());
+                let message = "415: Unsupported Media Type";
+                return Err(ApiError::with_details(Reason::UnsupportedMediaType, message, details));
             }
         };
         let applies = self.content_type.ends_with("yaml");
-        let options = if applies { self.query.write()? } else { self.options()? };
+        let options = if applies { self.query.write("PatchOptions")? } else { self.options()? };
         let bytes = body::read(self.tasks.env(), request.into_body()).await?;
         let (tree, duplicates) = if applies {
             parse_configuration(&bytes)?
         } else {
-            decode::parse(&bytes).map_err(|error| ApiError::bad_request(error.to_string()))?
+            decode::parse(&bytes).map_err(|error| {
+                let why = decode::complaint(&bytes).unwrap_or_else(|| error.to_string());
+                let strategic = self.content_type.starts_with("application/strategic");
+                let prefix = if strategic { "" } else { "error decoding patch: " };
+                ApiError::bad_request(format!("{prefix}{why}"))
+            })?
         };
         if let (Some(path), FieldValidation::Strict) = (duplicates.first(), options.field_validation) {
             let what = if applies { "error strict decoding YAML" } else { "strict decoding error" };
@@ -282,7 +299,7 @@ impl Exchange<'_> {
             field_selector: options.field_selector,
             resource_version: options.resource_version,
             bookmarks: self.query.flag("allowWatchBookmarks"),
-            send_initial_events: self.query.initial_events()?,
+            send_initial_events: self.query.initial_events(),
             timeout: self.query.timeout()?,
         };
         let server = self.server.server();
@@ -321,27 +338,34 @@ impl Exchange<'_> {
             ["openapi", "v3"] => Some(openapi::v3_index(registry)),
             ["openapi", "v3", "api", version] => openapi::v3(registry, "", version),
             ["openapi", "v3", "apis", group, version] => openapi::v3(registry, group, version),
-            _ => return Ok(respond::text(StatusCode::NOT_FOUND, "404 page not found\n")),
+            _ => return Ok(not_found()),
         };
         Ok(respond::document(&document.ok_or_else(ApiError::no_such_path)?))
     }
 
     /// Which groups, versions and resources there are.
     fn discovery(&self, parts: &[&str]) -> ApiResult<Response<Body>> {
-        let registry = &self.server.server().registry;
+        let server = self.server.server();
+        let registry = &server.registry;
         let style = self.accept.discovery(parts.len() == 1)?;
         let document = match (parts, style) {
             (["api"], Discovery::Aggregated) => Some(discovery::aggregated_core(registry)),
             (["apis"], Discovery::Aggregated) => Some(discovery::aggregated_groups(registry)),
-            (["api"], _) => Some(discovery::api_versions("127.0.0.1:443")),
+            (["api"], _) => Some(discovery::api_versions(&server.config.advertised_address)),
             (["apis"], _) => Some(discovery::api_groups(registry)),
             (["api", version], _) => discovery::api_resources(registry, "", version),
+            (["apis", group] | ["apis", group, _], _) if !registry.has_group(group) => return Ok(not_found()),
             (["apis", group], _) => discovery::api_group(registry, group),
             (["apis", group, version], _) => discovery::api_resources(registry, group, version),
-            _ => return Ok(respond::text(StatusCode::NOT_FOUND, "404 page not found\n")),
+            _ => return Ok(not_found()),
         };
         Ok(respond::discovery(&document.ok_or_else(ApiError::no_such_path)?, style))
     }
+}
+
+/// The answer of paths that lie outside of the API.
+fn not_found() -> Response<Body> {
+    respond::text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 fn version() -> Value {

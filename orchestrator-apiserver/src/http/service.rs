@@ -13,7 +13,7 @@ use http::{HeaderMap, Request, Response, header};
 use hyper_util::rt::TokioIo;
 use orchestrator_core::{
     client::UserInfo,
-    status::{ApiError, ApiResult},
+    status::{ApiError, ApiResult, Reason},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -60,7 +60,8 @@ fn authenticate(server: &ApiServer, user: Option<Arc<UserInfo>>, headers: &Heade
     let user = match (user, token) {
         (Some(user), _) => user,
         (None, Some(token)) => Arc::new(server.authenticator.token(token, server.env.now(), &server.tokens)?),
-        (None, None) => Arc::new(server.authenticator.anonymous()),
+        (None, None) if server.config.anonymous => Arc::new(server.authenticator.anonymous()),
+        (None, None) => return Err(ApiError::new(Reason::Unauthorized, "Unauthorized")),
     };
     impersonate(server, user, headers)
 }
@@ -119,7 +120,8 @@ fn extra(headers: &HeaderMap) -> ApiResult<BTreeMap<String, Vec<String>>> {
 #[derive(Clone, Debug)]
 pub struct HttpService {
     server: WeakApiServer,
-    user: Arc<UserInfo>,
+    /// Whom requests come from, unless each says so itself.
+    user: Option<Arc<UserInfo>>,
     tasks: Tasks,
     closed: CancellationToken,
 }
@@ -127,8 +129,13 @@ pub struct HttpService {
 impl HttpService {
     /// A service whose requests come from this user.
     pub fn new(server: &ApiServer, user: UserInfo) -> Self {
+        Self { user: Some(Arc::new(user)), ..Self::unauthenticated(server) }
+    }
+
+    /// A service whose requests say who they come from, by a bearer token, as on a socket.
+    pub fn unauthenticated(server: &ApiServer) -> Self {
         let tasks = Tasks::new(&server.server().env);
-        Self { server: server.downgrade(), user: Arc::new(user), tasks, closed: CancellationToken::new() }
+        Self { server: server.downgrade(), user: None, tasks, closed: CancellationToken::new() }
     }
 
     /// Refuses requests from now on, and ends every stream that was opened through the service.
@@ -150,7 +157,7 @@ impl HttpService {
     {
         let answered = self.closed.run_until_cancelled(async {
             let server = self.server.upgrade()?;
-            Some(answer(&server, &self.tasks, Some(self.user.clone()), request).await)
+            Some(answer(&server, &self.tasks, self.user.clone(), request).await)
         });
         match answered.await.flatten() {
             Some(response) => response.map(|body| body.until(self.closed.clone())),

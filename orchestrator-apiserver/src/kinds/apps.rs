@@ -3,15 +3,17 @@
 //!
 //! Upstream: `pkg/apis/apps/v1/defaults.go` and `pkg/apis/apps/validation/validation.go`.
 
+use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
-use super::{check, podspec, rules::Rules, storage};
+use super::{check, go, podspec, rules::Rules, storage};
 use crate::{
     field::{Errors, Field, items_mut, member, remove, set_default},
     names,
 };
 
 const NO_MATCH: &str = "`selector` does not match template `labels`";
+const INVALID_SELECTOR: &str = "invalid label selector";
 
 /// Deployments.
 pub(super) const DEPLOYMENTS: Rules = Rules {
@@ -30,7 +32,7 @@ pub(super) const REPLICA_SETS: Rules = Rules {
     status: true,
     default: default_replica_set,
     create: |set| *member(set, "status") = json!({"replicas": 0}),
-    validate: |set, errors| validate_replica_set(set, "empty selector is invalid for deployment", errors),
+    validate: validate_replica_set,
     validate_update: selector_stays,
     ..Rules::NONE
 };
@@ -174,26 +176,29 @@ fn selector_stays(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     check::immutable(&new.get("spec"), &old.get("spec"), "selector", errors);
 }
 
-/// The selector must be there, say something, be valid and select the template.
-fn selector(spec: &Field<'_>, needed: bool, empty: &str, errors: &mut Errors) -> bool {
+/// The selector must be there, say something and be valid. Otherwise the template is not looked at: tells whether it is.
+fn selector(spec: &Field<'_>, empty: &str, invalid: &str, errors: &mut Errors) -> bool {
     let selector = spec.get("selector");
     if !selector.exists() {
-        if needed {
-            selector.required(errors, "");
-        }
-        return false;
+        selector.required(errors, "");
+        return true;
     }
-    check::label_selector(&selector, errors);
+    let valid = check::valid_label_selector(&selector, errors);
     if check::is_empty_selector(&selector) {
         selector.wrong(errors, "{}", empty);
     }
-    true
+    if !valid {
+        let shown = go::show("Selector", selector.value().unwrap_or(&Value::Null));
+        let detail = if invalid.is_empty() { shown } else { format!("{shown}: {invalid}") };
+        selector.error(errors, FieldErrorKind::Invalid, detail);
+    }
+    valid
 }
 
+/// No selector selects nothing, and an empty one everything.
 fn selects_template(spec: &Field<'_>, errors: &mut Errors) {
     let (selector, labels) = (spec.get("selector"), spec.at("template.metadata.labels"));
-    let selects = selector.exists() && !check::is_empty_selector(&selector) && check::selects(&selector, &labels);
-    if !selects {
+    if !selector.exists() || !check::selects(&selector, &labels) {
         let shown = labels.value().map_or_else(|| "null".to_owned(), Value::to_string);
         labels.wrong(errors, shown, NO_MATCH);
     }
@@ -202,28 +207,27 @@ fn selects_template(spec: &Field<'_>, errors: &mut Errors) {
 /// A template of pods that run for good.
 fn template(spec: &Field<'_>, errors: &mut Errors) {
     podspec::validate_template(&spec.get("template"), errors);
-    runs_for_good(&spec.at("template.spec"), errors);
+    runs_for_good(&spec.at("template.spec"), "ReplicaSet", errors);
 }
 
-fn runs_for_good(pod: &Field<'_>, errors: &mut Errors) {
+fn runs_for_good(pod: &Field<'_>, kind: &str, errors: &mut Errors) {
     let policy = pod.get("restartPolicy");
-    if matches!(policy.text(), "OnFailure" | "Never") {
+    if policy.text() != "Always" {
         policy.not_supported(errors, &["Always"]);
     }
     let deadline = pod.get("activeDeadlineSeconds");
     if deadline.exists() {
-        deadline.forbidden(errors, "activeDeadlineSeconds in ReplicaSet is not Supported");
+        deadline.forbidden(errors, &format!("activeDeadlineSeconds in {kind} is not Supported"));
     }
 }
 
 fn validate_deployment(deployment: &Field<'_>, errors: &mut Errors) {
     let spec = deployment.get("spec");
     spec.get("replicas").not_negative(errors);
-    let usable = selector(&spec, true, "empty selector is invalid for deployment", errors);
-    if !usable || !check::is_empty_selector(&spec.get("selector")) {
+    if selector(&spec, "empty selector is invalid for deployment", INVALID_SELECTOR, errors) {
         selects_template(&spec, errors);
+        template(&spec, errors);
     }
-    template(&spec, errors);
     deployment_strategy(&spec.get("strategy"), errors);
     spec.get("minReadySeconds").not_negative(errors);
     spec.get("revisionHistoryLimit").not_negative(errors);
@@ -254,15 +258,14 @@ fn deployment_strategy(strategy: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn validate_replica_set(set: &Field<'_>, empty: &str, errors: &mut Errors) {
+fn validate_replica_set(set: &Field<'_>, errors: &mut Errors) {
     let spec = set.get("spec");
     spec.get("replicas").not_negative(errors);
     spec.get("minReadySeconds").not_negative(errors);
-    let usable = selector(&spec, true, empty, errors);
-    if !usable || !check::is_empty_selector(&spec.get("selector")) {
+    if selector(&spec, "empty selector is invalid for deployment", INVALID_SELECTOR, errors) {
         selects_template(&spec, errors);
+        template(&spec, errors);
     }
-    template(&spec, errors);
 }
 
 fn validate_replication_controller(controller: &Field<'_>, errors: &mut Errors) {
@@ -283,7 +286,8 @@ fn validate_replication_controller(controller: &Field<'_>, errors: &mut Errors) 
         let shown = labels.value().map_or_else(|| "null".to_owned(), Value::to_string);
         labels.wrong(errors, shown, NO_MATCH);
     }
-    template(&spec, errors);
+    podspec::validate_template(&spec.get("template"), errors);
+    runs_for_good(&spec.at("template.spec"), "ReplicationController", errors);
 }
 
 /// The set as its pods will be: with a volume for each claim template, so that containers can mount them.
@@ -318,7 +322,7 @@ fn validate_stateful_set(set: &Field<'_>, errors: &mut Errors) {
     match strategy.get("type").text() {
         "" => strategy.required(errors, ""),
         "OnDelete" if rolling.exists() => {
-            let shown = rolling.value().map(Value::to_string).unwrap_or_default();
+            let shown = go::show("SetRollingUpdate", rolling.value().unwrap_or(&Value::Null));
             rolling.wrong(errors, shown, "only allowed for updateStrategy 'RollingUpdate'");
         }
         "OnDelete" => {}
@@ -331,7 +335,10 @@ fn validate_stateful_set(set: &Field<'_>, errors: &mut Errors) {
             }
             check::at_most_all(&unavailable, errors);
         }
-        _ => strategy.invalid(errors, "must be 'RollingUpdate' or 'OnDelete'"),
+        _ => {
+            let shown = go::show("SetStrategy", strategy.value().unwrap_or(&Value::Null));
+            strategy.wrong(errors, shown, "must be 'RollingUpdate' or 'OnDelete'");
+        }
     }
     for when in ["whenDeleted", "whenScaled"] {
         spec.get("persistentVolumeClaimRetentionPolicy").get(when).one_of(errors, &["Delete", "Retain"]);
@@ -340,22 +347,12 @@ fn validate_stateful_set(set: &Field<'_>, errors: &mut Errors) {
     spec.get("minReadySeconds").not_negative(errors);
     spec.at("ordinals.start").not_negative(errors);
     check::given(&spec.get("serviceName"), names::subdomain, errors);
-    if selector(&spec, true, "empty selector is invalid for statefulset", errors) {
-        if !check::is_empty_selector(&spec.get("selector")) {
-            selects_template(&spec, errors);
-        }
-    } else {
+    if selector(&spec, "empty selector is invalid for statefulset", "", errors) {
         selects_template(&spec, errors);
+        let with_claims = with_claims(set);
+        podspec::validate_template(&Field::root(&with_claims).at("spec.template"), errors);
     }
-    let with_claims = with_claims(set);
-    podspec::validate_template(&Field::root(&with_claims).at("spec.template"), errors);
-    let pod = spec.at("template.spec");
-    if !matches!(pod.get("restartPolicy").text(), "Always" | "") {
-        pod.get("restartPolicy").not_supported(errors, &["Always"]);
-    }
-    if pod.get("activeDeadlineSeconds").exists() {
-        pod.get("activeDeadlineSeconds").forbidden(errors, "activeDeadlineSeconds in StatefulSet is not Supported");
-    }
+    runs_for_good(&spec.at("template.spec"), "StatefulSet", errors);
 }
 
 /// What of a stateful set may change.
@@ -385,21 +382,15 @@ fn update_stateful_set(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
 
 fn validate_daemon_set(set: &Field<'_>, errors: &mut Errors) {
     let spec = set.get("spec");
-    check::label_selector(&spec.get("selector"), errors);
-    let usable = spec.get("selector").exists();
-    if usable && check::is_empty_selector(&spec.get("selector")) {
-        spec.get("selector").wrong(errors, "{}", "empty selector is invalid for daemonset");
-    } else {
+    let selector = spec.get("selector");
+    if check::valid_label_selector(&selector, errors) {
         selects_template(&spec, errors);
     }
+    if selector.exists() && check::is_empty_selector(&selector) {
+        selector.wrong(errors, "{}", "empty selector is invalid for daemonset");
+    }
     podspec::validate_template(&spec.get("template"), errors);
-    let pod = spec.at("template.spec");
-    if !matches!(pod.get("restartPolicy").text(), "Always" | "") {
-        pod.get("restartPolicy").not_supported(errors, &["Always"]);
-    }
-    if pod.get("activeDeadlineSeconds").exists() {
-        pod.get("activeDeadlineSeconds").forbidden(errors, "activeDeadlineSeconds in DaemonSet is not Supported");
-    }
+    runs_for_good(&spec.at("template.spec"), "DaemonSet", errors);
     spec.get("minReadySeconds").not_negative(errors);
     daemon_strategy(&spec.get("updateStrategy"), errors);
     spec.get("revisionHistoryLimit").not_negative(errors);

@@ -2,10 +2,14 @@
 //!
 //! Upstream: `pkg/apis/batch/v1/defaults.go`, `pkg/registry/batch/job/strategy.go`, `pkg/apis/batch/validation`.
 
+use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
-use super::{check, cron, go, podspec, rules::Rules};
-use crate::field::{Errors, Field, member, remove, set_default};
+use super::{check, cron, go, job_policies, podspec, rules::Rules};
+use crate::{
+    field::{Errors, Field, member, remove, set_default},
+    names,
+};
 
 /// The label that ties pods to their job.
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
@@ -14,6 +18,11 @@ const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 const OLD_LABELS: [(&str, &str); 2] = [(CONTROLLER_UID, "controller-uid"), (JOB_NAME, "job-name")];
 const NO_MATCH: &str = "`selector` does not match template `labels`";
 const INDEXES_MAX: i64 = 100_000;
+/// With more completions than this, a job with a limit for each index keeps to narrower bounds.
+const COMPLETIONS_MANY: i64 = 100_000;
+const PARALLELISM_OF_MANY: i64 = 10_000;
+const FAILED_OF_MANY: i64 = 10_000;
+const MANAGER_BYTES: usize = 63;
 /// So long a name leaves room for what is appended to it: 52 letters for cron jobs.
 const CRON_NAME_LETTERS: usize = 52;
 
@@ -27,6 +36,7 @@ pub(super) const JOBS: Rules = Rules {
         tie_to_pods(job);
     },
     validate: validate_job,
+    validate_create: pods_can_be_named,
     validate_update: update_job,
     ..Rules::NONE
 };
@@ -87,17 +97,31 @@ fn tie_to_pods(job: &mut Value) {
     }
 }
 
+/// The pods of an indexed job are named after it, with their index.
+fn pods_can_be_named(job: &Field<'_>, errors: &mut Errors) {
+    let spec = job.get("spec");
+    let Some(last) = spec.get("completions").int().filter(|number| *number > 0) else { return };
+    if spec.get("completionMode").text() != "Indexed" {
+        return;
+    }
+    let name = job.at("metadata.name");
+    let pod = format!("{}-{}", name.text(), last - 1);
+    if !names::label(&pod).is_empty() {
+        name.invalid(errors, &format!("will not able to create pod with invalid DNS label: {pod}"));
+    }
+}
+
 fn validate_job(job: &Field<'_>, errors: &mut Errors) {
     let spec = job.get("spec");
     job_spec(&spec, errors);
-    if spec.get("selector").exists() {
-        check::label_selector(&spec.get("selector"), errors);
+    let (selector, labels) = (spec.get("selector"), spec.at("template.metadata.labels"));
+    let valid = if selector.exists() {
+        check::valid_label_selector(&selector, errors)
     } else {
-        spec.get("selector").required(errors, "");
-    }
-    let labels = spec.at("template.metadata.labels");
-    let selector = spec.get("selector");
-    if !selector.exists() || check::is_empty_selector(&selector) || !check::selects(&selector, &labels) {
+        selector.required(errors, "");
+        true
+    };
+    if valid && (!selector.exists() || !check::selects(&selector, &labels)) {
         labels.wrong(errors, labels.value().map_or_else(|| "null".to_owned(), Value::to_string), NO_MATCH);
     }
 }
@@ -110,27 +134,24 @@ fn job_spec(spec: &Field<'_>, errors: &mut Errors) {
         "backoffLimit",
         "ttlSecondsAfterFinished",
         "backoffLimitPerIndex",
+        "maxFailedIndexes",
     ] {
         spec.get(name).not_negative(errors);
     }
-    let mode = spec.get("completionMode");
-    mode.one_of(errors, &["Indexed", "NonIndexed"]);
-    let completions = spec.get("completions");
-    if mode.text() == "Indexed" {
-        if !completions.exists() {
-            completions.required(errors, "when completion mode is Indexed");
-        }
-        let parallelism = spec.get("parallelism");
-        if parallelism.int().is_some_and(|number| number > INDEXES_MAX) {
-            parallelism.invalid(
-                errors,
-                &format!("must be less than or equal to {INDEXES_MAX} when completion mode is Indexed"),
-            );
-        }
-    } else if spec.get("backoffLimitPerIndex").exists() {
-        spec.get("backoffLimitPerIndex").invalid(errors, "requires indexed completion mode");
+    if spec.get("maxFailedIndexes").exists() && !spec.get("backoffLimitPerIndex").exists() {
+        spec.get("backoffLimitPerIndex").required(errors, "when maxFailedIndexes is specified");
     }
-    spec.get("podReplacementPolicy").one_of(errors, &["Failed", "TerminatingOrFailed"]);
+    manager(&spec.get("managedBy"), errors);
+    completion_mode(spec, errors);
+    if spec.get("podFailurePolicy").exists() {
+        job_policies::failure(spec, errors);
+    }
+    if spec.get("successPolicy").exists() {
+        job_policies::success(spec, errors);
+    }
+    let failed_only = spec.get("podFailurePolicy").exists();
+    let replacements: &[&str] = if failed_only { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
+    spec.get("podReplacementPolicy").one_of(errors, replacements);
     podspec::validate_template(&spec.get("template"), errors);
     let policy = spec.at("template.spec.restartPolicy");
     if !matches!(policy.text(), "OnFailure" | "Never") {
@@ -139,13 +160,73 @@ fn job_spec(spec: &Field<'_>, errors: &mut Errors) {
         } else {
             policy.not_supported(errors, &["OnFailure", "Never"]);
         }
+    } else if failed_only && policy.text() != "Never" {
+        policy.invalid(errors, "only \"Never\" is supported when podFailurePolicy is specified");
     }
-    if spec.get("podFailurePolicy").exists() && policy.text() != "Never" {
-        spec.get("podFailurePolicy").wrong(
-            errors,
-            "\"\"",
-            "only 'Never' restartPolicy is supported when using podFailurePolicy",
-        );
+}
+
+/// Who runs the job when it is not the job controller: a path under a domain.
+fn manager(manager: &Field<'_>, errors: &mut Errors) {
+    if !manager.exists() {
+        return;
+    }
+    let text = manager.text();
+    if text.is_empty() {
+        return manager.required(errors, "");
+    }
+    match text.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty()) {
+        Some((domain, _)) => {
+            for problem in names::subdomain(domain) {
+                manager.wrong(errors, format!("{domain:?}"), &problem);
+            }
+        }
+        None => manager.invalid(errors, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
+    }
+    if text.len() > MANAGER_BYTES {
+        let detail = format!("may not be more than {MANAGER_BYTES} bytes");
+        manager.error(errors, FieldErrorKind::TooLong, detail);
+    }
+}
+
+fn completion_mode(spec: &Field<'_>, errors: &mut Errors) {
+    let (completions, parallelism) = (spec.get("completions"), spec.get("parallelism"));
+    let (per_index, failed) = (spec.get("backoffLimitPerIndex"), spec.get("maxFailedIndexes"));
+    let above = |field: &Field<'_>, most: i64| field.int().is_some_and(|number| number > most);
+    match spec.get("completionMode").text() {
+        "Indexed" => {
+            if !completions.exists() {
+                completions.required(errors, "when completion mode is Indexed");
+            }
+            let most = |most: i64| format!("must be less than or equal to {most}");
+            if above(&parallelism, INDEXES_MAX) {
+                parallelism.invalid(errors, &format!("{} when completion mode is Indexed", most(INDEXES_MAX)));
+            }
+            if completions.int().is_some_and(|completions| above(&failed, completions)) {
+                failed.invalid(errors, "must be less than or equal to completions");
+            }
+            if above(&failed, INDEXES_MAX) {
+                failed.invalid(errors, &most(INDEXES_MAX));
+            }
+            if !above(&completions, COMPLETIONS_MANY) || !per_index.exists() {
+                return;
+            }
+            if !failed.exists() {
+                failed.required(errors, &format!("must be specified when completions is above {COMPLETIONS_MANY}"));
+            }
+            for (field, bound) in [(parallelism, PARALLELISM_OF_MANY), (failed, FAILED_OF_MANY)] {
+                if above(&field, bound) {
+                    let when =
+                        format!("when completions are above {COMPLETIONS_MANY} and used with backoff limit per index");
+                    field.invalid(errors, &format!("{} {when}", most(bound)));
+                }
+            }
+        }
+        "" | "NonIndexed" => {
+            for field in [per_index, failed].iter().filter(|field| field.exists()) {
+                field.invalid(errors, "requires indexed completion mode");
+            }
+        }
+        _ => spec.get("completionMode").not_supported(errors, &["NonIndexed", "Indexed"]),
     }
 }
 
@@ -222,10 +303,15 @@ fn validate_cron_job(job: &Field<'_>, errors: &mut Errors) {
     spec.get("startingDeadlineSeconds").not_negative(errors);
     spec.get("concurrencyPolicy").one_of(errors, &["Allow", "Forbid", "Replace"]);
     let template = spec.at("jobTemplate.spec");
+    job_spec(&template, errors);
+    let selector = template.get("selector");
+    if selector.exists() {
+        let shown = go::show("Selector", selector.value().unwrap_or(&Value::Null));
+        selector.wrong(errors, shown, "`selector` will be auto-generated");
+    }
     if template.get("manualSelector").bool() == Some(true) {
         template.get("manualSelector").not_supported(errors, &["nil", "false"]);
     }
-    job_spec(&template, errors);
     spec.get("successfulJobsHistoryLimit").not_negative(errors);
     spec.get("failedJobsHistoryLimit").not_negative(errors);
     let name = job.at("metadata.name");

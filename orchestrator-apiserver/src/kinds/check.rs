@@ -222,6 +222,15 @@ pub(crate) fn label_selector(selector: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// The rules of a label selector. Tells whether it keeps them.
+pub(crate) fn valid_label_selector(selector: &Field<'_>, errors: &mut Errors) -> bool {
+    let mut own = Errors::default();
+    label_selector(selector, &mut own);
+    let valid = own.is_empty();
+    errors.extend(own);
+    valid
+}
+
 /// Whether a selector says nothing.
 pub(crate) fn is_empty_selector(selector: &Field<'_>) -> bool {
     selector.get("matchLabels").len() + selector.get("matchExpressions").len() == 0

@@ -141,7 +141,7 @@ fn validate_priority(class: &Field<'_>, errors: &mut Errors) {
         let detail = format!("maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}");
         value.forbidden(errors, &detail);
     }
-    class.get("preemptionPolicy").one_of(errors, &["Never", "PreemptLowerPriority"]);
+    class.get("preemptionPolicy").one_of(errors, &["PreemptLowerPriority", "Never"]);
 }
 
 fn default_level(level: &mut Value) {

@@ -5,7 +5,10 @@ use orchestrator_core::status::FieldErrorKind;
 use serde_json::Value;
 
 use super::{check, rules::Rules};
-use crate::field::{Errors, Field, member, remove, set_default};
+use crate::{
+    decode,
+    field::{Errors, Field, member, remove, set_default},
+};
 
 /// Size of all data of one object, in bytes; upstream's limit.
 const DATA_BYTES: usize = 1 << 20;
@@ -116,7 +119,12 @@ fn validate_secret(secret: &Field<'_>, errors: &mut Errors) {
                 need("password", errors);
             }
         }
-        "kubernetes.io/ssh-auth" => need("ssh-privatekey", errors),
+        "kubernetes.io/ssh-auth" => {
+            let key = data.key("ssh-privatekey");
+            if key.text().is_empty() {
+                key.required(errors, "");
+            }
+        }
         "kubernetes.io/tls" => {
             need("tls.crt", errors);
             need("tls.key", errors);
@@ -130,10 +138,15 @@ fn json_in(value: &Field<'_>, errors: &mut Errors) {
         return value.required(errors, "");
     }
     let bytes = BASE64_STANDARD.decode(value.text()).unwrap_or_default();
-    if let Err(error) = serde_json::from_slice::<Value>(&bytes) {
-        let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
-        value.wrong(errors, "\"<secret contents redacted>\"", &why);
-    }
+    let why = match serde_json::from_slice::<Value>(&bytes) {
+        Ok(Value::Object(_) | Value::Null) => return,
+        Ok(other) => {
+            let kind = decode::go_kind(&other);
+            format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}")
+        }
+        Err(error) => decode::complaint(&bytes).unwrap_or_else(|| error.to_string()),
+    };
+    value.wrong(errors, "\"<secret contents redacted>\"", &why);
 }
 
 fn secret_stays(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {

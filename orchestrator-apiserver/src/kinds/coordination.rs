@@ -34,22 +34,7 @@ pub(super) const EVENTS: Rules = Rules {
             set_default(event, name, "");
         }
     },
-    validate: |event, errors| {
-        let involved = event.get("involvedObject");
-        namespace(event, &involved, errors);
-        if event.get("eventTime").exists() {
-            for (name, place) in
-                [("reportingComponent", "reportingController"), ("reportingInstance", "reportingInstance")]
-            {
-                if event.get(name).text().is_empty() {
-                    event.get(place).required(errors, "");
-                }
-            }
-            for name in ["action", "reason"] {
-                check::required(&event.get(name), errors);
-            }
-        }
-    },
+    validate: |event, errors| validate_event(event, &CORE_NAMES, errors),
     ..Rules::NONE
 };
 
@@ -64,6 +49,7 @@ pub(super) const NEW_EVENTS: Rules = Rules {
         }
     },
     validate: validate_new_event,
+    validate_update: new_event_stays,
     ..Rules::NONE
 };
 
@@ -84,45 +70,102 @@ fn validate_lease(lease: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn namespace(event: &Field<'_>, involved: &Field<'_>, errors: &mut Errors) {
-    let (own, other) = (event.at("metadata.namespace"), involved.get("namespace"));
-    let expected = if other.text().is_empty() { "default" } else { other.text() };
-    if own.text() != expected {
-        errors.add(
-            "involvedObject.namespace",
-            orchestrator_core::status::FieldErrorKind::Invalid,
-            format!("{}: does not match event.namespace", other.shown()),
-        );
-    }
+/// What the members of an event are called, in a version and in errors.
+struct EventNames {
+    involved: &'static str,
+    controller: &'static str,
+    shown_controller: &'static str,
+    note: &'static str,
 }
 
-fn validate_new_event(event: &Field<'_>, errors: &mut Errors) {
-    namespace(event, &event.get("regarding"), errors);
-    check_time(event, errors);
-    let controller = event.get("reportingController");
-    if controller.text().is_empty() {
-        controller.required(errors, "");
-    } else {
-        check::problems(&controller, &names::qualified_name(controller.text()), errors);
+const CORE_NAMES: EventNames = EventNames {
+    involved: "involvedObject",
+    controller: "reportingComponent",
+    shown_controller: "reportingComponent",
+    note: "message",
+};
+const NEW_NAMES: EventNames = EventNames {
+    involved: "regarding",
+    controller: "reportingController",
+    shown_controller: "reportingController",
+    note: "note",
+};
+
+/// The rules that hold in both groups: events with a time are held to more than those without.
+fn validate_event(event: &Field<'_>, names: &EventNames, errors: &mut Errors) {
+    let own = event.at("metadata.namespace").text();
+    let place = event.get(names.involved).get("namespace").shown_at("involvedObject.namespace");
+    let timed = event.get("eventTime").exists();
+    let matches = match place.text() {
+        "" => own == "default" || (timed && own == "kube-system"),
+        given => timed || given == own,
+    };
+    if !matches {
+        place.invalid(errors, "does not match event.namespace");
     }
-    check::required(&event.get("reportingInstance"), errors);
-    for (name, most) in [("reportingInstance", 128), ("action", 128), ("reason", 128), ("note", 1024)] {
+    if !timed {
+        return;
+    }
+    let controller = event.get(names.controller).shown_at(names.shown_controller);
+    check::required(&controller, errors);
+    check::problems(&controller, &names::qualified_name(controller.text()), errors);
+    for (name, place, needed, most) in [
+        // Upstream misspells it when it is too long.
+        ("reportingInstance", "repotingIntance", true, 128),
+        ("action", "action", true, 128),
+        ("reason", "reason", true, 128),
+        (names.note, "message", false, 1024),
+    ] {
         let field = event.get(name);
-        if matches!(name, "action" | "reason") {
+        if needed {
             check::required(&field, errors);
         }
         if field.text().len() > most {
-            field.wrong(errors, "\"\"", &format!("can have at most {most} characters"));
+            field.shown_at(place).wrong(errors, "\"\"", &format!("can have at most {most} characters"));
         }
+    }
+}
+
+/// The rules of the newer group alone.
+fn validate_new_event(event: &Field<'_>, errors: &mut Errors) {
+    validate_event(event, &NEW_NAMES, errors);
+    if !event.get("eventTime").exists() {
+        event.get("eventTime").required(errors, "");
     }
     let of = event.get("type");
     if !matches!(of.text(), "Normal" | "Warning") {
         of.wrong(errors, "\"\"", &format!("has invalid value: {}", of.text()));
     }
+    for (name, place) in [
+        ("deprecatedFirstTimestamp", "firstTimestamp"),
+        ("deprecatedLastTimestamp", "lastTimestamp"),
+        ("deprecatedCount", "count"),
+    ] {
+        if event.get(name).exists() && event.get(name).int() != Some(0) {
+            event.get(place).wrong(errors, "\"\"", "needs to be unset");
+        }
+    }
+    if event.get("deprecatedSource").len() > 0 {
+        event.get("source").wrong(errors, "\"\"", "needs to be unset");
+    }
 }
 
-fn check_time(event: &Field<'_>, errors: &mut Errors) {
-    if !event.get("eventTime").exists() {
-        event.get("eventTime").required(errors, "");
+/// An event of the newer group tells once what happened; only its series goes on.
+fn new_event_stays(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    for (name, place) in [
+        ("regarding", "involvedObject"),
+        ("reason", "reason"),
+        ("note", "message"),
+        ("type", "type"),
+        ("eventTime", "eventTime"),
+        ("action", "action"),
+        ("related", "related"),
+        ("reportingController", "reportingController"),
+        ("reportingInstance", "reportingInstance"),
+    ] {
+        if new.get(name).value() != old.get(name).value() {
+            let shown = new.get(name).value().map_or_else(|| "null".to_owned(), Value::to_string);
+            new.get(place).wrong(errors, shown, check::IMMUTABLE);
+        }
     }
 }

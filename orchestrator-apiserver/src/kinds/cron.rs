@@ -13,7 +13,10 @@ const DESCRIPTORS: [&str; 7] = ["@yearly", "@annually", "@monthly", "@weekly", "
 /// # Errors
 /// What is wrong with it.
 pub(super) fn check(schedule: &str) -> Result<(), String> {
-    let text = schedule.trim();
+    let text = without_zone(schedule);
+    if text.is_empty() {
+        return Err("empty spec string".to_owned());
+    }
     if let Some(every) = text.strip_prefix("@every ") {
         let good = every.ends_with(['s', 'm', 'h']) && every.starts_with(|first: char| first.is_ascii_digit());
         return if good {
@@ -40,21 +43,35 @@ pub(super) fn check(schedule: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// A schedule may begin with a time zone, which the kind refuses by a rule of its own.
+fn without_zone(schedule: &str) -> &str {
+    let zoned = ["TZ=", "CRON_TZ="].iter().any(|prefix| schedule.starts_with(prefix));
+    let rest = if zoned { schedule.split_once(' ').map_or("", |(_, rest)| rest) } else { schedule };
+    rest.trim()
+}
+
 fn check_range(range: &str, name: &str, low: u32, high: u32) -> Result<(), String> {
     let (span, step) = range.split_once('/').map_or((range, None), |(span, step)| (span, Some(step)));
-    if let Some(step) = step {
-        let step: u32 = step
-            .parse()
-            .map_err(|_| format!("failed to parse int from {step}: strconv.Atoi: parsing {step:?}: invalid syntax"))?;
-        if step == 0 {
-            return Err(format!("step of range should be a positive number: {range}"));
+    let (first, last) = span.split_once('-').map_or((span, None), |(first, last)| (first, Some(last)));
+    let (first, mut last) = match (first, last) {
+        ("*" | "?", _) => (low, high),
+        (_, None) => {
+            let only = number(first, name)?;
+            (only, only)
         }
-    }
-    if matches!(span, "*" | "?") {
-        return Ok(());
-    }
-    let (first, last) = span.split_once('-').unwrap_or((span, span));
-    let (first, last) = (number(first, name)?, number(last, name)?);
+        (_, Some(last)) if last.contains('-') => return Err(format!("too many hyphens: {range}")),
+        (_, Some(last)) => (number(first, name)?, number(last, name)?),
+    };
+    let step = match step {
+        None => 1,
+        Some(step) if step.contains('/') => return Err(format!("too many slashes: {range}")),
+        Some(step) => {
+            if !span.contains('-') {
+                last = high;
+            }
+            number(step, "")?
+        }
+    };
     if first < low {
         return Err(format!("beginning of range ({first}) below minimum ({low}): {range}"));
     }
@@ -63,6 +80,9 @@ fn check_range(range: &str, name: &str, low: u32, high: u32) -> Result<(), Strin
     }
     if first > last {
         return Err(format!("beginning of range ({first}) beyond end of range ({last}): {range}"));
+    }
+    if step == 0 {
+        return Err(format!("step of range should be a positive number: {range}"));
     }
     Ok(())
 }
@@ -87,10 +107,22 @@ mod tests {
 
     #[test]
     fn schedules_are_told_from_nonsense() {
-        for good in ["*/5 * * * *", "0 0 1 jan sun-fri", "@daily", "@every 1h", "1,2,3 0-4/2 ? * *"] {
+        for good in
+            ["*/5 * * * *", "TZ=UTC 0 0 1 jan sun-fri", "5/10 * * * *", "@daily", "@every 1h", "1,2,3 0-4/2 ? * *"]
+        {
             assert_eq!(check(good), Ok(()), "{good}");
         }
-        for bad in ["", "* * * *", "60 * * * *", "* * 0 * *", "a * * * *", "*/0 * * * *", "@often", "5-1 * * * *"] {
+        for bad in [
+            "",
+            "* * * *",
+            "60 * * * *",
+            "* * 0 * *",
+            "a * * * *",
+            "*/0 * * * *",
+            "@often",
+            "5-1 * * * *",
+            "1-2-3 * * * *",
+        ] {
             assert!(check(bad).is_err(), "{bad}");
         }
     }

@@ -5,14 +5,12 @@
 
 use serde_json::{Map, Value};
 
-/// Lines around a difference.
-const CONTEXT: usize = 3;
-/// Products of line counts beyond which a difference is shown coarsely, in cells.
-const DIFFERENCE_CELLS: usize = 1 << 20;
+use super::difference;
 
 /// Structures: for each its fields, as name and form. The form is the value of an absent field (`s` text, `i` number,
-/// `b` flag, `-` null) or the structure that a field holds (`T` itself, `*T` or nothing, `[T` a list).
-const STRUCTURES: [(&str, &str); 29] = [
+/// `b` flag, `-` null; `?` leaves the field out) or the structure that a field holds (`T` itself, `*T` or nothing, `[T` a
+/// list).
+const STRUCTURES: &[(&str, &str)] = &[
     (
         "PodSpec",
         "Volumes [Volume InitContainers [Container Containers [Container EphemeralContainers [EphemeralContainer \
@@ -59,6 +57,13 @@ const STRUCTURES: [(&str, &str); 29] = [
          AzureDisk - PhotonPersistentDisk - Projected *Projected PortworxVolume - ScaleIO - StorageOS - CSI - Ephemeral - \
          Image -",
     ),
+    (
+        "PersistentVolumeSource",
+        "GCEPersistentDisk - AWSElasticBlockStore - HostPath *HostPath Glusterfs - NFS *NFS RBD - Quobyte - ISCSI - \
+         FlexVolume - Cinder - CephFS - FC - Flocker - AzureFile - VsphereVolume - AzureDisk - PhotonPersistentDisk - \
+         PortworxVolume - ScaleIO - Local *Local StorageOS - CSI -",
+    ),
+    ("Local", "Path s FSType -"),
     ("HostPath", "Path s Type -"),
     ("EmptyDir", "Medium s SizeLimit -"),
     ("NFS", "Server s Path s ReadOnly b"),
@@ -90,6 +95,16 @@ const STRUCTURES: [(&str, &str); 29] = [
     ),
     ("ClaimResources", "Limits - Requests -"),
     ("ServicePort", "Name s Protocol s AppProtocol - Port i TargetPort i NodePort i"),
+    ("Selector", "matchLabels ? matchExpressions ?"),
+    ("Taint", "Key s Value s Effect s TimeAdded -"),
+    ("NodeAddress", "Type s Address s"),
+    ("Budget", "MinAvailable - Selector - MaxUnavailable - UnhealthyPodEvictionPolicy -"),
+    ("SetStrategy", "Type s RollingUpdate *SetRollingUpdate"),
+    ("SetRollingUpdate", "Partition i MaxUnavailable -"),
+    ("ScopeSelector", "MatchExpressions [ScopeRequirement"),
+    ("ScopeRequirement", "ScopeName s Operator s Values -"),
+    ("SuccessPolicy", "Rules [SuccessRule"),
+    ("SuccessRule", "SucceededIndexes - SucceededCount -"),
 ];
 
 /// A tree as upstream's structure of that name has it, in one line of JSON.
@@ -113,12 +128,12 @@ pub(crate) fn template(template: &Value) -> String {
 
 /// What distinguishes two trees, line by line, as upstream's structures have them.
 pub(crate) fn difference(structure: &str, old: &Value, new: &Value) -> String {
-    let lines = |tree: &Value| {
+    let text = |tree: &Value| {
         let mut out = String::new();
         write(&shape(structure, tree), Some(0), &mut out);
-        out.lines().map(str::to_owned).collect::<Vec<_>>()
+        out
     };
-    unified(&lines(old), &lines(new))
+    difference::unified(&text(old), &text(new))
 }
 
 /// A tree whose members keep their order.
@@ -138,7 +153,8 @@ fn shape(structure: &str, tree: &Value) -> Shape {
     let Some(fields) = fields(structure) else { return plain(tree) };
     let moved = (structure == "PodSpec").then(|| with_host_flags(tree));
     let tree = moved.as_ref().unwrap_or(tree);
-    Shape::Members(fields.map(|(name, form)| (name.to_owned(), field(form, member(tree, name)))).collect())
+    let there = fields.filter(|(name, form)| *form != "?" || !member(tree, name).is_null());
+    Shape::Members(there.map(|(name, form)| (name.to_owned(), field(form, member(tree, name)))).collect())
 }
 
 /// Upstream keeps the flags of host namespaces in the security context.
@@ -167,7 +183,7 @@ fn field(form: &str, value: &Value) -> Shape {
         "s" => zero("".into()),
         "i" => zero(0.into()),
         "b" => zero(false.into()),
-        "-" => plain(value),
+        "-" | "?" => plain(value),
         _ => match (form.strip_prefix('['), form.strip_prefix('*')) {
             (Some(of), _) => match value.as_array() {
                 Some(items) => Shape::List(items.iter().map(|item| shape(of, item)).collect()),
@@ -228,110 +244,6 @@ fn write(shape: &Shape, indent: Option<usize>, out: &mut String) {
         line(out, indent);
     }
     out.push(close);
-}
-
-/// One line of a difference.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Edit<'a> {
-    Same(&'a str),
-    Old(&'a str),
-    New(&'a str),
-}
-
-fn unified(old: &[String], new: &[String]) -> String {
-    let edits = edits(old, new);
-    let changed: Vec<usize> =
-        (0..edits.len()).filter(|index| !matches!(edits.get(*index), Some(Edit::Same(_)))).collect();
-    let mut hunks: Vec<(usize, usize)> = Vec::new();
-    for index in changed {
-        let (start, end) = (index.saturating_sub(CONTEXT), (index + CONTEXT + 1).min(edits.len()));
-        match hunks.last_mut() {
-            Some((_, last)) if *last >= start => *last = end,
-            _ => hunks.push((start, end)),
-        }
-    }
-    hunks.into_iter().map(|(start, end)| hunk(&edits, start, end)).collect()
-}
-
-fn hunk(edits: &[Edit<'_>], start: usize, end: usize) -> String {
-    let count = |edits: &[Edit<'_>], new: bool| {
-        edits
-            .iter()
-            .filter(|edit| if new { !matches!(edit, Edit::Old(_)) } else { !matches!(edit, Edit::New(_)) })
-            .count()
-    };
-    let (before, inside) = (edits.get(..start).unwrap_or_default(), edits.get(start..end).unwrap_or_default());
-    let place = |new: bool| format!("{},{}", count(before, new) + 1, count(inside, new));
-    let mut out = format!("@@ -{} +{} @@\n", place(false), place(true));
-    for edit in inside {
-        let (sign, line) = match edit {
-            Edit::Same(line) => (' ', line),
-            Edit::Old(line) => ('-', line),
-            Edit::New(line) => ('+', line),
-        };
-        out.push(sign);
-        out.push_str(line);
-        out.push('\n');
-    }
-    out
-}
-
-/// The lines of both sides, those that are common once. Old lines stand before new ones.
-fn edits<'a>(old: &'a [String], new: &'a [String]) -> Vec<Edit<'a>> {
-    let prefix = old.iter().zip(new).take_while(|(left, right)| left == right).count();
-    let (old_rest, new_rest) = (old.get(prefix..).unwrap_or_default(), new.get(prefix..).unwrap_or_default());
-    let suffix = old_rest.iter().rev().zip(new_rest.iter().rev()).take_while(|(left, right)| left == right).count();
-    let middle = |lines: &'a [String]| lines.get(prefix..lines.len() - suffix).unwrap_or_default();
-    let (old_middle, new_middle) = (middle(old), middle(new));
-    let same = |lines: &'a [String]| lines.iter().map(|line| Edit::Same(line.as_str())).collect::<Vec<_>>();
-    let mut out = same(old.get(..prefix).unwrap_or_default());
-    if old_middle.len().saturating_mul(new_middle.len()) > DIFFERENCE_CELLS {
-        out.extend(old_middle.iter().map(|line| Edit::Old(line)));
-        out.extend(new_middle.iter().map(|line| Edit::New(line)));
-    } else {
-        common_lines(old_middle, new_middle, &mut out);
-    }
-    out.extend(same(old.get(old.len() - suffix..).unwrap_or_default()));
-    out
-}
-
-/// The longest common subsequence of lines decides which of them stay.
-fn common_lines<'a>(old: &'a [String], new: &'a [String], out: &mut Vec<Edit<'a>>) {
-    let width = new.len() + 1;
-    let mut lengths = vec![0_usize; (old.len() + 1) * width];
-    let at = |lengths: &[usize], row: usize, column: usize| lengths.get(row * width + column).copied().unwrap_or(0);
-    for row in (0..old.len()).rev() {
-        for column in (0..new.len()).rev() {
-            let length = if old.get(row) == new.get(column) {
-                at(&lengths, row + 1, column + 1) + 1
-            } else {
-                at(&lengths, row + 1, column).max(at(&lengths, row, column + 1))
-            };
-            if let Some(cell) = lengths.get_mut(row * width + column) {
-                *cell = length;
-            }
-        }
-    }
-    let (mut row, mut column) = (0, 0);
-    loop {
-        match (old.get(row), new.get(column)) {
-            (Some(left), Some(right)) if left == right => {
-                out.push(Edit::Same(left));
-                (row, column) = (row + 1, column + 1);
-            }
-            (Some(left), right)
-                if right.is_none() || at(&lengths, row + 1, column) >= at(&lengths, row, column + 1) =>
-            {
-                out.push(Edit::Old(left));
-                row += 1;
-            }
-            (_, Some(right)) => {
-                out.push(Edit::New(right));
-                column += 1;
-            }
-            _ => return,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,15 +3,19 @@
 //! Start with [`rules::Rules`]: what can differ between kinds. `podspec` is shared by all that make pods; `check` by all.
 
 mod apps;
+mod autoscaling;
 mod batch;
-mod check;
+pub(crate) mod check;
 mod classes;
 mod config;
 mod coordination;
 mod cron;
 mod definitions;
+mod difference;
+mod drivers;
 mod endpoints;
 mod go;
+mod job_policies;
 mod namespace;
 mod networking;
 mod nodes;
@@ -140,11 +144,11 @@ fn network(plural: &str) -> Option<Rules> {
 
 fn storage_kind(plural: &str) -> Option<Rules> {
     Some(match plural {
-        "csidrivers" => storage::DRIVERS,
-        "csinodes" => storage::NODE_DRIVERS,
+        "csidrivers" => drivers::DRIVERS,
+        "csinodes" => drivers::NODE_DRIVERS,
         "csistoragecapacities" => storage::CAPACITIES,
         "storageclasses" => storage::STORAGE_CLASSES,
-        "volumeattachments" => storage::ATTACHMENTS,
+        "volumeattachments" => drivers::ATTACHMENTS,
         "volumeattributesclasses" => storage::ATTRIBUTE_CLASSES,
         _ => return None,
     })
@@ -174,7 +178,7 @@ fn admission(plural: &str) -> Option<Rules> {
 fn other(group: &str, plural: &str) -> Option<Rules> {
     Some(match (group, plural) {
         ("apiextensions.k8s.io", "customresourcedefinitions") => definitions::DEFINITIONS,
-        ("autoscaling", "horizontalpodautoscalers") => policy::AUTOSCALERS,
+        ("autoscaling", "horizontalpodautoscalers") => autoscaling::AUTOSCALERS,
         ("batch", "cronjobs") => batch::CRON_JOBS,
         ("batch", "jobs") => batch::JOBS,
         ("coordination.k8s.io", "leases") => coordination::LEASES,

@@ -4,12 +4,16 @@ use serde_json::{Value, json};
 
 use crate::{
     field::{Errors, Field, member, remove},
-    names::NameRule,
+    kinds::check,
+    names::{self, NameRule},
     strategy::Strategy,
 };
 
 /// The finalizer that the namespace controller takes away when a namespace is empty.
 const FINALIZER: &str = "kubernetes";
+
+/// Finalizers that may do without a domain.
+const STANDARD_FINALIZERS: [&str; 3] = [FINALIZER, "foregroundDeletion", "orphan"];
 
 /// The label that every namespace carries its name in.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -50,6 +54,18 @@ impl Strategy for Namespaces {
             let level = object.at("metadata.labels").key(label);
             if level.exists() && !matches!(level.text(), "privileged" | "baseline" | "restricted") {
                 level.invalid(errors, "must be one of privileged, baseline, restricted");
+            }
+        }
+    }
+
+    fn validate_create(&self, object: &Field<'_>, errors: &mut Errors) {
+        let finalizers = object.at("spec.finalizers");
+        for finalizer in finalizers.items() {
+            let finalizer = finalizer.shown_at(finalizers.path());
+            let name = finalizer.text();
+            check::problems(&finalizer, &names::qualified_name(name), errors);
+            if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+                finalizer.invalid(errors, "name is neither a standard finalizer name nor is it fully qualified");
             }
         }
     }

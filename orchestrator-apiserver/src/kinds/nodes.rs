@@ -3,7 +3,7 @@
 use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
-use super::{check, rules::Rules};
+use super::{check, go, podspec, rules::Rules};
 use crate::{
     field::{Errors, Field, member, set_default},
     names,
@@ -19,18 +19,17 @@ pub(super) const NODES: Rules = Rules {
         if node.get("spec").is_none() {
             *member(node, "spec") = json!({});
         }
+        let spec = member(node, "spec");
+        // Both ways of writing the ranges of pods say the same.
+        match (spec["podCIDR"].as_str().map(str::to_owned), spec["podCIDRs"].get(0).cloned()) {
+            (Some(first), None) if !first.is_empty() => *member(spec, "podCIDRs") = json!([first]),
+            (None, Some(first)) => *member(spec, "podCIDR") = first,
+            _ => {}
+        }
     },
     create,
     validate,
-    validate_update: |new, old, errors| {
-        let (new, old) = (new.get("spec"), old.get("spec"));
-        for name in ["podCIDRs", "providerID"] {
-            if old.get(name).exists() && new.get(name).value() != old.get(name).value() {
-                let place = if name == "podCIDRs" { new.get("podCIDRs") } else { new.get(name) };
-                place.forbidden(errors, "node updates may not change once set");
-            }
-        }
-    },
+    validate_update,
     ..Rules::NONE
 };
 
@@ -63,7 +62,8 @@ fn create(node: &mut Value) {
 fn validate(node: &Field<'_>, errors: &mut Errors) {
     let spec = node.get("spec");
     let mut seen = Vec::new();
-    for taint in spec.get("taints").items() {
+    // Taints are named as if they stood in the metadata, where they once did.
+    for taint in spec.get("taints").shown_at("metadata.taints").items() {
         let (key, effect) = (taint.get("key"), taint.get("effect"));
         check::label_key(&key, errors);
         let problems = names::label_value(taint.get("value").text());
@@ -77,17 +77,54 @@ fn validate(node: &Field<'_>, errors: &mut Errors) {
         }
         let pair = (key.text(), effect.text());
         if seen.contains(&pair) {
-            taint.error(errors, FieldErrorKind::Duplicate, taint.shown());
+            let shown = go::show("Taint", taint.value().unwrap_or(&Value::Null));
+            let detail = format!("{shown}: taints must be unique by key and effect pair");
+            taint.error(errors, FieldErrorKind::Duplicate, detail);
         }
         seen.push(pair);
     }
-    for range in spec.get("podCIDRs").items() {
+    for list in ["status.capacity", "status.allocatable"] {
+        for (name, amount) in node.at(list).entries() {
+            podspec::amount(&amount.shown_at(format!("{list}.{name}")), name, errors);
+        }
+    }
+    pod_ranges(&spec.get("podCIDRs"), errors);
+}
+
+/// One range for each family of addresses.
+fn pod_ranges(ranges: &Field<'_>, errors: &mut Errors) {
+    let mut seen = Vec::new();
+    let mut families = Vec::new();
+    for range in ranges.items() {
         check::cidr(&range, errors);
+        families.extend(check::parse_cidr(range.text()).map(|(address, _)| address.is_ipv4()));
+        seen.push(range);
     }
-    for address in node.at("status.addresses").items() {
-        check::required(&address.get("address"), errors);
+    let mixed = families.contains(&true) && families.contains(&false);
+    if seen.len() > 1 && (!mixed || seen.len() > 2) {
+        ranges.invalid(errors, "may specify no more than one CIDR for each IP family");
     }
-    for (_, amount) in node.at("status.capacity").entries() {
-        check::quantity_not_negative(&amount, errors);
+    for (index, range) in seen.iter().enumerate() {
+        if seen[..index].iter().any(|other| other.text() == range.text()) {
+            range.duplicate(errors);
+        }
+    }
+}
+
+fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let mut seen = Vec::new();
+    for address in new.at("status.addresses").items() {
+        let shown = go::show("NodeAddress", address.value().unwrap_or(&Value::Null));
+        if seen.contains(&shown) {
+            address.error(errors, FieldErrorKind::Duplicate, shown.clone());
+        }
+        seen.push(shown);
+    }
+    let (new, old) = (new.get("spec"), old.get("spec"));
+    for (name, shown) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {
+        if old.get(name).exists() && new.get(name).value() != old.get(name).value() {
+            let detail = format!("node updates may not change {shown} except from \"\" to valid");
+            new.get(name).forbidden(errors, &detail);
+        }
     }
 }

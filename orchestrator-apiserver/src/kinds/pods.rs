@@ -22,6 +22,7 @@ pub(super) const PODS: Rules = Rules {
     create,
     update,
     validate,
+    validate_create,
     validate_update,
     grace,
     ..Rules::NONE
@@ -96,16 +97,50 @@ fn update(new: &mut Value, old: &Value) {
     }
 }
 
+/// The rules of a pod that is new, beside those that always hold.
+fn validate_create(pod: &Field<'_>, errors: &mut Errors) {
+    let spec = pod.get("spec");
+    if spec.get("ephemeralContainers").len() > 0 {
+        spec.get("ephemeralContainers").forbidden(errors, "cannot be set on create");
+    }
+    if !spec.get("nodeName").text().is_empty() && spec.get("schedulingGates").len() > 0 {
+        spec.get("nodeName").forbidden(errors, "cannot be set until all schedulingGates have been cleared");
+    }
+}
+
 fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (new_pod, old_pod) = (new, old);
     let (new, old) = (new.get("spec"), old.get("spec"));
-    deadline(&new, &old, errors);
-    added_tolerations(&new, &old, errors);
-    let (Some(changed), Some(before)) = (new.value(), old.value()) else { return };
-    let gated = old.get("schedulingGates").len() > 0;
-    gates(&new, &old, errors);
-    if !errors.is_empty() {
+    for list in ["containers", "initContainers"] {
+        if new.get(list).len() != old.get(list).len() {
+            return new.get(list).forbidden(errors, "pod updates may not add or remove containers");
+        }
+    }
+    if !deadline(&new, &old, errors) {
         return;
     }
+    added_tolerations(&new, &old, errors);
+    gates(&new, &old, errors);
+    let (Some(changed), Some(before)) = (new.value(), old.value()) else { return };
+    if changed == before {
+        return;
+    }
+    if quality(&new) != quality(&old) {
+        let class = new_pod.at("status.qosClass").shown();
+        new_pod.get("metadata").wrong(errors, class, "Pod QoS is immutable");
+    }
+    let allowed = without_allowed_changes(&new, &old, changed, before);
+    if old.get("schedulingGates").len() > 0 {
+        node_selector_grows(&new, &old, errors);
+    }
+    if allowed != *before {
+        let difference = go::difference("PodSpec", before, &allowed);
+        old_pod.get("spec").forbidden(errors, &format!("{UPDATE}\n{difference}"));
+    }
+}
+
+/// The new spec with what may change as it was.
+fn without_allowed_changes(new: &Field<'_>, old: &Field<'_>, changed: &Value, before: &Value) -> Value {
     let mut allowed = changed.clone();
     for list in ["containers", "initContainers"] {
         let images: Vec<Value> = old
@@ -118,21 +153,28 @@ fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
             *member(container, "image") = image;
         }
     }
-    let mut take_back = |name: &str| restore(&mut allowed, before, name);
-    take_back("activeDeadlineSeconds");
-    take_back("tolerations");
-    take_back("schedulingGates");
-    if gated {
-        take_back("nodeSelector");
-        take_back("affinity");
+    let mut names = vec!["activeDeadlineSeconds", "tolerations", "schedulingGates"];
+    if old.get("schedulingGates").len() > 0 {
+        names.extend(["nodeSelector", "affinity"]);
     }
     let seconds = |spec: &Field<'_>| spec.get("terminationGracePeriodSeconds").int();
-    if seconds(&old).is_some_and(|seconds| seconds < 0) && seconds(&new) == Some(1) {
-        take_back("terminationGracePeriodSeconds");
+    if seconds(old).is_some_and(|seconds| seconds < 0) && seconds(new) == Some(1) {
+        names.push("terminationGracePeriodSeconds");
     }
-    if allowed != *before {
-        let difference = go::difference("PodSpec", before, &allowed);
-        new.forbidden(errors, &format!("{UPDATE}\n{difference}"));
+    for name in names {
+        restore(&mut allowed, before, name);
+    }
+    allowed
+}
+
+/// While gates hold a pod back, it may ask for more of its node, never for something else.
+fn node_selector_grows(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let selector = new.get("nodeSelector");
+    for (key, value) in old.get("nodeSelector").entries() {
+        if selector.key(key).value() != value.value() {
+            let shown = selector.value().map_or_else(|| "null".to_owned(), Value::to_string);
+            return selector.wrong(errors, shown, "only additions are allowed (no mutations or deletions)");
+        }
     }
 }
 
@@ -144,25 +186,29 @@ fn restore(tree: &mut Value, before: &Value, name: &str) {
     }
 }
 
-/// A deadline may be set or come closer, never go away or further off.
-fn deadline(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+/// A deadline may be set or come closer, never go away or further off. Tells whether it is worth to look further.
+fn deadline(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) -> bool {
     let (new, old) = (new.get("activeDeadlineSeconds"), old.get("activeDeadlineSeconds"));
     match (new.int(), old.int()) {
-        (None, Some(_)) => new.wrong(errors, "null", "must not update from a positive integer to nil value"),
+        (Some(seconds), _) if !(0..=i64::from(i32::MAX)).contains(&seconds) => {
+            check::in_range(&new, 0, i64::from(i32::MAX), errors);
+            return false;
+        }
         (Some(new_seconds), Some(old_seconds)) if new_seconds > old_seconds => {
             new.invalid(errors, "must be less than or equal to previous value");
+            return false;
         }
+        (None, Some(_)) => new.wrong(errors, "null", "must not update from a positive integer to nil value"),
         _ => {}
     }
+    true
 }
 
 fn added_tolerations(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     let (new, old) = (new.get("tolerations"), old.get("tolerations"));
     let without_seconds = |toleration: &Field<'_>| {
         let mut tree = toleration.value().cloned().unwrap_or_default();
-        if toleration.get("effect").text() == "NoExecute" {
-            remove(&mut tree, "tolerationSeconds");
-        }
+        remove(&mut tree, "tolerationSeconds");
         tree
     };
     let kept: Vec<Value> = new.items().iter().map(without_seconds).collect();
@@ -179,7 +225,7 @@ fn gates(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if !before.contains(&gate.get("name").text()) {
             let detail =
                 format!("only deletion is allowed, but found new scheduling gate '{}'", gate.get("name").text());
-            gate.forbidden(errors, &detail);
+            gate.get("name").forbidden(errors, &detail);
         }
     }
 }

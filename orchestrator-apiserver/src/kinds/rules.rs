@@ -23,6 +23,7 @@ pub(crate) struct Rules {
     pub(crate) create: fn(&mut Value),
     pub(crate) update: fn(&mut Value, &Value),
     pub(crate) validate: fn(&Field<'_>, &mut Errors),
+    pub(crate) validate_create: fn(&Field<'_>, &mut Errors),
     pub(crate) validate_update: fn(&Field<'_>, &Field<'_>, &mut Errors),
     pub(crate) validate_status: fn(&Field<'_>, &Field<'_>, &mut Errors),
     pub(crate) grace: fn(&Value, Option<i64>) -> i64,
@@ -42,6 +43,7 @@ impl Rules {
         create: |_| {},
         update: |_, _| {},
         validate: |_, _| {},
+        validate_create: |_, _| {},
         validate_update: |_, _, _| {},
         validate_status: |_, _, _| {},
         grace: |_, _| 0,
@@ -82,6 +84,10 @@ impl Strategy for Rules {
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         (self.validate)(object, errors);
+    }
+
+    fn validate_create(&self, object: &Field<'_>, errors: &mut Errors) {
+        (self.validate_create)(object, errors);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {

@@ -67,75 +67,6 @@ pub(super) const STORAGE_CLASSES: Rules = Rules {
     ..Rules::NONE
 };
 
-/// Drivers.
-pub(super) const DRIVERS: Rules = Rules {
-    needs_version: true,
-    returns_deleted: true,
-    default: |driver| {
-        let spec = member(driver, "spec");
-        set_default(spec, "attachRequired", true);
-        for name in ["podInfoOnMount", "requiresRepublish", "seLinuxMount", "storageCapacity"] {
-            set_default(spec, name, false);
-        }
-        set_default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
-        set_default(spec, "volumeLifecycleModes", json!(["Persistent"]));
-    },
-    validate: |driver, errors| {
-        let spec = driver.get("spec");
-        spec.get("fsGroupPolicy").one_of(errors, &["File", "None", "ReadWriteOnceWithFSType"]);
-        for mode in spec.get("volumeLifecycleModes").items() {
-            mode.one_of(errors, &["Ephemeral", "Persistent"]);
-        }
-    },
-    ..Rules::NONE
-};
-
-/// Drivers on a node.
-pub(super) const NODE_DRIVERS: Rules = Rules {
-    needs_version: true,
-    returns_deleted: true,
-    default: |node| set_default(member(node, "spec"), "drivers", Value::Null),
-    validate: |node, errors| {
-        let mut seen = Vec::new();
-        for driver in node.at("spec.drivers").items() {
-            let name = driver.get("name");
-            check::needed(&name, names::subdomain, errors);
-            check::required(&driver.get("nodeID"), errors);
-            if seen.contains(&name.text()) {
-                name.duplicate(errors);
-            }
-            seen.push(name.text());
-        }
-    },
-    ..Rules::NONE
-};
-
-/// Attachments.
-pub(super) const ATTACHMENTS: Rules = Rules {
-    status: true,
-    needs_version: true,
-    returns_deleted: true,
-    create: |attachment| *member(attachment, "status") = json!({"attached": false}),
-    validate: |attachment, errors| {
-        let spec = attachment.get("spec");
-        check::needed(&spec.get("attacher"), names::subdomain, errors);
-        let source = spec.get("source");
-        let (inline, named) = (source.get("inlineVolumeSpec"), source.get("persistentVolumeName"));
-        match (inline.exists(), named.exists()) {
-            (false, false) => {
-                source.required(errors, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
-            }
-            (true, true) => {
-                source.forbidden(errors, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
-            }
-            _ => {}
-        }
-        check::problems(&spec.get("nodeName"), &names::subdomain(spec.get("nodeName").text()), errors);
-    },
-    validate_update: |new, old, errors| check::immutable(new, old, "spec", errors),
-    ..Rules::NONE
-};
-
 /// Capacities.
 pub(super) const CAPACITIES: Rules = Rules {
     needs_version: true,
@@ -218,6 +149,33 @@ pub(super) fn validate_claim_spec(spec: &Field<'_>, errors: &mut Errors) {
     }
     check::given(&spec.get("storageClassName"), names::subdomain, errors);
     spec.get("volumeMode").one_of(errors, &["Block", "Filesystem"]);
+    let (source, reference) = (spec.get("dataSource"), spec.get("dataSourceRef"));
+    data_source(&source, errors);
+    data_source(&reference, errors);
+    check::given(&reference.get("namespace"), names::label, errors);
+    if source.exists() && reference.exists() {
+        let shown = format!("{:?}", source.path());
+        if !reference.get("namespace").text().is_empty() {
+            spec.wrong(errors, shown, "may not be specified when dataSourceRef.namespace is specified");
+        } else if ["apiGroup", "kind", "name"].iter().any(|name| source.get(name).text() != reference.get(name).text())
+        {
+            spec.wrong(errors, shown, "must match dataSourceRef");
+        }
+    }
+}
+
+/// What a claim's volume is filled from.
+fn data_source(source: &Field<'_>, errors: &mut Errors) {
+    if !source.exists() {
+        return;
+    }
+    let (group, kind) = (source.get("apiGroup"), source.get("kind"));
+    check::required(&source.get("name"), errors);
+    check::required(&kind, errors);
+    if group.text().is_empty() && kind.text() != "PersistentVolumeClaim" {
+        source.wrong(errors, kind.shown(), "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+    }
+    check::given(&group, names::subdomain, errors);
 }
 
 fn access_modes(modes: &Field<'_>, errors: &mut Errors) {
@@ -243,23 +201,30 @@ fn update_claim(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     }
     if bound {
         *member(member(&mut allowed, "resources"), "requests") = before["resources"]["requests"].clone();
-        match before.get("volumeAttributesClassName") {
-            Some(class) => *member(&mut allowed, "volumeAttributesClassName") = class.clone(),
-            None => drop(remove(&mut allowed, "volumeAttributesClassName")),
-        }
     }
-    if !old_spec.get("storageClassName").exists() && new_spec.get("storageClassName").exists() && !bound {
+    match before.get("volumeAttributesClassName") {
+        Some(class) => *member(&mut allowed, "volumeAttributesClassName") = class.clone(),
+        None => drop(remove(&mut allowed, "volumeAttributesClassName")),
+    }
+    if !old_spec.get("storageClassName").exists() && new_spec.get("storageClassName").exists() {
         remove(&mut allowed, "storageClassName");
     }
     if allowed != *before {
         let difference = go::difference("ClaimSpec", before, &allowed);
-        return new_spec.forbidden(errors, &format!("{CLAIM_UPDATE}\n{difference}"));
+        new_spec.forbidden(errors, &format!("{CLAIM_UPDATE}\n{difference}"));
     }
     let size = |spec: &Field<'_>| check::quantity(&spec.at("resources.requests").get("storage"));
-    let least = check::quantity(&old.at("status.capacity").get("storage"));
-    if size(&new_spec) < size(&old_spec) && least.is_none_or(|least| size(&new_spec).is_none_or(|new| new <= least)) {
+    let least = check::quantity(&old.at("status.capacity").get("storage")).unwrap_or_default();
+    let (new_size, old_size) = (size(&new_spec).unwrap_or_default(), size(&old_spec).unwrap_or_default());
+    if new_size < old_size && new_size <= least {
         let place = new_spec.at("resources.requests.storage");
         place.forbidden(errors, "field can not be less than status.capacity");
+    }
+    new_spec.get("volumeMode").shown_at("volumeMode").immutable(&old_spec.get("volumeMode"), errors);
+    let class = new_spec.get("volumeAttributesClassName");
+    if old_spec.get("volumeAttributesClassName").exists() && class.text().is_empty() {
+        let what = if class.exists() { "an empty string" } else { "nil" };
+        class.forbidden(errors, &format!("update from non-nil value to {what} is forbidden"));
     }
 }
 
@@ -306,8 +271,10 @@ fn validate_volume(volume: &Field<'_>, errors: &mut Errors) {
     let capacity = spec.get("capacity");
     if capacity.len() == 0 {
         capacity.required(errors, "");
-    } else if capacity.len() > 1 || !capacity.get("storage").exists() {
-        capacity.not_supported_as(errors, &capacity.shown(), &["storage"]);
+    }
+    if capacity.len() != 1 || !capacity.get("storage").exists() {
+        let shown = capacity.value().map_or_else(|| "null".to_owned(), Value::to_string);
+        capacity.not_supported_as(errors, &shown, &["storage"]);
     }
     for (_, amount) in capacity.entries() {
         check::quantity_positive(&amount, errors);
@@ -345,7 +312,7 @@ fn volume_source(spec: &Field<'_>, errors: &mut Errors) {
         }
         match kind {
             "csi" => {
-                check::required(&source.get("driver"), errors);
+                podspec::driver_name(&source.get("driver"), errors);
                 check::required(&source.get("volumeHandle"), errors);
             }
             "local" => {
@@ -365,13 +332,22 @@ fn volume_source(spec: &Field<'_>, errors: &mut Errors) {
 
 fn update_volume(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     let (new, old) = (new.get("spec"), old.get("spec"));
-    let source = |spec: &Field<'_>| SOURCES.map(|kind| spec.get(kind).value().cloned());
-    if source(&new) != source(&old) {
-        let place = format!("{}.persistentvolumesource", new.path());
-        let detail = "spec.persistentvolumesource is immutable after creation";
-        errors.add(place, orchestrator_core::status::FieldErrorKind::Forbidden, detail);
+    let source = |spec: &Field<'_>| {
+        let sources = SOURCES.iter().filter_map(|kind| Some(((*kind).to_owned(), spec.get(kind).value()?.clone())));
+        Value::Object(sources.collect())
+    };
+    let (changed, before) = (source(&new), source(&old));
+    if changed != before {
+        let difference = go::difference("PersistentVolumeSource", &before, &changed);
+        let detail = format!("spec.persistentvolumesource is immutable after creation\n{difference}");
+        new.get("persistentvolumesource").forbidden(errors, &detail);
     }
-    check::immutable(&new, &old, "volumeMode", errors);
+    new.get("volumeMode").shown_at("volumeMode").immutable(&old.get("volumeMode"), errors);
+    let (affinity, before) = (new.get("nodeAffinity"), old.get("nodeAffinity"));
+    if before.exists() && affinity.value() != before.value() {
+        let shown = affinity.value().map_or_else(|| "null".to_owned(), |value| go::show("NodeAffinity", value));
+        affinity.shown_at("nodeAffinity").wrong(errors, shown, check::IMMUTABLE);
+    }
 }
 
 fn validate_class(class: &Field<'_>, errors: &mut Errors) {

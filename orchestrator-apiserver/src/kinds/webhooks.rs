@@ -37,7 +37,9 @@ pub(super) const POLICIES: Rules = Rules {
             constraints.get("resourceRules").required(errors, "");
         }
         if spec.get("validations").len() + spec.get("auditAnnotations").len() == 0 {
-            spec.get("validations").required(errors, "validations or auditAnnotations must contain at least one item");
+            for name in ["validations", "auditAnnotations"] {
+                spec.get(name).required(errors, "validations or auditAnnotations must contain at least one item");
+            }
         }
     },
     ..Rules::NONE

@@ -9,12 +9,12 @@ use crate::{decode, limits};
 
 /// The tree after the operations.
 pub(super) fn apply(mut tree: Value, operations: &Value) -> ApiResult<Value> {
-    let operations = Patch::deserialize(operations).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let operations = parse(operations)?;
     let mut copied_bytes = 0;
     for operation in &operations.0 {
         check(operation, &tree, &mut copied_bytes)?;
         if !is_test_for_absence(operation, &tree) {
-            json_patch::patch(&mut tree, std::slice::from_ref(operation)).map_err(refused)?;
+            json_patch::patch(&mut tree, std::slice::from_ref(operation)).map_err(|_| refused())?;
         }
     }
     if serialized_bytes(&tree) > limits::BODY_BYTES {
@@ -23,9 +23,21 @@ pub(super) fn apply(mut tree: Value, operations: &Value) -> ApiResult<Value> {
     Ok(tree)
 }
 
-fn refused(error: json_patch::PatchError) -> ApiError {
-    let message = format!("the server rejected our request due to an error in our request: {error}");
-    ApiError::new(Reason::Invalid, message)
+/// What is no list of objects is no patch. What is one and makes no sense cannot be done, as upstream sees it.
+fn parse(operations: &Value) -> ApiResult<Patch> {
+    let other = operations.as_array().into_iter().flatten().find(|item| !item.is_object() && !item.is_null());
+    if let Some(other) = other {
+        let kind = decode::go_kind(other);
+        let message = format!("json: cannot unmarshal {kind} into Go value of type jsonpatch.Operation");
+        return Err(ApiError::bad_request(message));
+    }
+    Patch::deserialize(operations).map_err(|_| refused())
+}
+
+/// Upstream does not say which operation failed, and why.
+fn refused() -> ApiError {
+    let message = "the server rejected our request due to an error in our request";
+    ApiError::with_details(Reason::Invalid, message, Some(Default::default()))
 }
 
 /// Refuses an operation that would grow the tree out of bounds: upstream bounds what is copied, and a tree that is nested
@@ -99,6 +111,13 @@ mod tests {
         let absent = json!([{"op": "test", "path": "/a/b", "value": null}, {"op": "add", "path": "/a", "value": 1}]);
         assert_eq!(apply(json!({}), &absent).unwrap(), json!({"a": 1}));
         assert_eq!(reason(json!({"a": {"b": 1}}), vec![absent[0].clone()]), Reason::Invalid);
+    }
+
+    #[test]
+    fn what_is_no_operation_is_refused() {
+        assert_eq!(reason(json!({}), vec![json!({"op": "frob", "path": "/a"})]), Reason::Invalid);
+        assert_eq!(reason(json!({}), vec![json!({"op": "remove", "path": "/a"})]), Reason::Invalid);
+        assert_eq!(reason(json!({}), vec![json!("frob")]), Reason::BadRequest);
     }
 
     #[test]

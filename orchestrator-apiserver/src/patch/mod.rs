@@ -1,5 +1,6 @@
 //! Patches: an object and a change make a new object. Pure.
 
+mod go_words;
 mod json;
 mod strategic;
 
@@ -9,28 +10,40 @@ use orchestrator_core::{
 };
 use serde_json::Value;
 
-use crate::{limits, registry::Kind};
+pub(crate) use go_words::shown;
+
+use crate::{decode, limits, registry::Kind};
 
 /// Refuses patches that are out of bounds.
 pub(crate) fn check(patch: &PatchBody) -> ApiResult<()> {
     match patch {
         PatchBody::Json(Value::Array(operations)) if operations.len() > limits::PATCH_OPERATIONS => {
             let message = format!(
-                "The allowed maximum operations in a JSON patch is {}, got {}",
+                "Request entity too large: The allowed maximum operations in a JSON patch is {}, got {}",
                 limits::PATCH_OPERATIONS,
                 operations.len()
             );
             Err(ApiError::new(Reason::RequestEntityTooLarge, message))
         }
-        PatchBody::Merge(patch) | PatchBody::Strategic(patch) if !patch.is_object() => {
-            Err(ApiError::bad_request("the body of a merge patch must be an object"))
+        PatchBody::Json(patch) if !patch.is_array() => {
+            Err(wrong_kind("error decoding patch: ", patch, "[]interface {}"))
         }
+        PatchBody::Merge(patch) if !patch.is_object() => Err(wrong_kind("error decoding patch: ", patch, OBJECT)),
+        PatchBody::Strategic(patch) if !patch.is_object() => Err(wrong_kind("", patch, OBJECT)),
         PatchBody::Apply(configuration) if !configuration.is_object() => Err(ApiError::bad_request(
             "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal the body into Go \
              value of type map[string]interface {}",
         )),
         _ => Ok(()),
     }
+}
+
+/// An object in the words of Go's decoder.
+const OBJECT: &str = "map[string]interface {}";
+
+fn wrong_kind(prefix: &str, patch: &Value, wanted: &str) -> ApiError {
+    let kind = decode::go_kind(patch);
+    ApiError::bad_request(format!("{prefix}json: cannot unmarshal {kind} into Go value of type {wanted}"))
 }
 
 /// The object after the change.

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use orchestrator_core::status::{ApiError, ApiResult};
+use orchestrator_core::status::{ApiError, ApiResult, Reason};
 use serde_json::{Map, Value};
 
-use crate::decode::{FieldSchema, MergeStrategy, Message, Schema, Shape, Type};
+use super::shown;
+use crate::decode::{self, FieldSchema, MergeStrategy, Message, Schema, Shape, Type};
 
 /// What to do with the object or item that it stands in.
 const DIRECTIVE: &str = "$patch";
@@ -46,7 +47,7 @@ fn merge_object(
             members.clear();
             return Ok(());
         }
-        Some(other) => return Err(ApiError::bad_request(format!("Unknown patch type '{other}'"))),
+        Some(other) => return Err(bad_directive(other, patch)),
     }
     if let Some(kept) = patch.get(RETAIN_KEYS) {
         let kept: BTreeSet<&str> = kept.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -70,6 +71,15 @@ fn merge_object(
         }
     }
     Ok(())
+}
+
+/// A refusal without a reason of its own, as upstream has it for patches that it cannot follow.
+fn refused(message: String) -> ApiError {
+    ApiError::new(Reason::Unknown, message)
+}
+
+fn bad_directive(directive: &str, patch: &Map<String, Value>) -> ApiError {
+    refused(format!("unknown patch type: {directive} in map: {}", shown(&Value::Object(patch.clone()))))
 }
 
 fn is_directive(name: &str) -> bool {
@@ -100,9 +110,10 @@ fn merge_member(
             let Some(field) = field else { return Ok(()) };
             merge_list(old, patch, &field.merge, message_of(field))?;
         }
-        (_, patch) => {
-            members.insert(name.to_owned(), without_directives(patch));
-        }
+        (_, patch) => match without_directives(patch) {
+            Some(value) => drop(members.insert(name.to_owned(), value)),
+            None => drop(members.remove(name)),
+        },
     }
     Ok(())
 }
@@ -119,22 +130,20 @@ fn message_of(field: &FieldSchema) -> Option<&'static Message> {
     }
 }
 
-/// A patch that meets nothing to merge with: what it adds, without what it says about the old object.
-fn without_directives(patch: &Value) -> Value {
-    match patch {
-        Value::Object(members) => Value::Object(
-            members
-                .iter()
-                .filter(|(name, value)| !is_directive(name) && !value.is_null())
-                .map(|(name, value)| (name.clone(), without_directives(value)))
-                .collect(),
-        ),
-        Value::Array(items) => {
-            let keeps = |item: &&Value| item.get(DIRECTIVE).is_none_or(|directive| directive == "merge");
-            Value::Array(items.iter().filter(keeps).map(without_directives).collect())
-        }
+/// A patch that meets nothing to merge with: what it adds. What carries a directive is about something old, and adds nothing.
+fn without_directives(patch: &Value) -> Option<Value> {
+    Some(match patch {
+        Value::Object(members) if members.contains_key(DIRECTIVE) => return None,
+        Value::Object(members) => added(members),
+        Value::Array(items) => items.iter().filter_map(without_directives).collect(),
         other => other.clone(),
-    }
+    })
+}
+
+/// The members of a patch that add something.
+fn added(members: &Map<String, Value>) -> Value {
+    let members = members.iter().filter(|(name, value)| !is_directive(name) && !value.is_null());
+    members.filter_map(|(name, value)| Some((name.clone(), without_directives(value)?))).collect::<Map<_, _>>().into()
 }
 
 fn merge_list(
@@ -145,8 +154,7 @@ fn merge_list(
 ) -> ApiResult<()> {
     let directive = |item: &Value| item.get(DIRECTIVE).and_then(Value::as_str).map(str::to_owned);
     if patch.iter().any(|item| directive(item).as_deref() == Some("replace")) {
-        let items = patch.iter().filter(|item| directive(item).as_deref() != Some("replace"));
-        *old = items.map(without_directives).collect();
+        *old = patch.iter().filter_map(without_directives).collect();
         return Ok(());
     }
     if strategy.key.is_empty() {
@@ -159,21 +167,20 @@ fn merge_list(
     }
     for item in patch {
         let Value::Object(change) = item else {
-            return Err(ApiError::bad_request("a list that is merged by key needs objects"));
+            let kind = decode::go_kind(item);
+            return Err(refused(format!("expected a map[string]interface {{}}, but received a {kind}")));
         };
         let Some(key) = change.get(strategy.key) else {
-            return Err(ApiError::bad_request(format!(
-                "map: {} does not contain declared merge key: {}",
-                item, strategy.key
-            )));
+            return Err(refused(format!("map: {} does not contain declared merge key: {}", shown(item), strategy.key)));
         };
         let same = |old: &Value| old.get(strategy.key) == Some(key);
-        if directive(item).as_deref() == Some("delete") {
-            old.retain(|old| !same(old));
-        } else if let Some(Value::Object(old)) = old.iter_mut().find(|old| same(old)) {
-            merge_object(old, change, schema)?;
-        } else {
-            old.push(without_directives(item));
+        match directive(item).as_deref() {
+            Some("delete") => old.retain(|old| !same(old)),
+            None | Some("merge") => match old.iter_mut().find(|old| same(old)) {
+                Some(Value::Object(old)) => merge_object(old, change, schema)?,
+                _ => old.push(added(change)),
+            },
+            Some(other) => return Err(bad_directive(other, change)),
         }
     }
     Ok(())
@@ -243,6 +250,28 @@ mod tests {
             json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "z"}]}}),
             json!({"spec": {"containers": [{"name": "z"}]}}),
         );
+    }
+
+    #[test]
+    fn directives_about_nothing_add_nothing() {
+        check(
+            json!({"metadata": {"name": "x"}}),
+            json!({"metadata": {"labels": {"$patch": "replace", "a": "1"}, "annotations": {"b": "2"}}}),
+            json!({"metadata": {"name": "x", "annotations": {"b": "2"}}}),
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_refused_in_the_words_of_go() {
+        let schema = Schema::get().kind("", "v1", "Pod").unwrap();
+        let old = json!({"spec": {"containers": [{"name": "a"}]}});
+        let message = |item: Value| {
+            let patch = json!({"spec": {"containers": [item]}});
+            merge(old.clone(), &patch, schema).unwrap_err().message().to_owned()
+        };
+        assert_eq!(message(json!({"image": "b"})), "map: map[image:b] does not contain declared merge key: name");
+        let unknown = message(json!({"name": "a", "$patch": "frob"}));
+        assert_eq!(unknown, "unknown patch type: frob in map: map[$patch:frob name:a]");
     }
 
     #[test]

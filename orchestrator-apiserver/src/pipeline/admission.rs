@@ -1,12 +1,13 @@
 //! Admission: what a cluster adds to objects and refuses, beyond the rules of the kind.
 
+use k8s_openapi::api::core::v1::VolumeProjection;
 use orchestrator_core::{
     object::Object,
     status::{ApiError, ApiResult},
 };
 use serde_json::{Value, json};
 
-use super::{Scope, Server};
+use super::{Scope, Server, limit_ranges, runtime_class};
 use crate::{
     field::{Field, items_mut, member, remove, set_default},
     limits,
@@ -31,23 +32,34 @@ impl Server {
         if scope.subresource.is_some() {
             return Ok(());
         }
-        if old.is_some() {
-            if scope.kind.is("", "pods")
-                && let Some(tolerations) = self.config.admission.default_tolerations
-            {
-                add_tolerations(tree, tolerations);
+        if let Some(old) = old {
+            if scope.kind.is("", "pods") {
+                self.admit_changed_pod(tree, old);
             }
             return Ok(());
         }
         if scope.kind.is("", "pods") {
-            if self.config.admission.priority {
-                self.admit_priority(scope, tree).await?;
+            if self.config.admission.limit_ranges {
+                for range in self.limit_ranges(scope).await? {
+                    limit_ranges::default_pod(range.tree()?, tree);
+                }
             }
             if self.config.admission.service_account {
                 self.admit_service_account(scope, tree).await?;
             }
+            if self.config.admission.priority {
+                self.admit_priority(scope, tree).await?;
+            }
             if let Some(tolerations) = self.config.admission.default_tolerations {
                 add_tolerations(tree, tolerations);
+            }
+            if self.config.admission.runtime_class
+                && let Some(class) = self.runtime_class(scope, tree).await?
+            {
+                let refused = |why: String| ApiError::forbidden(scope.kind.subject(super::create::name_of(tree)), &why);
+                let mut pod = tree.clone();
+                runtime_class::apply(class.tree()?, &mut pod).map_err(refused)?;
+                *tree = pod;
             }
         }
         if scope.kind.is("", "persistentvolumeclaims") && self.config.admission.default_storage_class {
@@ -56,15 +68,71 @@ impl Server {
         Ok(())
     }
 
+    /// A pod keeps what admission wrote into it, although the caller does not repeat it.
+    fn admit_changed_pod(&self, tree: &mut Value, old: &Value) {
+        if self.config.admission.priority {
+            for name in ["priority", "preemptionPolicy"] {
+                if let Some(value) = old["spec"].get(name) {
+                    set_default(member(tree, "spec"), name, value.clone());
+                }
+            }
+        }
+        if let Some(tolerations) = self.config.admission.default_tolerations {
+            add_tolerations(tree, tolerations);
+        }
+    }
+
     /// Refuses an object that is right by itself.
     pub(super) async fn admit_validating(
         &self,
-        _scope: &Scope,
-        _tree: &Value,
-        _old: Option<&Value>,
+        scope: &Scope,
+        tree: &Value,
+        old: Option<&Value>,
         _warnings: &mut Vec<String>,
     ) -> ApiResult<()> {
+        let subresource = scope.subresource.as_deref();
+        let new_pod = scope.kind.is("", "pods") && old.is_none() && subresource.is_none();
+        if new_pod && self.config.admission.runtime_class {
+            let class = self.runtime_class(scope, tree).await?;
+            let class = class.as_ref().map(Object::tree).transpose()?;
+            let refused = |why| ApiError::forbidden(scope.kind.subject(super::create::name_of(tree)), why);
+            runtime_class::check(class, tree).map_err(refused)?;
+        }
+        // The resources of a pod's containers change by its `resize` only.
+        let bounded = match (&*scope.kind.resource.group, &*scope.kind.resource.plural) {
+            ("", "pods") => old.is_none() || subresource == Some("resize"),
+            ("", "persistentvolumeclaims") => subresource.is_none(),
+            _ => false,
+        };
+        if !bounded || !self.config.admission.limit_ranges {
+            return Ok(());
+        }
+        for range in self.limit_ranges(scope).await? {
+            let broken = limit_ranges::broken(range.tree()?, &scope.kind.resource.plural, tree);
+            let why = match broken.as_slice() {
+                [] => continue,
+                [only] => only.clone(),
+                many => format!("[{}]", many.join(", ")),
+            };
+            return Err(ApiError::forbidden(scope.kind.subject(super::create::name_of(tree)), &why));
+        }
         Ok(())
+    }
+
+    /// The limit ranges of the namespace that a request goes to.
+    async fn limit_ranges(&self, scope: &Scope) -> ApiResult<Vec<Object>> {
+        self.all_of("", "limitranges", scope.namespace_opt()).await
+    }
+
+    /// The runtime class of a pod, if it has one.
+    async fn runtime_class(&self, scope: &Scope, tree: &Value) -> ApiResult<Option<Object>> {
+        let Some(name) = tree["spec"]["runtimeClassName"].as_str() else { return Ok(None) };
+        let class = self.find_object("node.k8s.io", "runtimeclasses", "", name).await?;
+        let missing = || {
+            let why = format!("pod rejected: RuntimeClass {name:?} not found");
+            ApiError::forbidden(scope.kind.subject(super::create::name_of(tree)), &why)
+        };
+        class.map(Some).ok_or_else(missing)
     }
 
     /// Resolves the priority class of a pod.
@@ -112,7 +180,7 @@ impl Server {
     }
 
     async fn default_priority_class(&self) -> ApiResult<Option<Object>> {
-        for class in self.all_of("scheduling.k8s.io", "priorityclasses").await? {
+        for class in self.all_of("scheduling.k8s.io", "priorityclasses", None).await? {
             if class.tree()?["globalDefault"] == true {
                 return Ok(Some(class));
             }
@@ -121,10 +189,15 @@ impl Server {
     }
 
     /// All objects of a small collection, for the server's own needs.
-    async fn all_of(&self, group: &'static str, plural: &'static str) -> ApiResult<Vec<Object>> {
+    async fn all_of(
+        &self,
+        group: &'static str,
+        plural: &'static str,
+        namespace: Option<&str>,
+    ) -> ApiResult<Vec<Object>> {
         let resource = orchestrator_core::client::Resource::new(group, "v1", plural);
         let kind = self.registry.find(&resource).ok_or_else(ApiError::no_such_path)?;
-        let listing = self.store.list(&kind.range(None), Default::default()).await.map_err(super::store_error)?;
+        let listing = self.store.list(&kind.range(namespace), Default::default()).await.map_err(super::store_error)?;
         Ok(listing.entries.iter().map(|entry| self.objects.of(entry)).collect())
     }
 
@@ -191,7 +264,7 @@ impl Server {
             }
         }
         if used {
-            push(spec, "volumes", token_volume(&volume));
+            push(spec, "volumes", token_volume(&volume, &self.config.token_volume_sources));
         }
     }
 
@@ -203,7 +276,7 @@ impl Server {
             return Ok(());
         }
         let mut defaults = Vec::new();
-        for class in self.all_of("storage.k8s.io", "storageclasses").await? {
+        for class in self.all_of("storage.k8s.io", "storageclasses", None).await? {
             let metadata = class.metadata()?;
             let annotations = metadata.annotations.as_ref();
             if annotations.and_then(|annotations| annotations.get(DEFAULT_CLASS)).is_some_and(|value| value == "true") {
@@ -228,8 +301,8 @@ fn push(tree: &mut Value, list: &str, item: Value) {
 }
 
 /// The volume with token, root certificate and namespace.
-fn token_volume(name: &str) -> Value {
-    json!({
+fn token_volume(name: &str, more: &[VolumeProjection]) -> Value {
+    let mut volume = json!({
         "name": name,
         "projected": {
             "defaultMode": 420,
@@ -242,7 +315,11 @@ fn token_volume(name: &str) -> Value {
                 }]}},
             ],
         },
-    })
+    });
+    for source in more {
+        push(member(&mut volume, "projected"), "sources", json!(source));
+    }
+    volume
 }
 
 /// Lets a pod stay for a while on a node that is in trouble.

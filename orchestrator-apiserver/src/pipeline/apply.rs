@@ -53,7 +53,7 @@ impl Server {
             return Err(ApiError::conflict(scope.kind.subject(scope.name()?), &why));
         }
         input::prune(&scope.kind, &mut tree, Vec::new(), FieldValidation::Ignore, warnings)
-            .map_err(|why| patch_is_invalid(&tree, &why))?;
+            .map_err(|why| patch_is_invalid(&tree.to_string(), &why.json))?;
         self.place_in_namespace(scope, &mut tree)?;
         if name_of(&tree).is_empty() {
             let name = scope.name()?;

@@ -59,8 +59,11 @@ impl Server {
             }
             Change::Patch(patch) => patch::apply(&scope.kind, old, patch)?,
         };
-        input::prune(&scope.kind, &mut tree, Vec::new(), options.field_validation, warnings)
-            .map_err(|why| patch_is_invalid(&tree, &why))?;
+        let pruned = input::prune(&scope.kind, &mut tree, Vec::new(), options.field_validation, warnings);
+        pruned.map_err(|why| match change {
+            Change::Patch(PatchBody::Strategic(patch)) => patch_is_invalid(&patch::shown(patch), &why.tree),
+            _ => patch_is_invalid(&tree.to_string(), &why.json),
+        })?;
         check_name(scope, &tree)?;
         *member(&mut tree, "kind") = scope.kind.kind.clone().into();
         *member(&mut tree, "apiVersion") = scope.kind.api_version().into();
@@ -69,8 +72,8 @@ impl Server {
 }
 
 /// The refusal of a patch that leaves something else than an object of the kind.
-pub(super) fn patch_is_invalid(patched: &Value, why: &str) -> ApiError {
-    let detail = format!("{:?}: {why}", patched.to_string());
+pub(super) fn patch_is_invalid(shown: &str, why: &str) -> ApiError {
+    let detail = format!("{shown:?}: {why}");
     let error = FieldError { field: "patch".to_owned(), kind: FieldErrorKind::Invalid, detail };
     ApiError::invalid(Subject { group: "", resource: "", name: "" }, &[error])
 }

@@ -13,6 +13,7 @@ use super::{
     metadata, store_error,
 };
 use crate::{
+    decode,
     field::{Errors, Field, member, remove},
     limits,
 };
@@ -74,8 +75,12 @@ impl Server {
             }
             let mut candidate = tree.clone();
             kind.strategy.prepare_create(&mut candidate);
+            if let Some(schema) = kind.schema {
+                decode::settle(&mut candidate, schema);
+            }
             let drawn = self.allocate(scope, &mut candidate);
             self.validate_new(scope, &candidate)?;
+            self.refuse_foreign_address(scope, &candidate)?;
             self.admit_validating(scope, &candidate, None, warnings).await?;
             if dry_run {
                 self.refuse_taken(scope, &candidate).await?;
@@ -162,6 +167,7 @@ impl Server {
         let mut errors = Errors::default();
         metadata::validate(&scope.kind, &object, &mut errors);
         scope.kind.strategy.validate(&object, &mut errors);
+        scope.kind.strategy.validate_create(&object, &mut errors);
         refuse(scope, name_of(tree), errors)
     }
 

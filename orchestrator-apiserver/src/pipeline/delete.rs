@@ -21,9 +21,6 @@ const PROTECTED_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"
 impl Server {
     pub(super) async fn delete(&self, scope: &Scope, options: DeleteOptions) -> ApiResult<Reply> {
         let name = scope.name()?;
-        if options.grace_period_seconds.is_some_and(|seconds| seconds < 0) {
-            return Err(ApiError::bad_request("gracePeriodSeconds may not be negative"));
-        }
         if scope.kind.is("", "namespaces") && PROTECTED_NAMESPACES.contains(&name) {
             return Err(ApiError::forbidden(scope.kind.subject(name), "this namespace may not be deleted"));
         }
@@ -36,7 +33,11 @@ impl Server {
             let mut new = old.clone();
             self.mark(scope, &mut new, &options);
             if options.dry_run {
-                return Ok(Self::object_reply(Object::from_tree(new), false, Vec::new()));
+                return Ok(if released(&new) {
+                    Self::deleted_reply(scope, &object, &new)
+                } else {
+                    Self::object_reply(Object::from_tree(new), false, Vec::new())
+                });
             }
             let done = if released(&new) {
                 self.remove(&scope.kind, &entry).await.map(|_| Self::deleted_reply(scope, &object, &new))
@@ -59,7 +60,9 @@ impl Server {
 
     /// Writes into an object that it is to go, when, and who has to agree.
     fn mark(&self, scope: &Scope, tree: &mut Value, options: &DeleteOptions) {
-        let grace = scope.kind.strategy.grace_seconds(tree, options.grace_period_seconds).max(0);
+        // Upstream takes a negative wait for the shortest one.
+        let asked = options.grace_period_seconds.map(|seconds| if seconds < 0 { 1 } else { seconds });
+        let grace = scope.kind.strategy.grace_seconds(tree, asked).max(0);
         let metadata = member(tree, "metadata");
         let decided = metadata["finalizers"].as_array().is_some_and(|finalizers| {
             finalizers.iter().any(|finalizer| finalizer == "orphan" || finalizer == "foregroundDeletion")
@@ -188,19 +191,19 @@ fn check_preconditions(scope: &Scope, options: &DeleteOptions, old: &Value) -> A
     let Some(preconditions) = &options.preconditions else { return Ok(()) };
     let name = scope.name()?;
     let current = |field: &str| old["metadata"][field].as_str().unwrap_or_default();
-    let fields = [
-        ("UID", preconditions.uid.as_deref(), current("uid")),
-        ("ResourceVersion", preconditions.resource_version.as_deref(), current("resourceVersion")),
-    ];
-    for (field, wanted, current) in fields {
+    let (uid, version) = (preconditions.uid.as_deref(), preconditions.resource_version.as_deref());
+    for (field, wanted, current, guess) in [
+        ("UID", uid, current("uid"), "deleted and then recreated"),
+        ("ResourceVersion", version, current("resourceVersion"), "modified"),
+    ] {
         if let Some(wanted) = wanted
             && wanted != current
         {
             let why = format!(
                 "the {field} in the precondition ({wanted}) does not match the {field} in record ({current}). The object \
-                 might have been deleted and then recreated"
+                 might have been {guess}"
             );
-            return Err(ApiError::conflict(scope.kind.subject(name), &why));
+            return Err(ApiError::conflict(scope.kind.kind_subject(name), &why));
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Scope, Server};
 use crate::{
-    decode::{self, Findings},
+    decode::{self, Findings, WrongType},
     field::member,
     registry::Kind,
 };
@@ -35,35 +35,62 @@ pub(super) fn decode_as(
     warnings: &mut Vec<String>,
 ) -> ApiResult<Value> {
     let (mut tree, duplicates) = match object.encoded() {
-        Some(bytes) if bytes.is_empty() => {
-            return Err(ApiError::bad_request(format!(
-                "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: \
-                 unexpected end of JSON input (<empty>)",
-                kind.kind
-            )));
-        }
         Some(bytes) => decode::parse(bytes).map_err(|error| {
-            ApiError::bad_request(format!(
-                "the object provided is unrecognized (must be of type {}): {error}",
-                kind.kind
-            ))
+            let why = decode::complaint(bytes).unwrap_or_else(|| error.to_string());
+            unrecognized(kind, &why, bytes)
         })?,
         None => (object.to_tree()?, Vec::new()),
     };
-    if !tree.is_object() {
-        return Err(ApiError::bad_request(format!(
-            "{} in version {:?} cannot be handled as a {}: json: cannot unmarshal the body into an object",
-            kind.kind, kind.resource.version, kind.kind
-        )));
+    if tree.is_null() {
+        tree = Value::Object(serde_json::Map::new());
+    }
+    if let Some(why) = no_type(&tree) {
+        let encoded = object.encoded().cloned();
+        return Err(unrecognized(kind, &why, &encoded.unwrap_or_else(|| tree.to_string().into())));
     }
     check_type(kind, &tree)?;
     prune(kind, &mut tree, duplicates, validation, warnings).map_err(|why| {
-        let (name, version) = (&kind.kind, &kind.resource.version);
+        let (name, version, why) = (&kind.kind, &kind.resource.version, why.json);
         ApiError::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {why}"))
     })?;
     *member(&mut tree, "kind") = kind.kind.clone().into();
     *member(&mut tree, "apiVersion") = kind.api_version().into();
     Ok(tree)
+}
+
+/// Bytes of a body that an error shows.
+const SHOWN_BYTES: usize = 30;
+
+/// What Go's decoder of types says of a body whose type cannot be read.
+const TYPE_STRUCTURE: &str = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
+                              \"json:\\\"kind,omitempty\\\"\" }";
+
+/// What is wrong with the type of a body, beside that it is missing or another.
+fn no_type(tree: &Value) -> Option<String> {
+    let kind = decode::go_kind(tree);
+    if !tree.is_object() {
+        return Some(format!("json: cannot unmarshal {kind} into Go value of type {TYPE_STRUCTURE}"));
+    }
+    let wrong = |name: &&str| tree.get(name).is_some_and(|value| !value.is_string() && !value.is_null());
+    let name = ["apiVersion", "kind"].into_iter().find(wrong)?;
+    let kind = decode::go_kind(tree.get(name)?);
+    Some(format!("json: cannot unmarshal {kind} into Go struct field .{name} of type string"))
+}
+
+/// The refusal of a body that cannot be read.
+fn unrecognized(kind: &Kind, why: &str, bytes: &[u8]) -> ApiError {
+    let shown = bytes.get(..SHOWN_BYTES).unwrap_or(bytes);
+    let more = if bytes.len() > SHOWN_BYTES { " ..." } else { "" };
+    let shown = match bytes.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(shown).into_owned(),
+        Some(_) => shown.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {why} \
+         ({shown}{more})",
+        kind.kind
+    ))
 }
 
 /// Removes unknown members and says so, as asked for. What cannot be an object of the kind is refused with the reason.
@@ -73,7 +100,7 @@ pub(super) fn prune(
     duplicates: Vec<String>,
     validation: FieldValidation,
     warnings: &mut Vec<String>,
-) -> Result<(), String> {
+) -> Result<(), WrongType> {
     let mut findings = Findings::default();
     if let Some(schema) = kind.schema {
         decode::prune(tree, schema, &mut findings)?;
@@ -87,13 +114,15 @@ pub(super) fn prune(
         _ if found.is_empty() => {}
         FieldValidation::Ignore => {}
         FieldValidation::Warn => warnings.extend(found),
-        FieldValidation::Strict => return Err(format!("strict decoding error: {}", found.join(", "))),
+        FieldValidation::Strict => {
+            return Err(WrongType::same(format!("strict decoding error: {}", found.join(", "))));
+        }
     }
     Ok(())
 }
 
 /// Of a custom object only the metadata has a schema here.
-fn prune_metadata(tree: &mut Value, findings: &mut Findings) -> Result<(), String> {
+fn prune_metadata(tree: &mut Value, findings: &mut Findings) -> Result<(), WrongType> {
     let Some(config_map) = decode::Schema::get().kind("", "v1", "ConfigMap") else { return Ok(()) };
     let Some(metadata) = tree.get_mut("metadata").map(Value::take) else { return Ok(()) };
     let mut shell = serde_json::json!({ "metadata": metadata });

@@ -12,9 +12,11 @@ mod create;
 mod custom;
 mod delete;
 mod input;
+mod limit_ranges;
 mod metadata;
 mod read;
 mod review;
+mod runtime_class;
 mod scale;
 mod subresources;
 mod track;
@@ -36,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::{Attributes, Authenticator, Authorizer, TokenIssuer},
     objects::Objects,
+    recent::Recent,
     registry::{Kind, Registry},
     server::Config,
 };
@@ -47,6 +50,7 @@ pub(crate) struct Server {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Registry,
     pub(crate) objects: Objects,
+    pub(crate) recent: Recent,
     pub(crate) config: Config,
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Arc<dyn Authorizer>,
@@ -86,7 +90,9 @@ impl Server {
         track::check_options(&request.call)?;
         let subresource = scope.subresource.clone();
         match (subresource.as_deref(), request.call) {
-            (None | Some("status" | "resize" | "ephemeralcontainers"), Call::Get { .. }) => self.get(&scope).await,
+            (None | Some("status" | "resize" | "ephemeralcontainers"), Call::Get { resource_version }) => {
+                self.get(&scope, resource_version.as_deref()).await
+            }
             (None, Call::List(options)) => self.list(&scope, options).await,
             (None, Call::Create { object, options }) => self.create_any(&scope, object, options).await,
             (None, Call::Delete(options)) => self.delete(&scope, options).await,

@@ -1,6 +1,11 @@
 //! Get and list.
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use std::num::IntErrorKind;
+
+use base64::{
+    Engine,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use orchestrator_core::{
     client::{ListOptions, Reply, Resource, VersionMatch},
     object::Object,
@@ -11,20 +16,33 @@ use orchestrator_core::{
 use serde::{Deserialize, Serialize};
 
 use super::{Scope, Server, store_error};
-use crate::selection::Selection;
+use crate::{decode, selection::Selection};
 
 /// Where a list goes on: upstream's form of the token.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Continue {
     v: String,
     rv: u64,
     start: String,
 }
 
+/// As Go writes tokens, and as it reads them: it does not look at the last bits.
+const TOKEN_LETTERS: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+        .with_decode_allow_trailing_bits(true),
+);
+
 const CONTINUE_VERSION: &str = "meta.k8s.io/v1";
 
 impl Server {
-    pub(super) async fn get(&self, scope: &Scope) -> ApiResult<Reply> {
+    pub(super) async fn get(&self, scope: &Scope, version: Option<&str>) -> ApiResult<Reply> {
+        if let Some(asked) = parse_version(version)?.filter(|asked| asked.0 > 0) {
+            self.reached(asked).await?;
+        }
         let entry = self.entry(scope).await?;
         Ok(Self::object_reply(self.objects.of(&entry), false, Vec::new()))
     }
@@ -132,19 +150,27 @@ impl Server {
 
     /// Where and at which state a list begins.
     async fn start(&self, options: &ListOptions) -> ApiResult<Start> {
+        let version = options.resource_version.as_deref();
         if let Some(token) = options.continue_token.as_deref().filter(|token| !token.is_empty()) {
             let (revision, after) = decode_continue(token)?;
+            if !matches!(version, None | Some("" | "0")) {
+                return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+            }
             return Ok(Start { revision, after: Some(after) });
         }
-        let asked = parse_version(options.resource_version.as_deref())?;
+        let asked = parse_version(version)
+            .map_err(|error| ApiError::bad_request(format!("invalid resource version: {}", error.message())))?;
         let Some(asked) = asked.filter(|asked| asked.0 > 0) else { return Ok(Start::default()) };
-        let current = self.store.status().await.map_err(store_error)?.revision;
-        if asked > current {
-            return Err(too_large(asked, current));
-        }
+        self.reached(asked).await?;
         let exact = options.version_match == Some(VersionMatch::Exact)
             || (options.version_match.is_none() && options.limit.is_some_and(|limit| limit > 0));
         Ok(Start { revision: exact.then_some(asked), after: None })
+    }
+
+    /// Refuses a version that lies ahead.
+    async fn reached(&self, asked: Revision) -> ApiResult<()> {
+        let current = self.store.status().await.map_err(store_error)?.revision;
+        if asked > current { Err(too_large(asked, current)) } else { Ok(()) }
     }
 }
 
@@ -157,12 +183,14 @@ struct Start {
 /// A version as a request gives it. `None` where it gives none.
 pub(super) fn parse_version(text: Option<&str>) -> ApiResult<Option<Revision>> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    let number = text.parse().map_err(|_| {
-        ApiError::bad_request(format!(
-            "invalid resource version \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
-        ))
-    })?;
-    Ok(Some(Revision(number)))
+    let why = match text.parse::<u64>() {
+        Ok(number) if !text.starts_with('+') => return Ok(Some(Revision(number))),
+        Err(error) if matches!(error.kind(), IntErrorKind::PosOverflow) => "value out of range",
+        _ => "invalid syntax",
+    };
+    let message = format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}");
+    // Upstream gives no reason for it.
+    Err(ApiError::new(Reason::Unknown, message))
 }
 
 /// The error of a version that lies ahead.
@@ -184,17 +212,32 @@ pub(super) fn too_large(asked: Revision, current: Revision) -> ApiError {
 fn encode_continue(revision: Revision, after: &Key) -> ApiResult<String> {
     let token = Continue { v: CONTINUE_VERSION.to_owned(), rv: revision.0, start: after.as_str().to_owned() };
     let json = serde_json::to_vec(&token).map_err(ApiError::internal)?;
-    Ok(BASE64_URL_SAFE_NO_PAD.encode(json))
+    Ok(TOKEN_LETTERS.encode(json))
 }
 
 fn decode_continue(token: &str) -> ApiResult<(Option<Revision>, Key)> {
-    let invalid = || ApiError::bad_request("continue key is not valid: it was not made by this server");
-    let json = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
-    let token: Continue = serde_json::from_slice(&json).map_err(|_| invalid())?;
+    let invalid =
+        |why: String| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+    let json = TOKEN_LETTERS.decode(token).map_err(|error| invalid(base64_problem(&error)))?;
+    let token: Continue = serde_json::from_slice(&json)
+        .map_err(|error| invalid(decode::complaint(&json).unwrap_or_else(|| error.to_string())))?;
     if token.v != CONTINUE_VERSION {
-        return Err(invalid());
+        return Err(invalid(format!("server does not recognize this encoded version {:?}", token.v)));
+    }
+    if token.start.is_empty() {
+        return Err(invalid(format!("encoded start key empty (version {CONTINUE_VERSION})")));
     }
     Ok((Some(Revision(token.rv)).filter(|revision| revision.0 > 0), Key::new(token.start)))
+}
+
+/// Go tells where the first wrong letter stands.
+fn base64_problem(error: &base64::DecodeError) -> String {
+    let at = match error {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
+        base64::DecodeError::InvalidLength(length) => *length,
+        base64::DecodeError::InvalidPadding => 0,
+    };
+    format!("illegal base64 data at input byte {at}")
 }
 
 /// A walk whose snapshot is gone gets a token that goes on with the newest state, as upstream gives it.

@@ -77,7 +77,7 @@ impl Server {
         let kind = scale_kind();
         let mut tree = patch::apply(&kind, current, change)?;
         input::prune(&kind, &mut tree, Vec::new(), Default::default(), &mut Vec::new())
-            .map_err(|why| patch_is_invalid(&tree, &why))?;
+            .map_err(|why| patch_is_invalid(&tree.to_string(), &why.json))?;
         Ok(tree)
     }
 }

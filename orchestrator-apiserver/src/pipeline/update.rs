@@ -18,7 +18,7 @@ use super::{
     metadata,
 };
 use crate::{
-    apply,
+    apply, decode,
     field::{Errors, Field, member, remove},
     kinds, limits, patch,
     strategy::Strategy,
@@ -82,6 +82,9 @@ impl Server {
                 Part::Main => self.prepare_main(scope, &mut new, &old).await?,
                 Part::Status => prepare_status(&mut new, &old),
             }
+            if let Some(schema) = kind.schema {
+                decode::settle(&mut new, schema);
+            }
             apply::ignore_times(&old, &mut new);
             if new == old {
                 return Ok(old_object);
@@ -89,6 +92,9 @@ impl Server {
             let mut candidate = new;
             let drawn = self.allocate(scope, &mut candidate);
             validate_changed(scope, &candidate, &old)?;
+            if candidate["spec"]["clusterIPs"] != old["spec"]["clusterIPs"] {
+                self.refuse_foreign_address(scope, &candidate)?;
+            }
             self.admit_validating(scope, &candidate, Some(&old), warnings).await?;
             if options.dry_run {
                 return Ok(Object::from_tree(candidate));

@@ -10,7 +10,7 @@ use futures::{
 use orchestrator_core::{
     client::{ListOptions, Reply, WatchEvent, WatchRequest, WatchStream},
     object::Object,
-    status::{ApiError, ApiResult},
+    status::{ApiError, ApiResult, Reason},
     store::{Change, Revision, StoreError, WatchItem, WatchOptions},
 };
 
@@ -25,6 +25,12 @@ enum Step {
     Passed(Revision),
 }
 
+/// The refusal of a list as a stream by a store that cannot tell when it is complete, in upstream's words.
+fn no_progress() -> ApiError {
+    let feature = "the required storage feature RequestWatchProgress is disabled";
+    ApiError::new(Reason::InternalError, format!("a watch stream was requested by the client but {feature}"))
+}
+
 fn bookmark(revision: Revision) -> WatchEvent {
     WatchEvent::Bookmark { resource_version: revision.to_string(), initial_events_end: false }
 }
@@ -36,6 +42,9 @@ impl Server {
         self.authorize(&scope, "watch")?;
         let selection = self.selection(&scope, &request.label_selector, &request.field_selector)?;
         let asked = parse_version(request.resource_version.as_deref())?.filter(|asked| asked.0 > 0);
+        if request.send_initial_events && !self.store.capabilities().bookmarks {
+            return Ok(stream::once(async { Err(no_progress()) }).boxed());
+        }
         let (initial, after) = match asked {
             Some(revision) if !request.send_initial_events => (Vec::new(), revision),
             _ => self.initial_events(&scope, &request).await?,

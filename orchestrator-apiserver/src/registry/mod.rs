@@ -152,6 +152,18 @@ impl Registry {
         })
     }
 
+    /// Whether anything of a group is served.
+    pub(crate) fn has_group(&self, group: &str) -> bool {
+        self.builtin.keys().any(|resource| resource.group == group)
+            || self
+                .custom
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .values()
+                .flatten()
+                .any(|kind| kind.resource.group == group)
+    }
+
     /// All kinds, the core group first, then by group, version and name.
     pub(crate) fn kinds(&self) -> Vec<Arc<Kind>> {
         let custom = self.custom.read().unwrap_or_else(PoisonError::into_inner);

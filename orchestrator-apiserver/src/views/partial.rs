@@ -2,13 +2,28 @@
 
 use serde_json::{Value, json};
 
+use crate::field::remove;
+
 /// What an object shows of itself when only its metadata is asked for.
 pub(crate) fn object(object: &Value) -> Value {
+    let mut metadata = object.get("metadata").cloned().unwrap_or_else(|| json!({}));
+    if object["kind"] == "DaemonSet" {
+        hide(&mut metadata, "deprecated.daemonset.template.generation");
+    }
     json!({
         "kind": "PartialObjectMetadata",
         "apiVersion": "meta.k8s.io/v1",
-        "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({})),
+        "metadata": metadata,
     })
+}
+
+/// Takes away an annotation that is none to upstream: whole objects carry a member of theirs in it.
+fn hide(metadata: &mut Value, annotation: &str) {
+    let Some(Value::Object(annotations)) = metadata.get_mut("annotations") else { return };
+    annotations.remove(annotation);
+    if annotations.is_empty() {
+        remove(metadata, "annotations");
+    }
 }
 
 /// A list of them. `metadata` is that of the list: version, continue token, remaining items.

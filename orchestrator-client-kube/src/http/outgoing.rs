@@ -32,11 +32,11 @@ pub(super) fn request(request: &Request) -> ApiResult<http::Request<Body>> {
         }
         Call::Create { object, options } => {
             query.write(options);
-            (Method::POST, Some((JSON, object.bytes()?.clone().into())))
+            (Method::POST, Some((JSON, object.bytes()?.into())))
         }
         Call::Replace { object, options } => {
             query.write(options);
-            (Method::PUT, Some((JSON, object.bytes()?.clone().into())))
+            (Method::PUT, Some((JSON, object.bytes()?.into())))
         }
         Call::Patch { patch, options } => {
             query.write(options);

@@ -7,9 +7,10 @@ use std::{
 };
 
 use futures::future::join_all;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orchestrator_core::{
     client::{Resource, ResourceDiscovery, ResourceInfo},
-    controller::{Cache, Caches, PartialMetadata, Queue, Subscription},
+    controller::{Cache, Caches, Queue, Subscription},
     meta,
     object::ObjectKey,
     status::ApiResult,
@@ -34,7 +35,7 @@ pub(super) enum Work {
 pub(super) struct Node {
     pub(super) info: Arc<ResourceInfo>,
     pub(super) key: ObjectKey,
-    pub(super) object: Arc<PartialMetadata>,
+    pub(super) metadata: Arc<ObjectMeta>,
 }
 
 /// One cache of metadata per kind that can be listed, watched and deleted.
@@ -49,7 +50,7 @@ pub(super) struct Graph {
 #[derive(Debug)]
 struct Monitor {
     info: Arc<ResourceInfo>,
-    cache: Cache<PartialMetadata>,
+    cache: Cache<ObjectMeta>,
     since: Duration,
     _subscription: Subscription,
 }
@@ -87,17 +88,15 @@ impl Graph {
 
     fn monitor(&self, info: ResourceInfo) -> Monitor {
         let cache = self.caches.metadata(&info.resource);
-        cache.add_index(BY_OWNER, |object| {
-            let mut uids: Vec<String> = meta::owners(&object.metadata).iter().map(|owner| owner.uid.clone()).collect();
+        cache.add_index(BY_OWNER, |metadata| {
+            let mut uids: Vec<String> = meta::owners(metadata).iter().map(|owner| owner.uid.clone()).collect();
             uids.dedup();
             uids
         });
-        cache.add_index(BY_UID, |object| object.metadata.uid.iter().cloned().collect());
+        cache.add_index(BY_UID, |metadata| metadata.uid.iter().cloned().collect());
         let (queue, resource) = (self.queue.clone(), info.resource.clone());
         let subscription = cache.on_change(move |change| {
-            let metadata =
-                |object: &Option<Arc<PartialMetadata>>| object.as_ref().map(|object| object.metadata.clone());
-            let concerned = concerns(metadata(&change.old).as_ref(), metadata(&change.new).as_ref());
+            let concerned = concerns(change.old.as_deref(), change.new.as_deref());
             if concerned.itself {
                 queue.add(Work::Object(resource.clone(), change.key.clone()));
             }
@@ -126,8 +125,8 @@ impl Graph {
 
     pub(super) fn node(&self, resource: &Resource, key: &ObjectKey) -> Option<Node> {
         let monitor = self.lock().get(resource)?.clone();
-        let object = monitor.cache.get(key)?;
-        Some(Node { info: monitor.info.clone(), key: key.clone(), object })
+        let metadata = monitor.cache.get(key)?;
+        Some(Node { info: monitor.info.clone(), key: key.clone(), metadata })
     }
 
     /// A kind of the server, whatever its version.
@@ -144,7 +143,7 @@ impl Graph {
 
     /// The objects that refer to an owner from where they may.
     pub(super) fn dependents(&self, owner: &Node) -> Vec<Node> {
-        let mut nodes = self.dependents_of(meta::uid(&owner.object.metadata));
+        let mut nodes = self.dependents_of(meta::uid(&owner.metadata));
         if owner.info.namespaced {
             nodes.retain(|node| node.key.namespace == owner.key.namespace);
         }
@@ -157,13 +156,13 @@ impl Graph {
     }
 
     fn find(&self, index: &'static str, value: &str) -> Vec<Node> {
-        let node = |monitor: &Arc<Monitor>, object: Arc<PartialMetadata>| Node {
-            info: monitor.info.clone(),
-            key: ObjectKey::of(&object.metadata),
-            object,
-        };
         let of = |monitor: &Arc<Monitor>| -> Vec<Node> {
-            monitor.cache.by_index(index, value).into_iter().map(|object| node(monitor, object)).collect()
+            let node = |metadata: Arc<ObjectMeta>| Node {
+                info: monitor.info.clone(),
+                key: ObjectKey::of(&metadata),
+                metadata,
+            };
+            monitor.cache.by_index(index, value).into_iter().map(node).collect()
         };
         self.all().iter().flat_map(of).collect()
     }

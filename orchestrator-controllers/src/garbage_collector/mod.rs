@@ -19,7 +19,7 @@ use k8s_openapi::{
 };
 use orchestrator_core::{
     client::{Call, DeleteOptions, PatchBody, Propagation, Reply, Request, Resource, WriteOptions},
-    controller::{PartialMetadata, Queue},
+    controller::Queue,
     env::TaskGroup,
     events::Event,
     meta,
@@ -112,7 +112,7 @@ impl Collector {
             Work::Owner(uid) => self.add(self.graph.by_uid(uid)),
             Work::Object(resource, key) => {
                 let Some(node) = self.graph.node(resource, key) else { return Ok(None) };
-                if meta::is_deleting(&node.object.metadata) {
+                if meta::is_deleting(&node.metadata) {
                     return self.process_deleting(&node).await;
                 }
                 return self.process_living(&node).await;
@@ -128,7 +128,7 @@ impl Collector {
     }
 
     async fn process_deleting(&self, node: &Node) -> ApiResult<Option<Duration>> {
-        let metadata = &node.object.metadata;
+        let metadata = &node.metadata;
         if !meta::has_finalizer(metadata, ORPHAN) && !meta::has_finalizer(metadata, FOREGROUND) {
             return Ok(None);
         }
@@ -136,14 +136,14 @@ impl Collector {
             return Ok(Some(limits::DISCOVERY_DELAY));
         }
         let dependents = self.graph.dependents(node);
-        let all: Vec<&ObjectMeta> = dependents.iter().map(|dependent| &dependent.object.metadata).collect();
+        let all: Vec<&ObjectMeta> = dependents.iter().map(|dependent| &*dependent.metadata).collect();
         match decide_deleting(metadata, &all) {
             Deleting::Nothing => {}
             Deleting::Wait => self.add(dependents),
             Deleting::Release => self.remove_finalizer(node, FOREGROUND).await?,
             Deleting::Orphan => {
                 for dependent in &dependents {
-                    let others = meta::owners(&dependent.object.metadata).iter();
+                    let others = meta::owners(&dependent.metadata).iter();
                     let others: Vec<_> = others.filter(|owner| Some(&owner.uid) != metadata.uid.as_ref()).collect();
                     self.set_owners(dependent, json!(others)).await?;
                 }
@@ -154,7 +154,7 @@ impl Collector {
     }
 
     async fn process_living(&self, node: &Node) -> ApiResult<Option<Duration>> {
-        let metadata = &node.object.metadata;
+        let metadata = &node.metadata;
         let mut states = Vec::new();
         for reference in meta::owners(metadata) {
             match self.owner_state(node, reference).await? {
@@ -172,7 +172,7 @@ impl Collector {
             }
         }
         let dependents = self.graph.dependents(node);
-        let all: Vec<&ObjectMeta> = dependents.iter().map(|dependent| &dependent.object.metadata).collect();
+        let all: Vec<&ObjectMeta> = dependents.iter().map(|dependent| &*dependent.metadata).collect();
         match decide(metadata, &states, &all) {
             Decision::Keep => {}
             Decision::KeepOwners(owners) => self.set_owners(node, json!(owners)).await?,
@@ -203,9 +203,9 @@ impl Collector {
         let key = ObjectKey::new(namespace, reference.name.clone());
         let meant = |metadata: &ObjectMeta| metadata.uid.as_ref() == Some(&reference.uid);
         if let Some(owner) = self.graph.node(&info.resource, &key)
-            && meant(&owner.object.metadata)
+            && meant(&owner.metadata)
         {
-            return Ok(Ok(state_of(&owner.object.metadata)));
+            return Ok(Ok(state_of(&owner.metadata)));
         }
         if self.absent.contains(&reference.uid) {
             return Ok(Ok(OwnerState::Absent));
@@ -235,7 +235,7 @@ impl Collector {
             kind: Some(node.info.kind.clone()),
             namespace: Some(namespace.clone()).filter(|namespace| !namespace.is_empty()),
             name: Some(node.key.name.clone()),
-            uid: node.object.metadata.uid.clone(),
+            uid: node.metadata.uid.clone(),
             ..Default::default()
         };
         let OwnerReference { api_version, kind, name, uid, .. } = owner;
@@ -253,7 +253,7 @@ impl Collector {
 
     /// Deletes the object if it is still as it was seen.
     async fn delete(&self, node: &Node, propagation: Propagation) -> ApiResult<()> {
-        let metadata = &node.object.metadata;
+        let metadata = &node.metadata;
         let preconditions =
             Preconditions { uid: metadata.uid.clone(), resource_version: metadata.resource_version.clone() };
         let options =
@@ -267,14 +267,14 @@ impl Collector {
     }
 
     async fn remove_finalizer(&self, node: &Node, finalizer: &str) -> ApiResult<()> {
-        let mut metadata = node.object.metadata.clone();
+        let mut metadata = ObjectMeta::clone(&node.metadata);
         meta::remove_finalizer(&mut metadata, finalizer);
         self.patch(node, "finalizers", json!(metadata.finalizers)).await
     }
 
     /// Changes a field of the metadata if the object is still as it was seen.
     async fn patch(&self, node: &Node, field: &str, value: Value) -> ApiResult<()> {
-        let PartialMetadata { metadata } = &*node.object;
+        let metadata = &node.metadata;
         let patch = json!({
             "metadata": { "uid": metadata.uid, "resourceVersion": metadata.resource_version, field: value },
         });

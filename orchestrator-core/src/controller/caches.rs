@@ -8,7 +8,6 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -29,14 +28,6 @@ pub struct Caches {
     client: Client,
     /// Where reads are noted.
     reads: Option<Arc<Reads>>,
-}
-
-/// The metadata of an object of any kind.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct PartialMetadata {
-    /// The only part that is kept.
-    #[serde(default)]
-    pub metadata: ObjectMeta,
 }
 
 struct Inner {
@@ -93,13 +84,12 @@ impl Caches {
 
     /// The cache of a kind, in all namespaces. In process its objects are the ones that everybody else holds.
     pub fn cache<K: Kind>(&self) -> Cache<K> {
-        self.lease(Resource::of::<K>(&()), K::meta, Object::typed::<K>)
+        self.lease(Resource::of::<K>(&()), K::meta, Object::shared::<K>)
     }
 
     /// The metadata of any resource, custom ones included.
-    pub fn metadata(&self, resource: &Resource) -> Cache<PartialMetadata> {
-        let decode = |object: &Object| Ok(Arc::new(PartialMetadata { metadata: object.metadata()?.clone() }));
-        self.lease(resource.clone(), |partial| &partial.metadata, decode)
+    pub fn metadata(&self, resource: &Resource) -> Cache<ObjectMeta> {
+        self.lease(resource.clone(), |metadata| metadata, |object| object.shared_metadata().cloned())
     }
 
     /// Ends all caches and waits until their tasks are gone. What they contain stays as it was.

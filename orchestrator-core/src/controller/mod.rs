@@ -36,7 +36,7 @@ use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use cache::{Cache, Change, Subscription};
-pub use caches::{Caches, PartialMetadata};
+pub use caches::Caches;
 pub use context::Context;
 pub use metrics::ControllerMetrics;
 pub use queue::Queue;

@@ -1,6 +1,7 @@
 //! Objects as they travel: one shared object with three forms, each made at most once.
 
 mod shared;
+mod trim;
 
 use std::fmt;
 

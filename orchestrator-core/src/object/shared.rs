@@ -1,9 +1,9 @@
 //! The shared object: encoded bytes, a tree, a typed value; whoever asks first makes the form, everyone shares it.
 
 use std::{
-    any::{Any, TypeId},
-    fmt,
-    sync::{Arc, OnceLock},
+    any::Any,
+    fmt::{self, Write},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -11,10 +11,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use super::trim::without_managed_fields;
 use crate::store::Revision;
 
 /// What stands before the members of `metadata` in an encoded object, and where its revision is spliced in.
 const METADATA_OPEN: &[u8] = b"\"metadata\":{";
+
+/// Room for an object of a usual size.
+const USUAL_BYTES: usize = 8 << 10;
+
+/// Room for the spliced member.
+const REVISION_MEMBER_BYTES: usize = 48;
 
 /// An object that travels by reference. Cheap to clone.
 #[derive(Clone)]
@@ -27,12 +34,16 @@ type EncodeTyped = fn(&(dyn Any + Send + Sync)) -> Result<Value, DecodeError>;
 struct Forms {
     /// As a store holds it: everything but the revision.
     stored: Option<(Bytes, Revision)>,
-    bytes: OnceLock<Bytes>,
+    /// As it came, encoded.
+    bytes: Option<Bytes>,
     tree: OnceLock<Value>,
-    typed: OnceLock<(TypeId, Arc<dyn Any + Send + Sync>)>,
-    encode_typed: Option<EncodeTyped>,
-    metadata: OnceLock<ObjectMeta>,
-    recoded: OnceLock<Bytes>,
+    /// What the object was made of, if it was made of a typed value.
+    typed: Option<(Arc<dyn Any + Send + Sync>, EncodeTyped)>,
+    /// The typed value that caches share.
+    shared: OnceLock<Arc<dyn Any + Send + Sync>>,
+    metadata: OnceLock<Arc<ObjectMeta>>,
+    /// Another encoding, while somebody keeps it.
+    recoded: OnceLock<Weak<Bytes>>,
 }
 
 /// An object's form could not be made from the one at hand.
@@ -64,7 +75,7 @@ impl fmt::Debug for Object {
 impl Object {
     /// An object from its JSON encoding.
     pub fn from_bytes(bytes: Bytes) -> Self {
-        Self(Arc::new(Forms { bytes: OnceLock::from(bytes), ..Default::default() }))
+        Self(Arc::new(Forms { bytes: Some(bytes), ..Default::default() }))
     }
 
     /// An object from its tree.
@@ -74,15 +85,11 @@ impl Object {
 
     /// An object from its typed value.
     pub fn from_typed<K: Serialize + Send + Sync + 'static>(value: Arc<K>) -> Self {
-        let typed: (TypeId, Arc<dyn Any + Send + Sync>) = (TypeId::of::<K>(), value);
-        Self(Arc::new(Forms {
-            typed: OnceLock::from(typed),
-            encode_typed: Some(|value| {
-                let value = value.downcast_ref::<K>().ok_or_else(|| DecodeError("type mix-up".to_owned()))?;
-                Ok(serde_json::to_value(value)?)
-            }),
-            ..Default::default()
-        }))
+        let encode: EncodeTyped = |value| {
+            let value = value.downcast_ref::<K>().ok_or_else(|| DecodeError("type mix-up".to_owned()))?;
+            Ok(serde_json::to_value(value)?)
+        };
+        Self(Arc::new(Forms { typed: Some((value, encode)), ..Default::default() }))
     }
 
     /// An object from what a store holds: written by [`Self::encode_for_store`], at this revision.
@@ -94,14 +101,14 @@ impl Object {
     /// `kind`, `apiVersion` and `metadata` first, so that the revision can be spliced in when serving.
     pub fn encode_for_store(tree: &Value) -> Result<Bytes, DecodeError> {
         let members = tree.as_object().ok_or_else(|| DecodeError("not a JSON object".to_owned()))?;
-        let mut out = BytesMut::with_capacity(1024).writer();
+        let mut out = Vec::with_capacity(USUAL_BYTES);
         let empty = Value::Object(serde_json::Map::new());
         let metadata = members.get("metadata").unwrap_or(&empty);
-        out.get_mut().put_slice(b"{\"kind\":");
+        out.extend_from_slice(b"{\"kind\":");
         serde_json::to_writer(&mut out, members.get("kind").unwrap_or(&Value::Null))?;
-        out.get_mut().put_slice(b",\"apiVersion\":");
+        out.extend_from_slice(b",\"apiVersion\":");
         serde_json::to_writer(&mut out, members.get("apiVersion").unwrap_or(&Value::Null))?;
-        out.get_mut().put_slice(b",\"metadata\":");
+        out.extend_from_slice(b",\"metadata\":");
         if metadata.get("resourceVersion").is_some() {
             let mut metadata = metadata.clone();
             if let Some(members) = metadata.as_object_mut() {
@@ -113,50 +120,63 @@ impl Object {
         }
         for (name, value) in members {
             if !matches!(name.as_str(), "kind" | "apiVersion" | "metadata") {
-                out.get_mut().put_u8(b',');
+                out.push(b',');
                 serde_json::to_writer(&mut out, name)?;
-                out.get_mut().put_u8(b':');
+                out.push(b':');
                 serde_json::to_writer(&mut out, value)?;
             }
         }
-        out.get_mut().put_u8(b'}');
-        Ok(out.into_inner().freeze())
+        out.push(b'}');
+        // What is stored stays for long: without spare room.
+        Ok(Bytes::copy_from_slice(&out))
     }
 
-    /// The JSON encoding.
-    pub fn bytes(&self) -> Result<&Bytes, DecodeError> {
-        if let Some(bytes) = self.0.bytes.get() {
-            return Ok(bytes);
+    /// The JSON encoding. It is not kept where it has to be made: most objects of a cluster in one process are never
+    /// served as bytes.
+    pub fn bytes(&self) -> Result<Bytes, DecodeError> {
+        if let Some(bytes) = &self.0.bytes {
+            return Ok(bytes.clone());
         }
-        let bytes = match self.json() {
-            Some(bytes) => bytes,
-            None => Bytes::from(serde_json::to_vec(self.tree()?)?),
-        };
-        Ok(self.0.bytes.get_or_init(|| bytes))
+        let mut out = BytesMut::new();
+        self.write_json(&mut out)?;
+        Ok(out.freeze())
     }
 
-    /// The JSON encoding, if the object came encoded. Not kept where it has to be made of what a store holds: most
-    /// objects of a cluster in one process are never served as bytes.
+    /// Appends the JSON encoding.
+    pub fn write_json(&self, out: &mut BytesMut) -> Result<(), DecodeError> {
+        match (&self.0.bytes, &self.0.stored) {
+            (Some(bytes), _) => out.extend_from_slice(bytes),
+            (None, Some((stored, revision))) => splice_revision(stored, *revision, out),
+            (None, None) => serde_json::to_writer(out.writer(), self.tree()?)?,
+        }
+        Ok(())
+    }
+
+    /// The encoding in one other format, which everyone who asks has to agree on. It is shared for as long as somebody keeps
+    /// it, and made of the JSON where nobody does.
+    pub fn recoded<E: From<DecodeError>>(
+        &self,
+        recode: impl FnOnce(&[u8]) -> Result<Bytes, E>,
+    ) -> Result<Arc<Bytes>, E> {
+        if let Some(recoded) = self.0.recoded.get().and_then(Weak::upgrade) {
+            return Ok(recoded);
+        }
+        let recoded = Arc::new(recode(&self.bytes()?)?);
+        // Whoever comes late, when all have let go of it, makes one of their own.
+        let _ = self.0.recoded.set(Arc::downgrade(&recoded));
+        Ok(recoded)
+    }
+
+    /// The JSON encoding, if the object came encoded.
     fn json(&self) -> Option<Bytes> {
-        let spliced = || self.0.stored.as_ref().map(|(stored, revision)| splice_revision(stored, *revision));
-        self.0.bytes.get().cloned().or_else(spliced)
-    }
-
-    /// The encoding in one other format, which everyone who asks has to agree on: whoever asks first makes it from the
-    /// JSON.
-    pub fn recoded<E: From<DecodeError>>(&self, recode: impl FnOnce(&[u8]) -> Result<Bytes, E>) -> Result<Bytes, E> {
-        if let Some(recoded) = self.0.recoded.get() {
-            return Ok(recoded.clone());
-        }
-        let json = self.json().map_or_else(|| self.bytes().cloned(), Ok)?;
-        let recoded = recode(&json)?;
-        Ok(self.0.recoded.get_or_init(|| recoded).clone())
+        let came_encoded = self.0.bytes.is_some() || self.0.stored.is_some();
+        came_encoded.then(|| self.bytes().ok()).flatten()
     }
 
     /// The JSON encoding, if the object came as such and nothing was made of it yet.
     pub fn encoded(&self) -> Option<&Bytes> {
-        let untouched = self.0.tree.get().is_none() && self.0.typed.get().is_none();
-        self.0.bytes.get().filter(|_| untouched)
+        let untouched = self.0.tree.get().is_none() && self.0.shared.get().is_none();
+        self.0.bytes.as_ref().filter(|_| untouched)
     }
 
     /// The tree.
@@ -177,33 +197,42 @@ impl Object {
         if let Some(json) = self.json() {
             return Ok(serde_json::from_slice(&json)?);
         }
-        match (self.0.typed.get(), self.0.encode_typed) {
-            (Some((_, value)), Some(encode)) => encode(&**value),
-            _ => Err(DecodeError("the object has no form".to_owned())),
+        match &self.0.typed {
+            Some((value, encode)) => encode(&**value),
+            None => Err(DecodeError("the object has no form".to_owned())),
         }
     }
 
-    /// The typed value. The first type asked for is shared; further ones are decoded for each call.
+    /// The typed value, complete: the one that the object was made of, or one decoded for this call.
     pub fn typed<K: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, DecodeError> {
-        if let Some((type_id, value)) = self.0.typed.get()
-            && *type_id == TypeId::of::<K>()
-            && let Ok(value) = Arc::downcast::<K>(value.clone())
-        {
+        if let Some(Ok(value)) = self.0.typed.as_ref().map(|(value, _)| Arc::downcast(value.clone())) {
             return Ok(value);
         }
         // Always from the bytes, even where there is a tree: a second decoder for each type costs more to compile than
         // the rare encoding costs to run.
-        let json = self.json();
-        let value: Arc<K> = Arc::new(serde_json::from_slice(json.as_ref().map_or_else(|| self.bytes(), Ok)?)?);
-        let shared = self.0.typed.get_or_init(|| (TypeId::of::<K>(), value.clone()));
-        match Arc::downcast::<K>(shared.1.clone()) {
-            Ok(shared) => Ok(shared),
-            Err(_) => Ok(value),
-        }
+        Ok(Arc::new(serde_json::from_slice(&self.bytes()?)?))
     }
 
-    /// The metadata, without decoding the rest.
+    /// The typed value as caches hold it: without `managedFields`, as upstream's controllers keep their objects. The first
+    /// type asked for is shared by all; further ones are decoded for each call.
+    pub fn shared<K: Clone + DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, DecodeError> {
+        if let Some(Ok(value)) = self.0.shared.get().map(|value| Arc::downcast(value.clone())) {
+            return Ok(value);
+        }
+        let decoded: K = serde_json::from_slice(&without_managed_fields(&self.bytes()?))?;
+        // Decoded collections have room to grow, up to half of their size; those of a clone have none.
+        let value = Arc::new(decoded.clone());
+        let shared = self.0.shared.get_or_init(|| value.clone());
+        Ok(Arc::downcast(shared.clone()).unwrap_or(value))
+    }
+
+    /// The metadata without `managedFields`; nothing else is decoded.
     pub fn metadata(&self) -> Result<&ObjectMeta, DecodeError> {
+        self.shared_metadata().map(|metadata| &**metadata)
+    }
+
+    /// The same, to be kept beyond the object.
+    pub fn shared_metadata(&self) -> Result<&Arc<ObjectMeta>, DecodeError> {
         #[derive(Deserialize)]
         struct OnlyMetadata {
             #[serde(default)]
@@ -212,11 +241,13 @@ impl Object {
         if let Some(metadata) = self.0.metadata.get() {
             return Ok(metadata);
         }
-        let metadata = match (self.0.tree.get(), self.json()) {
-            (None, Some(json)) => serde_json::from_slice::<OnlyMetadata>(&json)?.metadata,
-            _ => self.tree()?.get("metadata").map(ObjectMeta::deserialize).transpose()?.unwrap_or_default(),
+        let json = if self.0.tree.get().is_none() { self.json() } else { None };
+        let mut metadata = match json {
+            Some(json) => serde_json::from_slice::<OnlyMetadata>(&without_managed_fields(&json))?.metadata,
+            None => self.tree()?.get("metadata").map(ObjectMeta::deserialize).transpose()?.unwrap_or_default(),
         };
-        Ok(self.0.metadata.get_or_init(|| metadata))
+        metadata.managed_fields = None;
+        Ok(self.0.metadata.get_or_init(|| Arc::new(metadata)))
     }
 
     /// `metadata.resourceVersion` as a number, for servers whose versions compare (Kubernetes 1.35 and later).
@@ -235,14 +266,17 @@ impl Serialize for Object {
 }
 
 /// Writes the revision as the first member of `metadata`.
-fn splice_revision(stored: &[u8], revision: Revision) -> Bytes {
-    let Some(open) = stored.windows(METADATA_OPEN.len()).position(|window| window == METADATA_OPEN) else {
-        return Bytes::copy_from_slice(stored);
-    };
-    let (head, tail) = stored.split_at(open + METADATA_OPEN.len());
-    let separator = if tail.first() == Some(&b'}') { "" } else { "," };
-    let member = format!("\"resourceVersion\":\"{revision}\"{separator}");
-    [head, member.as_bytes(), tail].concat().into()
+fn splice_revision(stored: &[u8], revision: Revision, out: &mut BytesMut) {
+    let open = stored.windows(METADATA_OPEN.len()).position(|window| window == METADATA_OPEN);
+    let (head, tail) = stored.split_at(open.map_or(0, |open| open + METADATA_OPEN.len()));
+    out.reserve(stored.len() + REVISION_MEMBER_BYTES);
+    out.extend_from_slice(head);
+    if open.is_some() {
+        let separator = if tail.first() == Some(&b'}') { "" } else { "," };
+        // A buffer that grows takes whatever is written.
+        let _ = write!(out, "\"resourceVersion\":\"{revision}\"{separator}");
+    }
+    out.extend_from_slice(tail);
 }
 
 #[cfg(test)]
@@ -265,20 +299,23 @@ mod tests {
     }
 
     #[test]
-    fn another_encoding_is_made_once() {
+    fn another_encoding_is_shared_while_it_is_kept() {
         let stored = Object::encode_for_store(&json!({"kind": "ConfigMap", "metadata": {"name": "x"}})).unwrap();
         let object = Object::from_stored(&stored, Revision(42));
-        let first = object.recoded(|json| Ok::<_, DecodeError>(Bytes::from(json.to_ascii_uppercase())));
-        assert!(first.as_ref().unwrap().ends_with(br#""RESOURCEVERSION":"42","NAME":"X"}}"#));
-        assert_eq!(object.clone().recoded(|_| Err(DecodeError("made again".to_owned()))), first);
+        let shout = |json: &[u8]| Ok::<_, DecodeError>(Bytes::from(json.to_ascii_uppercase()));
+        let first = object.recoded(shout).unwrap();
+        assert!(first.ends_with(br#""RESOURCEVERSION":"42","NAME":"X"}}"#));
+        assert!(Arc::ptr_eq(&first, &object.clone().recoded(shout).unwrap()));
+        drop(first);
+        assert!(object.recoded(|_| Err(DecodeError("made again".to_owned()))).is_err());
     }
 
     #[test]
     fn a_typed_value_is_shared() {
         use k8s_openapi::api::core::v1::ConfigMap;
         let object = Object::from_tree(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}));
-        let first = object.typed::<ConfigMap>().unwrap();
-        let second = object.typed::<ConfigMap>().unwrap();
+        let first = object.shared::<ConfigMap>().unwrap();
+        let second = object.shared::<ConfigMap>().unwrap();
         assert!(Arc::ptr_eq(&first, &second));
     }
 }

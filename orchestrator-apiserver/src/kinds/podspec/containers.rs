@@ -50,14 +50,14 @@ fn common(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
     } else if image.text().trim() != image.text() {
         image.invalid(errors, "must not have leading or trailing whitespace");
     }
-    container.get("terminationMessagePolicy").one_of(errors, &["FallbackToLogsOnError", "File"]);
+    container.get("terminationMessagePolicy").one_of(errors, &["File", "FallbackToLogsOnError"]);
     ports(container, errors);
     environment::validate(container, errors);
     volume_mounts(container, context, errors);
     volume_devices(container, context, errors);
     container.get("imagePullPolicy").one_of(errors, &["Always", "IfNotPresent", "Never"]);
     resources::resource_requirements(&container.get("resources"), &context.claims, errors);
-    resize_policy(container, errors);
+    resize_policy(container, context, errors);
     security::validate_container(container, errors);
 }
 
@@ -70,7 +70,7 @@ fn ports(container: &Field<'_>, errors: &mut Errors) {
             for problem in &problems {
                 name.invalid(errors, problem);
             }
-            if names.contains(&name.text()) {
+            if problems.is_empty() && names.contains(&name.text()) {
                 name.duplicate(errors);
             }
             names.push(name.text());
@@ -135,33 +135,28 @@ fn volume_mounts(container: &Field<'_>, context: &Context<'_>, errors: &mut Erro
         if devices.iter().any(|device| device.get("devicePath").text() == path.text()) {
             path.invalid(errors, "must not already exist as a path in volumeDevices");
         }
-        below(&mount, errors);
-        propagation(container, &mount, errors);
-    }
-}
-
-/// The part of a volume that is mounted.
-fn below(mount: &Field<'_>, errors: &mut Errors) {
-    let (path, expression) = (mount.get("subPath"), mount.get("subPathExpr"));
-    if !path.text().is_empty() {
-        check::descending_path(&path, errors);
-    }
-    if !expression.text().is_empty() {
-        if !path.text().is_empty() {
+        // What concerns the part that is mounted is told without the number of the mount.
+        let place = |name: &str| mount.get(name).shown_at(format!("{}.volumeMounts.{name}", container.path()));
+        let expression = mount.get("subPathExpr");
+        check::descending_path(&place("subPath"), errors);
+        if !expression.text().is_empty() && !mount.get("subPath").text().is_empty() {
             expression.invalid(errors, "subPathExpr and subPath are mutually exclusive");
         }
-        check::descending_path(&expression, errors);
+        check::descending_path(&place("subPathExpr"), errors);
+        propagation(container, &place("mountPropagation"), errors);
+        recursive(&mount, &place("recursiveReadOnly"), errors);
     }
 }
 
-fn propagation(container: &Field<'_>, mount: &Field<'_>, errors: &mut Errors) {
-    let propagation = mount.get("mountPropagation");
+fn propagation(container: &Field<'_>, propagation: &Field<'_>, errors: &mut Errors) {
     propagation.one_of(errors, &["Bidirectional", "HostToContainer", "None"]);
     let privileged = container.at("securityContext.privileged").bool() == Some(true);
     if propagation.text() == "Bidirectional" && !privileged {
         propagation.forbidden(errors, "Bidirectional mount propagation is available only to privileged containers");
     }
-    let recursive = mount.get("recursiveReadOnly");
+}
+
+fn recursive(mount: &Field<'_>, recursive: &Field<'_>, errors: &mut Errors) {
     recursive.one_of(errors, &["Disabled", "Enabled", "IfPossible"]);
     if matches!(recursive.text(), "Enabled" | "IfPossible") && mount.get("readOnly").bool() != Some(true) {
         recursive.forbidden(errors, "may only be specified when readOnly is true");
@@ -193,16 +188,28 @@ fn volume_devices(container: &Field<'_>, context: &Context<'_>, errors: &mut Err
         if paths.contains(&path.text()) {
             path.invalid(errors, "must be unique");
         }
-        check::no_backsteps(&path, errors);
+        if path.text().split('/').any(|part| part == "..") {
+            path.invalid(errors, "can not contain backsteps ('..')");
+        }
+        for mount in container.get("volumeMounts").items() {
+            if mount.get("name").text() == name.text() {
+                name.invalid(errors, "must not already exist in volumeMounts");
+            }
+            if mount.get("mountPath").text() == path.text() {
+                path.invalid(errors, "must not already exist as a path in volumeMounts");
+            }
+        }
         names.push(name.text());
         paths.push(path.text());
     }
 }
 
-fn resize_policy(container: &Field<'_>, errors: &mut Errors) {
+fn resize_policy(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
     let mut seen = Vec::new();
-    for policy in container.get("resizePolicy").items() {
-        let resource = policy.get("resourceName");
+    let policies = container.get("resizePolicy");
+    for policy in policies.items() {
+        // Errors do not tell which of the policies they mean.
+        let resource = policy.get("resourceName").shown_at(policies.path());
         if seen.contains(&resource.text()) {
             policy.error(errors, FieldErrorKind::Duplicate, resource.shown());
         }
@@ -212,11 +219,14 @@ fn resize_policy(container: &Field<'_>, errors: &mut Errors) {
         } else {
             resource.one_of(errors, &["cpu", "memory"]);
         }
-        let restart = policy.get("restartPolicy");
+        let restart = policy.get("restartPolicy").shown_at(policies.path());
         if restart.text().is_empty() {
             restart.required(errors, "");
         } else {
             restart.one_of(errors, &["NotRequired", "RestartContainer"]);
+        }
+        if context.restart_policy == "Never" && restart.text() != "NotRequired" {
+            restart.invalid(errors, "must be 'NotRequired' when `restartPolicy` is 'Never'");
         }
     }
 }
@@ -284,16 +294,22 @@ fn ephemeral<'a>(
     if !target.text().is_empty() && !known.any(|known| known.get("name").text() == target.text()) {
         target.not_found(errors);
     }
-    for name in
-        ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resizePolicy", "restartPolicy"]
-    {
+    for name in [
+        "ports",
+        "resources",
+        "resizePolicy",
+        "restartPolicy",
+        "restartPolicyRules",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle",
+    ] {
         let member = container.get(name);
-        if member.exists() {
+        // Resources are always there, with nothing in them.
+        if member.exists() && (name != "resources" || member.len() > 0) {
             member.forbidden(errors, "cannot be set for an Ephemeral Container");
         }
-    }
-    if container.get("resources").len() > 0 {
-        container.get("resources").forbidden(errors, "cannot be set for an Ephemeral Container");
     }
     for mount in container.get("volumeMounts").items() {
         for name in ["subPath", "subPathExpr"] {

@@ -6,19 +6,8 @@ use crate::{
     names,
 };
 
-const FIELDS: [&str; 11] = [
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.hostIP",
-    "spec.hostIPs",
-    "spec.nodeName",
-    "spec.podIP",
-    "spec.podIPs",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.podIP",
-];
+/// Fields that have a name and cannot be had in either way.
+const OTHER_FIELDS: [&str; 4] = ["spec.host", "spec.restartPolicy", "spec.schedulerName", "status.phase"];
 const ENVIRONMENT_FIELDS: [&str; 9] = [
     "metadata.name",
     "metadata.namespace",
@@ -40,6 +29,8 @@ const RESOURCES: [&str; 6] = [
     "requests.ephemeral-storage",
     "requests.memory",
 ];
+/// What amounts of bytes can be divided by.
+const SIZES: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 const MANY: &str = "may not have more than one field specified at a time";
 
 /// The rules of a container's variables.
@@ -48,7 +39,8 @@ pub(super) fn validate(container: &Field<'_>, errors: &mut Errors) {
         check::needed(&variable.get("name"), check::variable_name, errors);
         value_from(&variable, errors);
     }
-    for source in container.get("envFrom").items() {
+    let list = container.get("envFrom");
+    for source in list.items() {
         check::given(&source.get("prefix"), check::variable_name, errors);
         let sources: Vec<_> =
             ["configMapRef", "secretRef"].iter().map(|name| source.get(name)).filter(Field::exists).collect();
@@ -56,9 +48,9 @@ pub(super) fn validate(container: &Field<'_>, errors: &mut Errors) {
             check::needed(&reference.get("name"), names::subdomain, errors);
         }
         match sources.len() {
-            0 => source.wrong(errors, "\"\"", "must specify one of: `configMapRef` or `secretRef`"),
+            0 => list.wrong(errors, "\"\"", "must specify one of: `configMapRef` or `secretRef`"),
             1 => {}
-            _ => source.wrong(errors, "\"\"", MANY),
+            _ => list.wrong(errors, "\"\"", MANY),
         }
     }
 }
@@ -112,18 +104,26 @@ fn object_field(field: &Field<'_>, allowed: &[&str], errors: &mut Errors) {
     if version.text().is_empty() {
         return version.required(errors, "");
     }
+    if version.text() != "v1" {
+        return path
+            .invalid(errors, &format!("error converting fieldPath: unsupported pod version: {}", version.text()));
+    }
     if path.text().is_empty() {
         return path.required(errors, "");
     }
     if let Some((base, key)) = subscript(path.text()) {
         match base {
-            "metadata.annotations" => check::problems(&path, &names::qualified_name(&key.to_lowercase()), errors),
-            "metadata.labels" => check::problems(&path, &names::qualified_name(key), errors),
-            _ => path.invalid(errors, &format!("{base} does not support subscript")),
+            "metadata.annotations" => check::label_key_at(field, &key.to_lowercase(), errors),
+            "metadata.labels" => check::label_key_at(field, key, errors),
+            _ => {
+                let detail =
+                    format!("error converting fieldPath: field label does not support subscript: {}", path.text());
+                path.invalid(errors, &detail);
+            }
         }
         return;
     }
-    let known = FIELDS.contains(&path.text())
+    let known = OTHER_FIELDS.contains(&path.text())
         || ENVIRONMENT_FIELDS.contains(&path.text())
         || VOLUME_FIELDS.contains(&path.text());
     if !known {
@@ -149,11 +149,21 @@ pub(super) fn resource_field(field: &Field<'_>, in_volume: bool, errors: &mut Er
         resource.not_supported(errors, &RESOURCES);
     }
     let divisor = field.get("divisor");
-    let known: &[&str] = match resource.text() {
-        "limits.cpu" | "requests.cpu" => &["1m", "1", "0"],
-        _ => &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei", "0"],
+    let what = match resource.text() {
+        "limits.cpu" | "requests.cpu" => {
+            if !matches!(divisor.text(), "" | "0" | "1" | "1m") {
+                let detail = "only divisor's values 1m and 1 are supported with the cpu resource";
+                divisor.wrong(errors, resource.shown(), detail);
+            }
+            return;
+        }
+        "limits.memory" | "requests.memory" => "memory",
+        "limits.ephemeral-storage" | "requests.ephemeral-storage" => "local ephemeral storage",
+        name if name.contains(".hugepages-") => "hugepages",
+        _ => return,
     };
-    if !divisor.text().is_empty() && !known.contains(&divisor.text()) {
-        divisor.invalid(errors, "only divisor's values 1m and 1 are supported with the cpu resource");
+    if !matches!(divisor.text(), "" | "0") && !SIZES.contains(&divisor.text()) {
+        let detail = format!("only divisor's values {} are supported with the {what} resource", SIZES.join(", "));
+        divisor.wrong(errors, resource.shown(), &detail);
     }
 }

@@ -14,10 +14,13 @@ mod volume_defaults;
 mod volumes;
 
 pub(crate) use defaults::{default_requests, default_spec, host_ports};
-pub(crate) use resources::{amount, resource_name, resource_requirements, summed_requests};
+pub(crate) use resources::{
+    amount, can_overcommit, container_resource, is_quota_resource, resource_name, resource_requirements,
+    summed_requests,
+};
 pub(crate) use scheduling::{node_selector, tolerations};
 pub(crate) use volume_defaults::{default_source, default_volume};
-pub(crate) use volumes::plain_source;
+pub(crate) use volumes::{driver_name, plain_source};
 
 use serde_json::{Value, json};
 
@@ -39,13 +42,20 @@ pub(crate) fn default_template(template: &mut Value) {
 /// The rules of a template.
 pub(crate) fn validate_template(template: &Field<'_>, errors: &mut Errors) {
     validate_template_metadata(template, errors);
-    validate(&template.get("spec"), errors);
+    let spec = template.get("spec");
+    validate(&spec, errors);
+    let ephemeral = spec.get("ephemeralContainers");
+    if ephemeral.len() > 0 {
+        ephemeral.forbidden(errors, "ephemeral containers not allowed in pod template");
+    }
 }
 
 /// The rules of a template's labels and annotations.
 pub(crate) fn validate_template_metadata(template: &Field<'_>, errors: &mut Errors) {
-    check::labels(&template.at("metadata.labels"), errors);
-    let annotations = template.at("metadata.annotations");
+    // Errors name them as if they stood in the template itself.
+    let labels = template.at("metadata.labels").shown_at(format!("{}.labels", template.path()));
+    check::labels(&labels, errors);
+    let annotations = template.at("metadata.annotations").shown_at(format!("{}.annotations", template.path()));
     for (key, _) in annotations.entries() {
         for problem in names::qualified_name(&key.to_lowercase()) {
             annotations.wrong(errors, format!("{key:?}"), &problem);
@@ -55,6 +65,7 @@ pub(crate) fn validate_template_metadata(template: &Field<'_>, errors: &mut Erro
 
 /// What of a pod its parts have to know of each other.
 pub(super) struct Context<'a> {
+    pub(super) restart_policy: &'a str,
     pub(super) volumes: Vec<Field<'a>>,
     pub(super) claims: Vec<&'a str>,
     pub(super) grace_seconds: i64,
@@ -63,16 +74,17 @@ pub(super) struct Context<'a> {
 /// The rules of a pod's spec, in upstream's order.
 pub(crate) fn validate(spec: &Field<'_>, errors: &mut Errors) {
     let context = Context {
-        volumes: spec.get("volumes").items(),
+        restart_policy: spec.get("restartPolicy").text(),
+        volumes: volumes::validate(&spec.get("volumes"), errors),
         claims: spec.get("resourceClaims").items().iter().map(|claim| claim.get("name").text()).collect(),
         grace_seconds: spec.get("terminationGracePeriodSeconds").int().unwrap_or(0),
     };
-    volumes::validate(&spec.get("volumes"), errors);
     claims(&spec.get("resourceClaims"), errors);
     containers::validate(spec, &context, errors);
     if spec.get("resources").exists() {
         resource_requirements(&spec.get("resources"), &context.claims, errors);
     }
+    security::host_ports(spec, errors);
     restart_policy(&spec.get("restartPolicy"), errors);
     network::dns_policy(spec, errors);
     check::labels(&spec.get("nodeSelector"), errors);
@@ -84,18 +96,19 @@ pub(crate) fn validate(spec: &Field<'_>, errors: &mut Errors) {
     }
     scheduling::gates(&spec.get("schedulingGates"), errors);
     scheduling::spread(&spec.get("topologySpreadConstraints"), errors);
+    security::host_users(spec, errors);
     single_values(spec, errors);
     scheduling::tolerations(&spec.get("tolerations"), errors);
     network::host_aliases(&spec.get("hostAliases"), errors);
     check::given(&spec.get("priorityClassName"), names::subdomain, errors);
     check::given(&spec.get("runtimeClassName"), names::subdomain, errors);
-    spec.get("preemptionPolicy").one_of(errors, &["Never", "PreemptLowerPriority"]);
+    spec.get("preemptionPolicy").one_of(errors, &["PreemptLowerPriority", "Never"]);
     resources::overhead(&spec.get("overhead"), errors);
     let system = spec.at("os.name");
     if spec.get("os").exists() && system.text().is_empty() {
         system.required(errors, "cannot be empty");
     } else {
-        system.one_of(errors, &["linux", "windows"]);
+        system.shown_at(spec.get("os").path()).one_of(errors, &["linux", "windows"]);
     }
 }
 

@@ -67,7 +67,7 @@ fn handler(handler: &Field<'_>, kinds: &[&str], grace_seconds: i64, errors: &mut
             "httpGet" => http_get(&action, errors),
             "tcpSocket" => check::port_or_name(&action.get("port"), errors),
             "grpc" => check::port_number(&action.get("port"), errors),
-            "sleep" => sleep(&action.get("seconds"), grace_seconds, errors),
+            "sleep" => sleep(&action, grace_seconds, errors),
             _ => {}
         }
     }
@@ -80,8 +80,9 @@ fn http_get(action: &Field<'_>, errors: &mut Errors) {
     check::required(&action.get("path"), errors);
     check::port_or_name(&action.get("port"), errors);
     action.get("scheme").one_of(errors, &["HTTP", "HTTPS"]);
-    for header in action.get("httpHeaders").items() {
-        let name = header.get("name");
+    let headers = action.get("httpHeaders");
+    for header in headers.items() {
+        let name = header.get("name").shown_at(headers.path());
         let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         if name.text().is_empty() || !name.text().bytes().all(known) {
             name.invalid(
@@ -93,10 +94,10 @@ fn http_get(action: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn sleep(seconds: &Field<'_>, grace_seconds: i64, errors: &mut Errors) {
-    let number = seconds.int().unwrap_or(0);
+fn sleep(action: &Field<'_>, grace_seconds: i64, errors: &mut Errors) {
+    let number = action.get("seconds").int().unwrap_or(0);
     if number < 0 || number > grace_seconds {
         let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace_seconds})");
-        seconds.wrong(errors, number, &detail);
+        action.wrong(errors, number, &detail);
     }
 }

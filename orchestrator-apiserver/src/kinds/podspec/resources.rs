@@ -51,6 +51,16 @@ pub(crate) fn is_extended(name: &str) -> bool {
     name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
 }
 
+/// Whether a name without a domain is one that quotas count.
+pub(crate) fn is_quota_resource(name: &str) -> bool {
+    is_standard(name) && name != "storage"
+}
+
+/// Whether containers may ask for more of a resource than there is.
+pub(crate) fn can_overcommit(name: &str) -> bool {
+    (!name.contains('/') || name.contains("kubernetes.io/")) && !name.starts_with(HUGE_PAGES)
+}
+
 /// What is wrong with the name of a resource.
 pub(crate) fn resource_name(field: &Field<'_>, name: &str, errors: &mut Errors) -> bool {
     let problems = names::qualified_name(name);
@@ -63,7 +73,8 @@ pub(crate) fn resource_name(field: &Field<'_>, name: &str, errors: &mut Errors) 
     problems.is_empty()
 }
 
-fn container_resource(field: &Field<'_>, name: &str, errors: &mut Errors) {
+/// What is wrong with the name of a resource of containers.
+pub(crate) fn container_resource(field: &Field<'_>, name: &str, errors: &mut Errors) {
     if !resource_name(field, name, errors) {
         return;
     }

@@ -95,9 +95,10 @@ fn node_field(expression: &Field<'_>, errors: &mut Errors) {
 fn pod_term(term: &Field<'_>, errors: &mut Errors) {
     check::label_selector(&term.get("labelSelector"), errors);
     let namespaces = term.get("namespaces");
+    let place = term.get("namespace");
     for namespace in namespaces.items() {
         for problem in names::label(namespace.text()) {
-            namespaces.wrong(errors, namespace.shown(), &problem);
+            place.wrong(errors, namespace.shown(), &problem);
         }
     }
     check::label_selector(&term.get("namespaceSelector"), errors);

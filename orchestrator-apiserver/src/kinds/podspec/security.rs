@@ -8,44 +8,56 @@ use crate::{
 };
 
 const LARGEST_ID: i64 = i32::MAX as i64;
+/// What kernel settings of a namespace begin with.
+const NET_SYSCTLS: &[&str] = &["net."];
+const IPC_SYSCTLS: &[&str] = &["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."];
 
 /// The rules of the security of a whole pod.
 pub(super) fn validate_pod(spec: &Field<'_>, errors: &mut Errors) {
     let context = spec.get("securityContext");
-    if spec.get("hostNetwork").bool() == Some(true) {
-        for list in ["containers", "initContainers"] {
-            for container in spec.get(list).items() {
-                host_ports(&container, errors);
-            }
-        }
+    for name in ["fsGroup", "runAsUser", "runAsGroup"] {
+        check::in_range(&context.get(name), 0, LARGEST_ID, errors);
+    }
+    for group in context.get("supplementalGroups").items() {
+        check::in_range(&group, 0, LARGEST_ID, errors);
     }
     if spec.get("shareProcessNamespace").bool() == Some(true) && spec.get("hostPID").bool() == Some(true) {
         let share = context.get("shareProcessNamespace");
         share.wrong(errors, true, "ShareProcessNamespace and HostPID cannot both be enabled");
     }
-    check::in_range(&context.get("fsGroup"), 0, LARGEST_ID, errors);
-    for group in context.get("supplementalGroups").items() {
-        check::in_range(&group, 0, LARGEST_ID, errors);
-    }
-    context.get("supplementalGroupsPolicy").one_of(errors, &["Merge", "Strict"]);
-    check::in_range(&context.get("runAsUser"), 0, LARGEST_ID, errors);
-    check::in_range(&context.get("runAsGroup"), 0, LARGEST_ID, errors);
-    sysctls(&context.get("sysctls"), errors);
+    sysctls(spec, &context.get("sysctls"), errors);
     context.get("fsGroupChangePolicy").one_of(errors, &["Always", "OnRootMismatch"]);
-    context.get("seLinuxChangePolicy").one_of(errors, &["MountOption", "Recursive"]);
     profiles(&context, errors);
+    context.get("supplementalGroupsPolicy").one_of(errors, &["Merge", "Strict"]);
+    context.get("seLinuxChangePolicy").one_of(errors, &["MountOption", "Recursive"]);
 }
 
-fn host_ports(container: &Field<'_>, errors: &mut Errors) {
-    for port in container.get("ports").items() {
-        let (host, number) = (port.get("hostPort").int().unwrap_or(0), port.get("containerPort"));
-        if host != number.int().unwrap_or(0) {
-            number.invalid(errors, "must match `hostPort` when `hostNetwork` is true");
+/// On the host's network a port is the host's port.
+pub(super) fn host_ports(spec: &Field<'_>, errors: &mut Errors) {
+    if spec.get("hostNetwork").bool() != Some(true) {
+        return;
+    }
+    for port in spec.get("containers").items().iter().flat_map(|container| container.get("ports").items()) {
+        let (host, number) = (port.get("hostPort"), port.get("containerPort"));
+        if host.int().is_some_and(|host| host != 0 && Some(host) != number.int()) {
+            host.invalid(errors, "must match `containerPort` when `hostNetwork` is true");
         }
     }
 }
 
-fn sysctls(sysctls: &Field<'_>, errors: &mut Errors) {
+/// With users of its own a pod shares no other namespace with the host.
+pub(super) fn host_users(spec: &Field<'_>, errors: &mut Errors) {
+    if spec.get("hostUsers").bool() != Some(false) {
+        return;
+    }
+    for (name, place) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        if spec.get(name).bool() == Some(true) {
+            spec.get(place).forbidden(errors, "when `pod.Spec.HostUsers` is false");
+        }
+    }
+}
+
+fn sysctls(spec: &Field<'_>, sysctls: &Field<'_>, errors: &mut Errors) {
     let mut seen = Vec::new();
     for sysctl in sysctls.items() {
         let name = sysctl.get("name");
@@ -57,6 +69,12 @@ fn sysctls(sysctls: &Field<'_>, errors: &mut Errors) {
             name.invalid(errors, &format!("must have at most 253 characters and match regex ^{format}$"));
         } else if seen.contains(&name.text()) {
             name.duplicate(errors);
+        }
+        for (shared, parts) in [("hostNetwork", NET_SYSCTLS), ("hostIPC", IPC_SYSCTLS)] {
+            let plain = name.text().replace('/', ".");
+            if spec.get(shared).bool() == Some(true) && parts.iter().any(|part| plain.starts_with(part)) {
+                name.invalid(errors, &format!("may not be specified when '{shared}' is true"));
+            }
         }
         seen.push(name.text());
     }

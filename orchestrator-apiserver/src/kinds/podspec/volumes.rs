@@ -1,10 +1,18 @@
 //! The volumes of a pod.
 
+use orchestrator_core::status::FieldErrorKind;
+
 use crate::{
     field::{Errors, Field},
     kinds::{check, storage},
     names,
 };
+
+const DRIVER_NAME_BYTES: usize = 63;
+
+/// What a projected volume is made of.
+const PROJECTIONS: [&str; 6] =
+    ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
 
 /// The sources of a volume, in upstream's order.
 const SOURCES: [&str; 31] = [
@@ -41,22 +49,24 @@ const SOURCES: [&str; 31] = [
     "local",
 ];
 
-/// The rules of all volumes of a pod.
-pub(super) fn validate(volumes: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+/// The rules of all volumes of a pod. Gives those that keep them, which containers can mount.
+pub(super) fn validate<'a>(volumes: &Field<'a>, errors: &mut Errors) -> Vec<Field<'a>> {
+    let mut good: Vec<Field<'a>> = Vec::new();
     for volume in volumes.items() {
         let name = volume.get("name");
-        source(&volume, errors);
-        if name.text().is_empty() {
-            name.required(errors, "");
+        let mut own = Errors::default();
+        source(&volume, &mut own);
+        check::needed(&name, names::label, &mut own);
+        if good.iter().any(|other| other.get("name").text() == name.text()) {
+            name.duplicate(&mut own);
+        }
+        if own.is_empty() {
+            good.push(volume);
         } else {
-            check::problems(&name, &names::label(name.text()), errors);
+            errors.extend(own);
         }
-        if seen.contains(&name.text()) {
-            name.duplicate(errors);
-        }
-        seen.push(name.text());
     }
+    good
 }
 
 fn source(volume: &Field<'_>, errors: &mut Errors) {
@@ -93,7 +103,7 @@ fn one_source(kind: &str, source: &Field<'_>, errors: &mut Errors) {
             downward_items(source, errors);
         }
         "projected" => projected(source, errors),
-        "csi" => check::required(&source.get("driver"), errors),
+        "csi" => driver_name(&source.get("driver"), errors),
         "ephemeral" => {
             let template = source.get("volumeClaimTemplate");
             if template.exists() {
@@ -115,7 +125,8 @@ pub(crate) fn plain_source(kind: &str, source: &Field<'_>, errors: &mut Errors) 
         "awsElasticBlockStore" | "cinder" => &["volumeID"],
         "iscsi" => &["targetPortal", "iqn"],
         "glusterfs" => &["endpoints", "path"],
-        "rbd" => &["image"],
+        "rbd" => &["monitors", "image"],
+        "cephfs" => &["monitors"],
         "azureFile" => &["secretName", "shareName"],
         "vsphereVolume" => &["volumePath"],
         "photonPersistentDisk" => &["pdID"],
@@ -127,8 +138,22 @@ pub(crate) fn plain_source(kind: &str, source: &Field<'_>, errors: &mut Errors) 
         _ => &[],
     };
     for name in required {
-        check::required(&source.get(name), errors);
+        if source.get(name).len() == 0 {
+            source.get(name).required(errors, "");
+        }
     }
+}
+
+/// The name of a driver: a domain in any case.
+pub(crate) fn driver_name(name: &Field<'_>, errors: &mut Errors) {
+    if name.text().is_empty() {
+        name.required(errors, "");
+    }
+    if name.text().len() > DRIVER_NAME_BYTES {
+        let detail = format!("may not be more than {DRIVER_NAME_BYTES} bytes");
+        name.error(errors, FieldErrorKind::TooLong, detail);
+    }
+    check::problems(name, &names::subdomain(&name.text().to_lowercase()), errors);
 }
 
 fn host_path(source: &Field<'_>, errors: &mut Errors) {
@@ -144,9 +169,8 @@ fn host_path(source: &Field<'_>, errors: &mut Errors) {
 fn nfs(source: &Field<'_>, errors: &mut Errors) {
     check::required(&source.get("server"), errors);
     let path = source.get("path");
-    if path.text().is_empty() {
-        path.required(errors, "");
-    } else if !path.text().starts_with('/') {
+    check::required(&path, errors);
+    if !path.text().starts_with('/') {
         path.invalid(errors, "must be an absolute path");
     }
 }
@@ -179,6 +203,8 @@ fn local_path(path: &Field<'_>, errors: &mut Errors) {
 
 fn downward_items(source: &Field<'_>, errors: &mut Errors) {
     for item in source.get("items").items() {
+        // Errors do not tell which of the files they mean.
+        let item = item.shown_at(source.path());
         local_path(&item.get("path"), errors);
         let (field, resource) = (item.get("fieldRef"), item.get("resourceFieldRef"));
         match (field.exists(), resource.exists()) {
@@ -204,35 +230,32 @@ fn projected(source: &Field<'_>, errors: &mut Errors) {
     let mut paths = Vec::new();
     for part in source.get("sources").items() {
         let mut found = 0;
-        for kind in
-            ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"]
-        {
+        for kind in PROJECTIONS {
             let projection = part.get(kind);
             if !projection.exists() {
                 continue;
             }
             found += 1;
-            if found > 1 {
-                projection.forbidden(errors, "may not specify more than 1 volume type");
-                continue;
-            }
-            one_projection(kind, &projection, errors);
-            for path in
-                projection.get("items").items().iter().map(|item| item.get("path")).chain([projection.get("path")])
-            {
-                if !path.text().is_empty() && paths.contains(&path.text()) {
-                    source.wrong(errors, path.shown(), "conflicting duplicate paths");
+            one_projection(kind, source, &projection, errors);
+            // Each path is taken once, by whatever source.
+            let items = projection.get("items").items();
+            let own = items.iter().map(|item| item.get("path")).chain([projection.get("path")]);
+            for path in own.filter(|path| !path.text().is_empty() && kind != "serviceAccountToken") {
+                if paths.contains(&path.text()) {
+                    let named = matches!(kind, "secret" | "configMap");
+                    let shown = if named { projection.get("name").shown() } else { path.shown() };
+                    source.wrong(errors, shown, "conflicting duplicate paths");
                 }
                 paths.push(path.text());
             }
         }
-        if found == 0 {
-            part.required(errors, "must specify a volume type");
+        if found > 1 {
+            part.forbidden(errors, "may not specify more than 1 volume type");
         }
     }
 }
 
-fn one_projection(kind: &str, projection: &Field<'_>, errors: &mut Errors) {
+fn one_projection(kind: &str, source: &Field<'_>, projection: &Field<'_>, errors: &mut Errors) {
     match kind {
         "secret" | "configMap" => {
             check::required(&projection.get("name"), errors);
@@ -247,7 +270,7 @@ fn one_projection(kind: &str, projection: &Field<'_>, errors: &mut Errors) {
             if seconds.int().is_some_and(|number| number > 1 << 32) {
                 seconds.invalid(errors, "may not specify a duration larger than 2^32 seconds");
             }
-            check::required(&projection.get("path"), errors);
+            local_path(&projection.get("path").shown_at(source.get("path").path()), errors);
         }
         _ => {}
     }

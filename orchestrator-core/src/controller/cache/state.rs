@@ -37,7 +37,8 @@ pub(crate) struct State<K> {
 
 struct Index<K> {
     function: IndexFunction<K>,
-    keys: BTreeMap<String, BTreeSet<ObjectKey>>,
+    /// Values with the keys of the objects that have them.
+    entries: BTreeSet<(String, ObjectKey)>,
 }
 
 impl<K> State<K> {
@@ -115,12 +116,7 @@ impl<K> State<K> {
                 return changes;
             }
         }
-        if let Some(old) = &old {
-            self.unindex(&key, old);
-        }
-        for index in self.indexes.values_mut() {
-            index.insert(&key, &object);
-        }
+        self.reindex(&key, old.as_deref(), Some(&object));
         self.objects.insert(key.clone(), object.clone());
         changes.push(Change { key, old, new: Some(object) });
         changes
@@ -128,13 +124,13 @@ impl<K> State<K> {
 
     fn remove(&mut self, key: ObjectKey) -> Option<Change<K>> {
         let old = self.objects.remove(&key)?;
-        self.unindex(&key, &old);
+        self.reindex(&key, Some(&old), None);
         Some(Change { key, old: Some(old), new: None })
     }
 
-    fn unindex(&mut self, key: &ObjectKey, object: &K) {
+    fn reindex(&mut self, key: &ObjectKey, old: Option<&K>, new: Option<&K>) {
         for index in self.indexes.values_mut() {
-            index.remove(key, object);
+            index.replace(key, old, new);
         }
     }
 
@@ -142,16 +138,16 @@ impl<K> State<K> {
         if self.indexes.contains_key(name) {
             return;
         }
-        let mut index = Index { function, keys: BTreeMap::new() };
+        let mut index = Index { function, entries: BTreeSet::new() };
         for (key, object) in &self.objects {
-            index.insert(key, object);
+            index.replace(key, None, Some(object));
         }
         self.indexes.insert(name, index);
     }
 
     pub(crate) fn by_index(&self, name: &str, value: &str) -> Vec<Arc<K>> {
-        let keys = self.indexes.get(name).and_then(|index| index.keys.get(value));
-        keys.into_iter().flatten().filter_map(|key| self.objects.get(key)).cloned().collect()
+        let keys = self.indexes.get(name).into_iter().flat_map(|index| index.keys(value));
+        keys.filter_map(|key| self.objects.get(key)).cloned().collect()
     }
 
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<&Arc<K>> {
@@ -177,20 +173,19 @@ impl<K> State<K> {
 }
 
 impl<K> Index<K> {
-    fn insert(&mut self, key: &ObjectKey, object: &K) {
-        for value in (self.function)(object) {
-            self.keys.entry(value).or_default().insert(key.clone());
+    fn replace(&mut self, key: &ObjectKey, old: Option<&K>, new: Option<&K>) {
+        let values = |object: Option<&K>| object.map(self.function).unwrap_or_default();
+        let (old, new) = (values(old), values(new));
+        if old != new {
+            for value in old {
+                self.entries.remove(&(value, key.clone()));
+            }
+            self.entries.extend(new.into_iter().map(|value| (value, key.clone())));
         }
     }
 
-    fn remove(&mut self, key: &ObjectKey, object: &K) {
-        for value in (self.function)(object) {
-            if let Some(keys) = self.keys.get_mut(&value) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.keys.remove(&value);
-                }
-            }
-        }
+    fn keys<'a>(&'a self, value: &'a str) -> impl Iterator<Item = &'a ObjectKey> {
+        let first = (value.to_owned(), ObjectKey::default());
+        self.entries.range(first..).take_while(move |(found, _)| found == value).map(|(_, key)| key)
     }
 }

@@ -1,21 +1,23 @@
 //! Services: addresses, ports, and how their types differ.
 //!
-//! Upstream: `pkg/registry/core/service` and `ValidateService`.
+//! Upstream: `pkg/registry/core/service`.
 
-use orchestrator_core::{status::FieldErrorKind, store::Key};
+mod validation;
+
+use std::collections::BTreeSet;
+
+use orchestrator_core::store::Key;
 use serde_json::{Value, json};
 
-use super::{check, go, rules::Rules};
+use super::{check, rules::Rules};
 use crate::{
-    field::{Errors, Field, items_mut, member, remove, set_default},
-    names::{self, NameRule},
+    field::{Field, items_mut, member, remove, set_default},
+    names::NameRule,
     strategy::{Allocation, Reservation},
 };
 
 const NODE_PORTS: std::ops::RangeInclusive<i64> = 30_000..=32_767;
-const KUBELET_PORT: i64 = 10_250;
 const AFFINITY_SECONDS: i64 = 10_800;
-const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 
 /// Services.
 pub(super) const SERVICES: Rules = Rules {
@@ -25,8 +27,8 @@ pub(super) const SERVICES: Rules = Rules {
     default,
     create,
     update,
-    validate,
-    validate_update,
+    validate: validation::validate,
+    validate_update: validation::validate_update,
     reservations,
     allocations,
     ..Rules::NONE
@@ -39,6 +41,18 @@ fn type_of(service: &Value) -> &str {
 /// Whether services of a type are reached at ports of nodes.
 fn on_nodes(of: &str) -> bool {
     matches!(of, "NodePort" | "LoadBalancer")
+}
+
+/// Whether a service, of which this is the spec, is reached from outside of the cluster.
+fn externally_accessible(spec: &Value) -> bool {
+    let of = spec["type"].as_str().unwrap_or_default();
+    let addresses = spec["externalIPs"].as_array().is_some_and(|addresses| !addresses.is_empty());
+    on_nodes(of) || (of == "ClusterIP" && addresses)
+}
+
+/// Whether a load balancer, of which this is the spec, has to find out which nodes have pods.
+fn needs_health_check(spec: &Value) -> bool {
+    spec["type"] == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local"
 }
 
 fn default(service: &mut Value) {
@@ -64,7 +78,7 @@ fn default(service: &mut Value) {
         }
     }
     let of = spec["type"].as_str().unwrap_or_default().to_owned();
-    if on_nodes(&of) {
+    if externally_accessible(spec) {
         set_default(spec, "externalTrafficPolicy", "Cluster");
     }
     if on_nodes(&of) || of == "ClusterIP" {
@@ -114,7 +128,11 @@ fn families(service: &mut Value) {
         let both = spec["ipFamilyPolicy"] != "SingleStack";
         set_default(spec, "ipFamilies", if both { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) });
     }
-    set_default(spec, "ipFamilies", json!(["IPv4"]));
+    // The family of a given address is not made up, but refused when it is not served.
+    let foreign = spec["clusterIPs"].get(0).and_then(Value::as_str).is_some_and(|address| address.contains(':'));
+    if !foreign {
+        set_default(spec, "ipFamilies", json!(["IPv4"]));
+    }
     set_default(spec, "ipFamilyPolicy", "SingleStack");
 }
 
@@ -158,10 +176,6 @@ fn keep_allocated(new: &mut Value, old: &Value) {
     }
 }
 
-fn needs_health_check(spec: &Value) -> bool {
-    spec["type"] == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local"
-}
-
 /// What belongs to the old type goes with it, unless the caller changed it.
 fn drop_of_old_type(new: &mut Value, old: &Value) {
     let (new_type, old_type) = (type_of(new).to_owned(), type_of(old).to_owned());
@@ -192,7 +206,8 @@ fn drop_of_old_type(new: &mut Value, old: &Value) {
         if same {
             items_mut(spec, "ports").for_each(|port| drop(remove(port, "nodePort")));
         }
-        if spec.get("externalTrafficPolicy") == old.get("externalTrafficPolicy") {
+        let accessible = externally_accessible(spec);
+        if !accessible && spec.get("externalTrafficPolicy") == old.get("externalTrafficPolicy") {
             remove(spec, "externalTrafficPolicy");
         }
     }
@@ -202,204 +217,6 @@ fn drop_of_old_type(new: &mut Value, old: &Value) {
                 remove(spec, name);
             }
         }
-    }
-}
-
-fn validate(service: &Field<'_>, errors: &mut Errors) {
-    let spec = service.get("spec");
-    let (of, ports) = (spec.get("type").text(), spec.get("ports"));
-    let headless = spec.get("clusterIP").text() == "None";
-    if ports.len() == 0 && !headless && of != "ExternalName" {
-        ports.required(errors, "");
-    }
-    type_rules(&spec, of, headless, errors);
-    let mut port_names = Vec::new();
-    for port in ports.items() {
-        validate_port(&port, ports.len() > 1, &mut port_names, errors);
-    }
-    check::labels(&spec.get("selector"), errors);
-    affinity(&spec, errors);
-    addresses(&spec, of, errors);
-    for address in spec.get("externalIPs").items() {
-        check::ip(&address, errors);
-        check::endpoint_address(&address, errors);
-    }
-    if of.is_empty() {
-        spec.get("type").required(errors, "");
-    } else {
-        spec.get("type").one_of(errors, &TYPES);
-    }
-    node_ports(&ports, of, errors);
-    same_ports(&ports, errors);
-    traffic_policies(&spec, of, errors);
-}
-
-fn type_rules(spec: &Field<'_>, of: &str, headless: bool, errors: &mut Errors) {
-    match of {
-        "LoadBalancer" | "NodePort" => {
-            for port in spec.get("ports").items().iter().filter(|_| of == "LoadBalancer") {
-                if port.get("port").int() == Some(KUBELET_PORT) {
-                    let detail = format!("may not expose port {KUBELET_PORT} externally since it is used by kubelet");
-                    port.invalid(errors, &detail);
-                }
-            }
-            if headless {
-                let place = spec.path().to_owned() + ".clusterIPs[0]";
-                let detail = format!("\"None\": may not be set to 'None' for {of} services");
-                errors.add(place, FieldErrorKind::Invalid, detail);
-            }
-        }
-        "ExternalName" => {
-            if spec.get("clusterIPs").len() > 0 {
-                spec.get("clusterIPs").forbidden(errors, "may not be set for ExternalName services");
-            }
-            let name = spec.get("externalName");
-            let text = name.text().strip_suffix('.').unwrap_or(name.text());
-            if text.is_empty() {
-                name.required(errors, "");
-            } else {
-                check::problems(&name, &names::subdomain(text), errors);
-            }
-        }
-        _ => {}
-    }
-}
-
-fn validate_port<'a>(port: &Field<'a>, named: bool, port_names: &mut Vec<&'a str>, errors: &mut Errors) {
-    let name = port.get("name");
-    if named && name.text().is_empty() {
-        name.required(errors, "");
-    } else if !name.text().is_empty() {
-        check::problems(&name, &names::label(name.text()), errors);
-        if port_names.contains(&name.text()) {
-            name.duplicate(errors);
-        }
-        port_names.push(name.text());
-    }
-    check::port_number(&port.get("port"), errors);
-    let protocol = port.get("protocol");
-    if protocol.text().is_empty() {
-        protocol.required(errors, "");
-    } else {
-        protocol.one_of(errors, &["SCTP", "TCP", "UDP"]);
-    }
-    check::port_or_name(&port.get("targetPort"), errors);
-    check::given(&port.get("appProtocol"), names::qualified_name, errors);
-}
-
-fn affinity(spec: &Field<'_>, errors: &mut Errors) {
-    let affinity = spec.get("sessionAffinity");
-    affinity.one_of(errors, &["ClientIP", "None"]);
-    let seconds = spec.at("sessionAffinityConfig.clientIP.timeoutSeconds");
-    if affinity.text() == "ClientIP" && seconds.int().is_some_and(|seconds| !(1..=86_400).contains(&seconds)) {
-        seconds.invalid(errors, "must be greater than 0 and less than 86400");
-    }
-}
-
-fn addresses(spec: &Field<'_>, of: &str, errors: &mut Errors) {
-    let many = spec.get("clusterIPs");
-    if of == "ExternalName" {
-        for name in ["ipFamilies", "ipFamilyPolicy"] {
-            if spec.get(name).exists() {
-                spec.get(name).forbidden(errors, "may not be set for ExternalName services");
-            }
-        }
-        return;
-    }
-    for family in spec.get("ipFamilies").items() {
-        family.one_of(errors, &["IPv4", "IPv6"]);
-    }
-    spec.get("ipFamilyPolicy").one_of(errors, &["PreferDualStack", "RequireDualStack", "SingleStack"]);
-    let items = many.items();
-    if let Some(first) = items.first()
-        && first.text() != spec.get("clusterIP").text()
-    {
-        spec.get("clusterIP").invalid(errors, "must match first element of clusterIPs");
-    }
-    if many.len() > 2 {
-        many.wrong(errors, many.shown(), "may only hold up to 2 values");
-    }
-    let headless = items.iter().any(|address| address.text() == "None");
-    for address in &items {
-        if headless && items.len() > 1 {
-            address.invalid(errors, "must not be set when any other value is 'None'");
-        } else if !headless {
-            check::ip(address, errors);
-        }
-    }
-}
-
-fn node_ports(ports: &Field<'_>, of: &str, errors: &mut Errors) {
-    let mut seen = Vec::new();
-    for port in ports.items() {
-        let number = port.get("nodePort");
-        let Some(value) = number.int().filter(|value| *value != 0) else { continue };
-        if of == "ClusterIP" {
-            number.forbidden(errors, "may not be used when `type` is 'ClusterIP'");
-            continue;
-        }
-        let key = (port.get("protocol").text(), value);
-        if seen.contains(&key) {
-            number.duplicate(errors);
-        }
-        seen.push(key);
-        if on_nodes(of) && !NODE_PORTS.contains(&value) {
-            let detail = format!(
-                "provided port is not in the valid range. The range of valid ports is {}-{}",
-                NODE_PORTS.start(),
-                NODE_PORTS.end()
-            );
-            number.invalid(errors, &detail);
-        }
-    }
-}
-
-fn same_ports(ports: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
-    for port in ports.items() {
-        let key = (port.get("protocol").text(), port.get("port").int());
-        if seen.contains(&key) {
-            let shown = go::show("ServicePort", &json!({"protocol": key.0, "port": key.1}));
-            port.error(errors, FieldErrorKind::Duplicate, shown);
-        }
-        seen.push(key);
-    }
-}
-
-fn traffic_policies(spec: &Field<'_>, of: &str, errors: &mut Errors) {
-    let external = spec.get("externalTrafficPolicy");
-    if external.exists() && !on_nodes(of) && spec.get("externalIPs").len() == 0 {
-        external.invalid(errors, "may only be set for externally-accessible services");
-    }
-    external.one_of(errors, &["Cluster", "Local"]);
-    spec.get("internalTrafficPolicy").one_of(errors, &["Cluster", "Local"]);
-    let nodes = spec.get("allocateLoadBalancerNodePorts");
-    if nodes.exists() && of != "LoadBalancer" {
-        nodes.forbidden(errors, "may only be used when `type` is 'LoadBalancer'");
-    }
-    let class = spec.get("loadBalancerClass");
-    if class.exists() && of != "LoadBalancer" {
-        class.forbidden(errors, "may only be used when `type` is 'LoadBalancer'");
-    }
-    check::given(&class, names::qualified_name, errors);
-    for range in spec.get("loadBalancerSourceRanges").items() {
-        check::cidr(&range, errors);
-    }
-}
-
-fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
-    let (new, old) = (new.get("spec"), old.get("spec"));
-    let external = |spec: &Field<'_>| spec.get("type").text() == "ExternalName";
-    let (new_addresses, old_addresses) = (new.get("clusterIPs"), old.get("clusterIPs"));
-    let first = |addresses: &Field<'_>| addresses.items().first().map(|address| address.text().to_owned());
-    if !external(&new)
-        && !external(&old)
-        && first(&old_addresses).is_some()
-        && first(&new_addresses) != first(&old_addresses)
-    {
-        let place = format!("{}[0]", new_addresses.path());
-        let detail = format!("{}: may not change once set", new_addresses.shown());
-        errors.add(place, FieldErrorKind::Invalid, detail);
     }
 }
 
@@ -415,14 +232,15 @@ fn reservations(service: &Value) -> Vec<Reservation> {
             shown: format!("[{text:?}]: failed to allocate IP {text}: provided IP is already allocated"),
         });
     }
-    for port in spec.get("ports").items() {
-        let number = port.get("nodePort");
-        let Some(value) = number.int().filter(|value| *value != 0) else { continue };
-        let key = Key::new(format!("/reservations/nodeport/{}/{value}", port.get("protocol").text().to_lowercase()));
-        if reservations.iter().all(|reservation| reservation.key != key) {
-            let shown = format!("{value}: provided port is already allocated");
-            reservations.push(Reservation { key, field: number.path().to_owned(), shown });
-        }
+    // A port of the nodes belongs to one service, which may use it by several protocols.
+    let ports = spec.get("ports").items();
+    let numbers = ports.iter().map(|port| port.get("nodePort")).chain([spec.get("healthCheckNodePort")]);
+    let mut seen = BTreeSet::new();
+    for number in numbers {
+        let Some(value) = number.int().filter(|value| *value != 0 && seen.insert(*value)) else { continue };
+        let key = Key::new(format!("/reservations/nodeport/{value}"));
+        let shown = format!("{value}: provided port is already allocated");
+        reservations.push(Reservation { key, field: number.path().to_owned(), shown });
     }
     reservations
 }
@@ -440,6 +258,10 @@ fn allocations(service: &Value) -> Vec<Allocation> {
         if wanted && port.get("nodePort").int().unwrap_or(0) == 0 {
             allocations.push(Allocation::NodePort { index });
         }
+    }
+    let health = spec.get("healthCheckNodePort").int().unwrap_or(0);
+    if needs_health_check(spec.value().unwrap_or(&Value::Null)) && health == 0 {
+        allocations.push(Allocation::HealthCheckPort);
     }
     allocations
 }
