@@ -70,13 +70,13 @@ struct Access {
 
 async fn start(options: Options) -> Result<(Cluster, Access), Box<dyn Error>> {
     let env = Env::real();
+    let config = config(&options)?;
     let access = Access {
         token: options.token.unwrap_or_else(|| format!("{:016x}{:016x}", env.random(), env.random())),
         kubeconfig: options
             .kubeconfig
             .unwrap_or_else(|| std::env::temp_dir().join(format!("orchestrator-{}.kubeconfig", std::process::id()))),
     };
-    let config = config(&options)?;
     let cluster = builder(&env, &options.store)?
         .api_config(config)
         .run_controllers(options.controllers)

@@ -18,6 +18,7 @@ mod objects;
 mod patch;
 mod pipeline;
 mod protobuf;
+mod recent;
 mod registry;
 mod selection;
 mod server;

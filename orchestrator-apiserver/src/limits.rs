@@ -79,6 +79,9 @@ pub(crate) const LIST_PIECE_BYTES: usize = 64 << 10;
 /// Events of a watch that are sent in one piece.
 pub(crate) const WATCH_EVENTS_AT_ONCE: usize = 128;
 
+/// Encodings of events that are kept for those who watch, all together, in bytes.
+pub(crate) const RECENT_BYTES: usize = 8 << 20;
+
 /// Messages inside of messages of one body in protobuf.
 pub(crate) const NESTING_DEPTH: usize = 64;
 

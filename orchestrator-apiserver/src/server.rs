@@ -24,6 +24,7 @@ use crate::{
     auth::{Authenticator, Authorizer, DefaultAuthorizer, TokenIssuer},
     objects::{self, Objects},
     pipeline::Server,
+    recent::Recent,
     registry::Registry,
 };
 
@@ -203,6 +204,7 @@ impl ApiServerBuilder {
             store: self.store,
             registry: Registry::new(),
             objects: Objects::default(),
+            recent: Recent::default(),
             config: self.config,
             authenticator: self.authenticator,
             authorizer: self.authorizer,

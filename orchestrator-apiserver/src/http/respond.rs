@@ -133,11 +133,9 @@ impl Answer<'_> {
     }
 
     fn protobuf_list(self, items: &[Object], metadata: &Value) -> ApiResult<Bytes> {
-        let encodings = items.iter().map(Object::bytes).collect::<Result<Vec<_>, _>>()?;
-        let encodings = encodings.iter().map(|bytes| &**bytes);
         let list = match self.style.view {
-            View::Partial => protobuf::partial_list(metadata, encodings),
-            _ => protobuf::list((&self.kind.api_version(), &self.kind.kind), metadata, encodings),
+            View::Partial => protobuf::partial_list(metadata, items),
+            _ => protobuf::list((&self.kind.api_version(), &self.kind.kind), metadata, items),
         };
         list.map_err(ApiError::internal)
     }

@@ -349,12 +349,13 @@ impl Exchange<'_> {
 
     /// Which groups, versions and resources there are.
     fn discovery(&self, parts: &[&str]) -> ApiResult<Response<Body>> {
-        let registry = &self.server.server().registry;
+        let server = self.server.server();
+        let registry = &server.registry;
         let style = self.accept.discovery(parts.len() == 1)?;
         let document = match (parts, style) {
             (["api"], Discovery::Aggregated) => Some(discovery::aggregated_core(registry)),
             (["apis"], Discovery::Aggregated) => Some(discovery::aggregated_groups(registry)),
-            (["api"], _) => Some(discovery::api_versions(&self.server.server().config.advertised_address)),
+            (["api"], _) => Some(discovery::api_versions(&server.config.advertised_address)),
             (["apis"], _) => Some(discovery::api_groups(registry)),
             (["api", version], _) => discovery::api_resources(registry, "", version),
             (["apis", group] | ["apis", group, _], _) if !registry.has_group(group) => return Ok(not_found()),

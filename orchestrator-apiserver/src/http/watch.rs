@@ -84,11 +84,31 @@ impl Writer {
             }
         };
         match self.style {
-            Style { form: Form::Protobuf, view } => protobuf::event(name, &in_protobuf(&object, view)?, out),
-            Style { view: View::Whole, .. } => return line(name, &object, out),
-            Style { view, form } => return write_tree(name, self.shown(&object, view)?, form, out),
+            Style { form: Form::Protobuf, view: View::Partial } => {
+                let partial = protobuf::partial(&object.bytes()?).map_err(ApiError::internal)?;
+                protobuf::event(name, &partial, out);
+                Ok(())
+            }
+            Style { form: Form::Protobuf, .. } => {
+                protobuf::event(name, &self.in_protobuf(&object)?, out);
+                Ok(())
+            }
+            Style { view: View::Whole, .. } => line(name, &object, out),
+            Style { view, form } => write_tree(name, self.shown(&object, view)?, form, out),
         }
-        Ok(())
+    }
+
+    /// The whole object in protobuf. It is made once for all who watch, unless they lag far behind.
+    fn in_protobuf(&self, object: &Object) -> ApiResult<Arc<Bytes>> {
+        let mut is_new = false;
+        let encoded = object.recoded(|json| {
+            is_new = true;
+            protobuf::object(json).map_err(ApiError::internal)
+        })?;
+        if is_new {
+            self.server.recent.keep(&encoded);
+        }
+        Ok(encoded)
     }
 
     fn shown(&self, object: &Object, view: View) -> ApiResult<Value> {
@@ -98,14 +118,6 @@ impl Writer {
             View::Partial => partial::object(&tree),
             View::Table => table::single(&self.kind, &tree, self.server.env.now(), self.table),
         })
-    }
-}
-
-/// An object in protobuf. That of the whole object is made once for all who watch.
-fn in_protobuf(object: &Object, view: View) -> ApiResult<Bytes> {
-    match view {
-        View::Partial => protobuf::partial(&object.bytes()?).map_err(ApiError::internal),
-        _ => object.recoded(|json| protobuf::object(json).map_err(ApiError::internal)),
     }
 }
 

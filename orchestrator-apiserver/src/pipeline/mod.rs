@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::{Attributes, Authenticator, Authorizer, TokenIssuer},
     objects::Objects,
+    recent::Recent,
     registry::{Kind, Registry},
     server::Config,
 };
@@ -49,6 +50,7 @@ pub(crate) struct Server {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Registry,
     pub(crate) objects: Objects,
+    pub(crate) recent: Recent,
     pub(crate) config: Config,
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Arc<dyn Authorizer>,

@@ -184,13 +184,13 @@ fn json(wire: Wire<'_>, depth: usize) -> Result<Value, ProtobufError> {
 fn either(message: &Message, bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
     let mut tree = Map::new();
     fields(message, bytes, depth + 1, &mut tree)?;
-    let list = tree.iter().find(|(_, value)| value.is_array()).map(|(_, list)| list.clone());
     let is_flag = message.fields.iter().any(|field| field.of == Type::Bool);
-    Ok(match (tree.remove("schema"), list) {
-        (_, Some(list)) => list,
-        (Some(schema), None) => schema,
-        (None, None) if is_flag => (!tree.is_empty()).into(),
-        (None, None) => Value::Null,
+    let schema = tree.remove("schema");
+    Ok(match (schema, tree.into_iter().next()) {
+        (_, Some((_, Value::Array(list)))) => list.into(),
+        (Some(schema), _) => schema,
+        (None, flag) if is_flag => flag.is_some().into(),
+        (None, _) => Value::Null,
     })
 }
 

@@ -3,8 +3,12 @@
 //! JSON has its members in an order of its own, and protobuf wants lengths before contents. So each message lays down its
 //! fields as pieces, as they come, and writes them in the order of their numbers at its end.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    Engine, alphabet,
+    engine::{GeneralPurpose, GeneralPurposeConfig},
+};
 use jiff::Timestamp;
+use orchestrator_core::object::DecodeError;
 use serde::de::Deserializer;
 
 use super::{
@@ -13,12 +17,19 @@ use super::{
     wire::{self, BYTES},
 };
 
+/// As Go reads it: the bits that are too many are not looked at.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+
 /// There is no such object in protobuf.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EncodeError {
-    /// The JSON is no object of its kind.
+    /// This is no object in JSON.
     #[error("the object cannot be encoded in protobuf: {0}")]
     Json(#[from] serde_json::Error),
+    /// The object has no JSON.
+    #[error(transparent)]
+    Object(#[from] DecodeError),
     /// No such kind.
     #[error("objects of kind {kind:?} in version {api_version:?} have no form in protobuf")]
     Unknown {
@@ -83,6 +94,12 @@ impl Encoder {
         self.pieces.truncate(frame.pieces);
     }
 
+    /// Puts the zero of a type in the place of what was written since then.
+    pub(super) fn zero(&mut self, of: Type, start: usize) {
+        self.out.truncate(start);
+        self.out.extend_from_slice(of.zero(Schema::get()));
+    }
+
     /// Closes a map's entry whose key has been written, and whose value began there.
     pub(super) fn entry(&mut self, of: Type, value: usize) {
         let mut head = wire::tag(2, of.wire());
@@ -116,7 +133,7 @@ impl Encoder {
     pub(super) fn text(&mut self, of: Type, text: &str) -> bool {
         match of {
             Type::String => self.out.extend_from_slice(text.as_bytes()),
-            Type::Bytes => return STANDARD.decode_vec(text, &mut self.out).is_ok(),
+            Type::Bytes => return self.base64(text),
             Type::Time | Type::MicroTime => return self.time(of, text),
             Type::Quantity => wire::bytes(&mut self.out, 1, text.as_bytes()),
             Type::IntOrString => {
@@ -126,6 +143,15 @@ impl Encoder {
             _ => return false,
         }
         true
+    }
+
+    /// Ends of lines may stand anywhere.
+    fn base64(&mut self, text: &str) -> bool {
+        let decoded = match text.contains(['\r', '\n']) {
+            true => BASE64.decode_vec(text.replace(['\r', '\n'], ""), &mut self.out),
+            false => BASE64.decode_vec(text, &mut self.out),
+        };
+        decoded.is_ok()
     }
 
     fn time(&mut self, of: Type, text: &str) -> bool {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use orchestrator_core::object::Object;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
@@ -26,12 +27,8 @@ pub(crate) fn partial(json: &[u8]) -> Result<Bytes, EncodeError> {
     encoded(META_VERSION, "PartialObjectMetadata", json)
 }
 
-/// A list of objects of a kind, each from its JSON. `metadata` is that of the list.
-pub(crate) fn list<'a>(
-    kind: (&str, &str),
-    metadata: &Value,
-    items: impl Iterator<Item = &'a [u8]>,
-) -> Result<Bytes, EncodeError> {
+/// A list of objects of a kind. `metadata` is that of the list.
+pub(crate) fn list(kind: (&str, &str), metadata: &Value, items: &[Object]) -> Result<Bytes, EncodeError> {
     let (api_version, kind) = kind;
     let list_kind = format!("{kind}List");
     let of_list = known(api_version, &list_kind)?;
@@ -43,8 +40,11 @@ pub(crate) fn list<'a>(
         return Err(unknown(api_version, &list_kind));
     };
     let of_item = Schema::get().message(id);
+    let mut json = BytesMut::new();
     for item in items {
-        let item = encoder.encode(of_item, item)?;
+        json.clear();
+        item.write_json(&mut json)?;
+        let item = encoder.encode(of_item, &json)?;
         raw.extend_from_slice(&field.tag);
         wire::varint(&mut raw, item.len() as u64);
         raw.extend_from_slice(item);
@@ -52,8 +52,8 @@ pub(crate) fn list<'a>(
     Ok(enveloped(api_version, &list_kind, &raw))
 }
 
-/// The metadata of a list of objects, each from its JSON.
-pub(crate) fn partial_list<'a>(metadata: &Value, items: impl Iterator<Item = &'a [u8]>) -> Result<Bytes, EncodeError> {
+/// A list of the metadata of objects.
+pub(crate) fn partial_list(metadata: &Value, items: &[Object]) -> Result<Bytes, EncodeError> {
     list((META_VERSION, "PartialObjectMetadata"), metadata, items)
 }
 

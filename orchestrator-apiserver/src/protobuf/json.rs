@@ -1,12 +1,15 @@
 //! JSON as it comes, laid down as pieces of protobuf.
+//!
+//! Types are checked where objects come in. Should a value of the wrong type have slipped through, it is left out: one object
+//! must not take a whole list from its readers.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use serde::{
     Deserialize,
     de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use super::{
     encode::Encoder,
@@ -89,8 +92,9 @@ impl<'de> DeserializeSeed<'de> for Member<'_> {
             Label::List | Label::Map => deserializer.deserialize_any(self),
             Label::One | Label::Inline => {
                 let start = self.encoder.out.len();
-                if (Single { encoder: &mut *self.encoder, of: self.field.of }).deserialize(deserializer)? {
-                    self.encoder.piece(self.place, start);
+                match (Single { encoder: &mut *self.encoder, of: self.field.of }).deserialize(deserializer)? {
+                    true => self.encoder.piece(self.place, start),
+                    false => self.encoder.out.truncate(start),
                 }
                 Ok(())
             }
@@ -109,15 +113,35 @@ impl<'de> Visitor<'de> for Member<'_> {
         Ok(())
     }
 
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
         let Self { encoder, place, field } = self;
         if field.label != Label::List {
-            return Err(Error::custom(format!("{} is no list", field.json)));
+            return IgnoredAny.visit_seq(access).map(drop);
         }
         let mut start = encoder.out.len();
         while let Some(said) = access.next_element_seed(Single { encoder: &mut *encoder, of: field.of })? {
             if !said {
-                encoder.out.extend_from_slice(field.of.zero(Schema::get()));
+                encoder.zero(field.of, start);
             }
             encoder.piece(place, start);
             start = encoder.out.len();
@@ -128,14 +152,14 @@ impl<'de> Visitor<'de> for Member<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
         let Self { encoder, place, field } = self;
         if field.label != Label::Map {
-            return Err(Error::custom(format!("{} is no map", field.json)));
+            return IgnoredAny.visit_map(access).map(drop);
         }
         let mut start = encoder.out.len();
         // Upstream writes maps in the order of their keys, which is the order that they have in JSON.
         while access.next_key_seed(Key(&mut *encoder))?.is_some() {
             let value = encoder.out.len();
             if !access.next_value_seed(Single { encoder: &mut *encoder, of: field.of })? {
-                encoder.out.extend_from_slice(field.of.zero(Schema::get()));
+                encoder.zero(field.of, value);
             }
             encoder.entry(field.of, value);
             encoder.piece(place, start);
@@ -169,7 +193,7 @@ impl<'de> Visitor<'de> for Key<'_> {
     }
 }
 
-/// One value, of which the content is written. False for a null, of which nothing is.
+/// One value, of which the content is written. False for a null and what is of another type, of which nothing counts.
 struct Single<'e> {
     encoder: &'e mut Encoder,
     of: Type,
@@ -191,20 +215,6 @@ impl<'de> DeserializeSeed<'de> for Single<'_> {
     }
 }
 
-impl Single<'_> {
-    fn checked<E: Error>(&self, fits: bool) -> Result<bool, E> {
-        if fits { Ok(true) } else { Err(E::custom(format!("a value is no {:?}", self.of))) }
-    }
-
-    /// The message of a choice between a schema and something else, and where that is.
-    fn choice(&self) -> Option<(&'static Message, Place)> {
-        let Type::SchemaOr(id) = self.of else { return None };
-        let message = Schema::get().message(id);
-        let other = message.fields.iter().find(|field| field.json != "schema")?;
-        Some((message, message.place(other.json)?))
-    }
-}
-
 impl<'de> Visitor<'de> for Single<'_> {
     type Value = bool;
 
@@ -216,60 +226,53 @@ impl<'de> Visitor<'de> for Single<'_> {
         Ok(false)
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<bool, E> {
-        let start = self.encoder.open();
-        let choice = self.choice();
-        if let (true, None) = (self.of != Type::Bool, choice) {
-            return self.checked(false);
-        }
+    fn visit_bool<E>(self, value: bool) -> Result<bool, E> {
+        let frame = self.encoder.open();
+        let flag = self.choice().filter(|(.., other)| other.of == Type::Bool);
         self.encoder.varint(value.into());
-        if let Some((message, other)) = choice {
-            self.encoder.piece(other, start.out);
-            self.encoder.close(&start, message);
+        if let Some((message, place, _)) = flag {
+            self.encoder.piece(place, frame.out);
+            self.encoder.close(&frame, message);
         }
-        Ok(true)
+        Ok(self.of == Type::Bool || flag.is_some())
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<bool, E> {
-        let fits = self.encoder.number(self.of, value);
-        self.checked(fits)
+    fn visit_i64<E>(self, value: i64) -> Result<bool, E> {
+        Ok(self.encoder.number(self.of, value))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<bool, E> {
-        match self.of {
-            Type::Double => self.visit_f64(value as f64),
-            _ => self.visit_i64(i64::try_from(value).map_err(E::custom)?),
+        match i64::try_from(value) {
+            Ok(value) => self.visit_i64(value),
+            Err(_) => self.visit_f64(value as f64),
         }
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<bool, E> {
+    fn visit_f64<E>(self, value: f64) -> Result<bool, E> {
         self.encoder.out.extend_from_slice(&value.to_le_bytes());
-        self.checked(self.of == Type::Double)
+        Ok(self.of == Type::Double)
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<bool, E> {
-        let fits = self.encoder.text(self.of, text);
-        self.checked(fits)
+    fn visit_str<E>(self, text: &str) -> Result<bool, E> {
+        Ok(self.encoder.text(self.of, text))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<bool, A::Error> {
         match self.of {
-            Type::Message(id) => self.encoder.members(Schema::get().message(id), access)?,
-            Type::SchemaOr(_) => self.schema(access)?,
-            _ => return self.checked(false),
+            Type::Message(id) => self.encoder.members(Schema::get().message(id), access).map(|()| true),
+            Type::SchemaOr(_) => self.schema(access),
+            _ => IgnoredAny.visit_map(access).map(|_| false),
         }
-        Ok(true)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<bool, A::Error> {
         if self.of == Type::Strings {
-            while let Some(text) = access.next_element::<Cow<'de, str>>()? {
-                wire::bytes(&mut self.encoder.out, 1, text.as_bytes());
+            while let Some(text) = access.next_element::<Value>()? {
+                wire::bytes(&mut self.encoder.out, 1, text.as_str().unwrap_or_default().as_bytes());
             }
             return Ok(true);
         }
-        let Some((message, place)) = self.choice() else { return self.checked(false) };
-        let Some(field) = Schema::get().field(message, place) else { return self.checked(false) };
+        let Some((message, place, field)) = self.choice() else { return IgnoredAny.visit_seq(access).map(|_| false) };
         let frame = self.encoder.open();
         Member { encoder: &mut *self.encoder, place, field }.visit_seq(access)?;
         self.encoder.close(&frame, message);
@@ -278,15 +281,22 @@ impl<'de> Visitor<'de> for Single<'_> {
 }
 
 impl Single<'_> {
-    /// An object where there may be something else. Next to a flag, which then is set.
-    fn schema<'de, A: MapAccess<'de>>(self, access: A) -> Result<(), A::Error> {
-        let chosen = self.choice().and_then(|(message, other)| {
-            let (place, schema) = (message.place("schema")?, Schema::get());
-            let Type::Message(of) = schema.field(message, place)?.of else { return None };
-            let is_flag = schema.field(message, other)?.of == Type::Bool;
-            Some((message, place, of, is_flag.then_some(other)))
+    /// The message of a choice between a schema and something else, and where that is.
+    fn choice(&self) -> Option<(&'static Message, Place, &'static Field)> {
+        let Type::SchemaOr(id) = self.of else { return None };
+        let message = Schema::get().message(id);
+        let other = message.fields.iter().find(|field| field.json != "schema")?;
+        Some((message, message.place(other.json)?, other))
+    }
+
+    /// A schema where there may be something else. Next to a flag, which then is set.
+    fn schema<'de, A: MapAccess<'de>>(self, access: A) -> Result<bool, A::Error> {
+        let chosen = self.choice().and_then(|(message, other, field)| {
+            let place = message.place("schema")?;
+            let Type::Message(of) = Schema::get().field(message, place)?.of else { return None };
+            Some((message, place, of, (field.of == Type::Bool).then_some(other)))
         });
-        let Some((message, place, of, flag)) = chosen else { return Err(Error::custom("no schema is expected here")) };
+        let Some((message, place, of, flag)) = chosen else { return IgnoredAny.visit_map(access).map(|_| false) };
         let frame = self.encoder.open();
         if let Some(flag) = flag {
             self.encoder.varint(1);
@@ -296,6 +306,6 @@ impl Single<'_> {
         self.encoder.members(Schema::get().message(of), access)?;
         self.encoder.piece(place, start);
         self.encoder.close(&frame, message);
-        Ok(())
+        Ok(true)
     }
 }

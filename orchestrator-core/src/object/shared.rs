@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     fmt::{self, Write},
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -42,7 +42,8 @@ struct Forms {
     /// The typed value that caches share.
     shared: OnceLock<Arc<dyn Any + Send + Sync>>,
     metadata: OnceLock<Arc<ObjectMeta>>,
-    recoded: OnceLock<Bytes>,
+    /// Another encoding, while somebody keeps it.
+    recoded: OnceLock<Weak<Bytes>>,
 }
 
 /// An object's form could not be made from the one at hand.
@@ -151,20 +152,25 @@ impl Object {
         Ok(())
     }
 
+    /// The encoding in one other format, which everyone who asks has to agree on. It is shared for as long as somebody keeps
+    /// it, and made of the JSON where nobody does.
+    pub fn recoded<E: From<DecodeError>>(
+        &self,
+        recode: impl FnOnce(&[u8]) -> Result<Bytes, E>,
+    ) -> Result<Arc<Bytes>, E> {
+        if let Some(recoded) = self.0.recoded.get().and_then(Weak::upgrade) {
+            return Ok(recoded);
+        }
+        let recoded = Arc::new(recode(&self.bytes()?)?);
+        // Whoever comes late, when all have let go of it, makes one of their own.
+        let _ = self.0.recoded.set(Arc::downgrade(&recoded));
+        Ok(recoded)
+    }
+
     /// The JSON encoding, if the object came encoded.
     fn json(&self) -> Option<Bytes> {
         let came_encoded = self.0.bytes.is_some() || self.0.stored.is_some();
         came_encoded.then(|| self.bytes().ok()).flatten()
-    }
-
-    /// The encoding in one other format, which everyone who asks has to agree on: whoever asks first makes it from the
-    /// JSON.
-    pub fn recoded<E: From<DecodeError>>(&self, recode: impl FnOnce(&[u8]) -> Result<Bytes, E>) -> Result<Bytes, E> {
-        if let Some(recoded) = self.0.recoded.get() {
-            return Ok(recoded.clone());
-        }
-        let recoded = recode(&self.bytes()?)?;
-        Ok(self.0.recoded.get_or_init(|| recoded).clone())
     }
 
     /// The JSON encoding, if the object came as such and nothing was made of it yet.
@@ -293,12 +299,15 @@ mod tests {
     }
 
     #[test]
-    fn another_encoding_is_made_once() {
+    fn another_encoding_is_shared_while_it_is_kept() {
         let stored = Object::encode_for_store(&json!({"kind": "ConfigMap", "metadata": {"name": "x"}})).unwrap();
         let object = Object::from_stored(&stored, Revision(42));
-        let first = object.recoded(|json| Ok::<_, DecodeError>(Bytes::from(json.to_ascii_uppercase())));
-        assert!(first.as_ref().unwrap().ends_with(br#""RESOURCEVERSION":"42","NAME":"X"}}"#));
-        assert_eq!(object.clone().recoded(|_| Err(DecodeError("made again".to_owned()))), first);
+        let shout = |json: &[u8]| Ok::<_, DecodeError>(Bytes::from(json.to_ascii_uppercase()));
+        let first = object.recoded(shout).unwrap();
+        assert!(first.ends_with(br#""RESOURCEVERSION":"42","NAME":"X"}}"#));
+        assert!(Arc::ptr_eq(&first, &object.clone().recoded(shout).unwrap()));
+        drop(first);
+        assert!(object.recoded(|_| Err(DecodeError("made again".to_owned()))).is_err());
     }
 
     #[test]
