@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::VolumeProjection;
 use orchestrator_core::{
     client::{
@@ -195,6 +196,15 @@ impl ApiServerBuilder {
     /// # Errors
     /// The store cannot be read, or no key for tokens can be made.
     pub async fn build(self) -> ApiResult<ApiServer> {
+        self.boxed_build().await
+    }
+
+    /// Boxed, so that all of it is compiled into this crate, and not again into each that makes a server.
+    fn boxed_build(self) -> BoxFuture<'static, ApiResult<ApiServer>> {
+        Box::pin(self.make())
+    }
+
+    async fn make(self) -> ApiResult<ApiServer> {
         let tokens = match self.tokens {
             Some(tokens) => tokens,
             None => TokenIssuer::generate()?,

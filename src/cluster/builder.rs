@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use futures::future::BoxFuture;
 use orchestrator_apiserver::{
     ApiServer, Authenticator, Authorizer, Config, DefaultAuthorizer,
     http::{Endpoint, EndpointError, HttpService, TlsError},
@@ -258,6 +259,15 @@ impl ClusterBuilder {
 
     /// Starts the cluster.
     pub async fn start(self) -> Result<Cluster, StartError> {
+        self.boxed_start().await
+    }
+
+    /// Boxed, so that a whole cluster is compiled into this crate, and not again into each program that starts one.
+    fn boxed_start(self) -> BoxFuture<'static, Result<Cluster, StartError>> {
+        Box::pin(self.make())
+    }
+
+    async fn make(self) -> Result<Cluster, StartError> {
         let env = self.env.clone().unwrap_or_else(Env::real);
         let store = self.store.clone().unwrap_or_else(|| Arc::new(MemStore::new(&env)));
         let directory = NodeDirectory::default();

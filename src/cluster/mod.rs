@@ -8,6 +8,7 @@ mod wait;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
+use futures::future::BoxFuture;
 use orchestrator_apiserver::{
     ApiServer,
     http::{Endpoint, HttpService},
@@ -121,14 +122,17 @@ impl Cluster {
         }
     }
 
-    async fn end(self, stop_pods: bool) {
-        self.parts.end(stop_pods).await;
-        self.server.close();
-        self.service.shutdown().await;
-        if let Some(endpoint) = self.endpoint {
-            endpoint.shutdown().await;
-        }
-        self.access.remove_files();
+    /// Boxed, as the start.
+    fn end(self, stop_pods: bool) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            self.parts.end(stop_pods).await;
+            self.server.close();
+            self.service.shutdown().await;
+            if let Some(endpoint) = self.endpoint {
+                endpoint.shutdown().await;
+            }
+            self.access.remove_files();
+        })
     }
 }
 

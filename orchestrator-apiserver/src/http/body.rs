@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::BoxStream};
 use http_body::Frame;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited, combinators::UnsyncBoxBody};
 use orchestrator_core::{
     env::Env,
     status::{ApiError, ApiResult, Reason},
@@ -20,6 +20,14 @@ use crate::limits;
 
 /// Why a body broke off.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a request, wherever it comes from: so that what reads it is compiled once.
+pub(super) type RequestBody = UnsyncBoxBody<Bytes, BrokenOff>;
+
+/// Why the body of a request broke off.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct BrokenOff(BodyError);
 
 /// The body of an answer: all at once, or as it comes.
 pub enum Body {
@@ -94,14 +102,18 @@ impl From<Infallible> for Body {
     }
 }
 
-/// Reads a request's body, up to the limit, and not for ever.
-pub(super) async fn read<B>(env: &Env, body: B) -> ApiResult<Bytes>
+/// Any body as the body of a request.
+pub(super) fn boxed<B>(body: B) -> RequestBody
 where
-    B: http_body::Body<Data = Bytes>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    let mut body = Box::pin(body);
-    let read = Limited::new(body.as_mut(), limits::BODY_BYTES).collect();
+    body.map_err(|error| BrokenOff(error.into())).boxed_unsync()
+}
+
+/// Reads a request's body, up to the limit, and not for ever.
+pub(super) async fn read(env: &Env, mut body: RequestBody) -> ApiResult<Bytes> {
+    let read = Limited::new(&mut body, limits::BODY_BYTES).collect();
     let Ok(read) = env.timeout(limits::BODY_TIME, read).await else {
         let message = "Timeout: request did not complete within the allotted timeout";
         return Err(ApiError::new(Reason::Timeout, message));
@@ -119,10 +131,7 @@ where
 
 /// Reads on for a while and throws away what comes: a connection that is closed with something unread takes the answer
 /// with it.
-async fn drain<B>(env: &Env, mut body: B)
-where
-    B: http_body::Body<Data = Bytes> + Unpin,
-{
+async fn drain(env: &Env, mut body: RequestBody) {
     let mut left = limits::DRAINED_BYTES;
     let drained = async {
         while let Some(Ok(frame)) = body.frame().await {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use futures::{SinkExt, StreamExt};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
@@ -28,7 +28,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    body::{Body, BodyError},
+    body::{Body, BodyError, RequestBody},
     executor::Tasks,
     path::ResourcePath,
     query::Query,
@@ -62,17 +62,13 @@ pub(super) fn is_connect(path: &ResourcePath, subresource: &str) -> bool {
         && matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 
-pub(super) async fn connect<B>(
+pub(super) async fn connect(
     server: &ApiServer,
     tasks: &Tasks,
     user: &Arc<UserInfo>,
     target: Target<'_>,
-    request: Request<B>,
-) -> ApiResult<Response<Body>>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BodyError>,
-{
+    request: Request<RequestBody>,
+) -> ApiResult<Response<Body>> {
     let scope = server.server().resolve(
         Some(user.clone()),
         &target.path.resource,
@@ -203,17 +199,13 @@ async fn logs(server: &ApiServer, scope: &Scope, query: &Query) -> ApiResult<Res
 }
 
 /// Exec and attach.
-async fn session<B>(
+async fn session(
     server: &ApiServer,
     tasks: &Tasks,
     scope: &Scope,
     target: &Target<'_>,
-    mut request: Request<B>,
-) -> ApiResult<Response<Body>>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BodyError>,
-{
+    mut request: Request<RequestBody>,
+) -> ApiResult<Response<Body>> {
     let (pod, node) = find_target(server, scope, target.query.get("container")).await?;
     if node.node.is_empty() {
         return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", node.pod)));
@@ -259,7 +251,7 @@ where
 }
 
 /// The protocol that both sides speak, and the answer to the client's key.
-fn negotiate<B>(request: &Request<B>) -> ApiResult<(&'static str, String)> {
+fn negotiate(request: &Request<RequestBody>) -> ApiResult<(&'static str, String)> {
     let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !text(header::UPGRADE).eq_ignore_ascii_case("websocket") {
         return Err(ApiError::bad_request("Upgrade request required: this server streams over WebSockets"));

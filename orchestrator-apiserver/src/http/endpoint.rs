@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::Either};
-use hyper::service::service_fn;
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
@@ -26,7 +26,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{CertificateAuthority, Issued, TlsError, executor::Tasks, service, tls};
+use super::{CertificateAuthority, Issued, TlsError, body, executor::Tasks, service, tls};
 use crate::{limits, server::ApiServer};
 
 /// A socket that an [`ApiServer`] is served on.
@@ -84,8 +84,7 @@ impl Endpoint {
             stop: CancellationToken::new(),
         };
         let stop = shared.stop.clone();
-        let accept = env.spawn("api-endpoint", accept(listener, shared));
-        Ok(Self { address, stop, accept })
+        Ok(Self { address, stop, accept: shared.serve_all(listener) })
     }
 
     /// Where it listens.
@@ -97,6 +96,13 @@ impl Endpoint {
     pub async fn shutdown(self) {
         self.stop.cancel();
         self.accept.join().await;
+    }
+}
+
+impl Shared {
+    /// No part of an asynchronous function, so that serving is compiled into this crate.
+    fn serve_all(self, listener: TcpListener) -> TaskHandle {
+        self.env.clone().spawn("api-endpoint", accept(listener, self))
     }
 }
 
@@ -145,10 +151,10 @@ async fn serve(stream: TcpStream, shared: Shared) {
     let (server, tasks) = (shared.server.clone(), shared.tasks.clone());
     let asked = Arc::new(AtomicBool::new(false));
     let asks = asked.clone();
-    let handler = service_fn(move |request| {
+    let handler = service_fn(move |request: http::Request<Incoming>| {
         asks.store(true, Ordering::Relaxed);
-        let (server, tasks, user) = (server.clone(), tasks.clone(), user.clone());
-        async move { Ok::<_, std::convert::Infallible>(service::answer(&server, &tasks, user, request).await) }
+        let answer = service::answer(server.clone(), tasks.clone(), user.clone(), request.map(body::boxed));
+        answer.map(Ok::<_, std::convert::Infallible>)
     });
     let mut builder = auto::Builder::new(shared.tasks.clone());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits::HANDSHAKE_TIME);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use orchestrator_core::{
     client::{self, Call, FieldValidation, PatchBody, Resource, UserInfo, WatchRequest, WriteOptions},
@@ -13,7 +12,7 @@ use orchestrator_core::{
 use serde_json::Value;
 
 use super::{
-    body::{self, Body, BodyError},
+    body::{self, Body, RequestBody},
     connect,
     executor::Tasks,
     negotiate::{Accept, Discovery, Form},
@@ -49,16 +48,12 @@ struct Exchange<'a> {
     manager: String,
 }
 
-pub(super) async fn route<B>(
+pub(super) async fn route(
     server: &ApiServer,
     tasks: &Tasks,
     user: Arc<UserInfo>,
-    request: Request<B>,
-) -> Response<Body>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BodyError>,
-{
+    request: Request<RequestBody>,
+) -> Response<Body> {
     let content_type = text(request.headers(), header::CONTENT_TYPE);
     let content_type = content_type.split(';').next().unwrap_or_default().trim().to_owned();
     let query = Query::parse(request.uri().query());
@@ -114,11 +109,7 @@ impl Exchange<'_> {
         respond::error(error, self.accept.error())
     }
 
-    async fn resource<B>(&self, path: ResourcePath, request: Request<B>) -> ApiResult<Response<Body>>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BodyError>,
-    {
+    async fn resource(&self, path: ResourcePath, request: Request<RequestBody>) -> ApiResult<Response<Body>> {
         if let Some(subresource) = path.subresource.as_deref().filter(|name| connect::is_connect(&path, name)) {
             let target = connect::Target { path: &path, subresource, query: &self.query };
             return connect::connect(self.server, self.tasks, &self.user, target, request).await;
@@ -154,11 +145,7 @@ impl Exchange<'_> {
     }
 
     /// What a method with its body asks for.
-    async fn call<B>(&self, path: &ResourcePath, request: Request<B>) -> ApiResult<Call>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BodyError>,
-    {
+    async fn call(&self, path: &ResourcePath, request: Request<RequestBody>) -> ApiResult<Call> {
         let named = path.name.is_some();
         match (self.method.as_str(), named) {
             ("GET" | "HEAD", true) => {
@@ -202,11 +189,7 @@ impl Exchange<'_> {
         Ok(options)
     }
 
-    async fn object<B>(&self, path: &ResourcePath, request: Request<B>) -> ApiResult<Object>
-    where
-        B: http_body::Body<Data = Bytes>,
-        B::Error: Into<BodyError>,
-    {
+    async fn object(&self, path: &ResourcePath, request: Request<RequestBody>) -> ApiResult<Object> {
         let bytes = body::read(self.tasks.env(), request.into_body()).await?;
         // Scales are of a built-in kind, whatever they scale.
         let is_scale = path.subresource.as_deref() == Some("scale");
@@ -227,11 +210,7 @@ impl Exchange<'_> {
         form.ok_or_else(|| unsupported(&forms.iter().map(|form| form.media()).collect::<Vec<_>>().join(", ")))
     }
 
-    async fn patch<B>(&self, path: &ResourcePath, request: Request<B>) -> ApiResult<Call>
-    where
-        B: http_body::Body<Data = Bytes>,
-        B::Error: Into<BodyError>,
-    {
+    async fn patch(&self, path: &ResourcePath, request: Request<RequestBody>) -> ApiResult<Call> {
         let make = match self.content_type.as_str() {
             "application/json-patch+json" => PatchBody::Json,
             "application/merge-patch+json" => PatchBody::Merge,
@@ -269,11 +248,7 @@ impl Exchange<'_> {
         Ok(Call::Patch { patch: make(tree), options })
     }
 
-    async fn delete_body<B>(&self, request: Request<B>) -> ApiResult<Option<Value>>
-    where
-        B: http_body::Body<Data = Bytes>,
-        B::Error: Into<BodyError>,
-    {
+    async fn delete_body(&self, request: Request<RequestBody>) -> ApiResult<Option<Value>> {
         let bytes = body::read(self.tasks.env(), request.into_body()).await?;
         if bytes.is_empty() {
             return Ok(None);

@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    future::Future,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response, header};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use orchestrator_core::{
     client::UserInfo,
@@ -18,7 +18,7 @@ use orchestrator_core::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    body::{Body, BodyError},
+    body::{self, Body, BodyError, RequestBody},
     executor::Tasks,
     negotiate::{Accept, Form},
     path::unescape,
@@ -33,20 +33,20 @@ use crate::{
 /// Answers one request.
 ///
 /// `user` is whom the connection stands for: the subject of a client certificate, or the owner of an in-process client.
-pub(super) async fn answer<B>(
-    server: &ApiServer,
-    tasks: &Tasks,
+///
+/// The answer is boxed here, so that all that leads to it is compiled into this crate.
+pub(super) fn answer(
+    server: ApiServer,
+    tasks: Tasks,
     user: Option<Arc<UserInfo>>,
-    request: Request<B>,
-) -> Response<Body>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BodyError>,
-{
-    match authenticate(server, user, request.headers()) {
-        Ok(user) => routes::route(server, tasks, user, request).await,
-        Err(error) => respond::error(&error, Accept::of(request.headers()).error()),
-    }
+    request: Request<RequestBody>,
+) -> BoxFuture<'static, Response<Body>> {
+    Box::pin(async move {
+        match authenticate(&server, user, request.headers()) {
+            Ok(user) => routes::route(&server, &tasks, user, request).await,
+            Err(error) => respond::error(&error, Accept::of(request.headers()).error()),
+        }
+    })
 }
 
 /// Who asks, and in whose name.
@@ -150,14 +150,10 @@ impl HttpService {
     }
 
     /// Answers one request for as long as there is someone to answer.
-    async fn answer<B>(&self, request: Request<B>) -> Response<Body>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BodyError>,
-    {
+    async fn answer(&self, request: Request<RequestBody>) -> Response<Body> {
         let answered = self.closed.run_until_cancelled(async {
             let server = self.server.upgrade()?;
-            Some(answer(&server, &self.tasks, self.user.clone(), request).await)
+            Some(answer(server, self.tasks.clone(), self.user.clone(), request).await)
         });
         match answered.await.flatten() {
             Some(response) => response.map(|body| body.until(self.closed.clone())),
@@ -168,48 +164,47 @@ impl HttpService {
 
 impl<B> tower_service::Service<Request<B>> for HttpService
 where
-    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
     type Response = Response<Body>;
     type Error = BodyError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BodyError>> + Send>>;
+    type Future = BoxFuture<'static, Result<Response<Body>, BodyError>>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move {
-            if request.headers().contains_key(header::UPGRADE) && !service.closed.is_cancelled() {
-                return service.upgraded(request).await;
-            }
-            Ok(service.answer(request).await)
-        })
+        self.clone().boxed_answer(request.map(body::boxed))
     }
 }
 
 impl HttpService {
+    fn boxed_answer(self, request: Request<RequestBody>) -> BoxFuture<'static, Result<Response<Body>, BodyError>> {
+        Box::pin(async move {
+            if request.headers().contains_key(header::UPGRADE) && !self.closed.is_cancelled() {
+                return self.upgraded(request).await;
+            }
+            Ok(self.answer(request).await)
+        })
+    }
+
     /// A request that leaves HTTP needs a real connection: one in memory.
-    async fn upgraded<B>(&self, request: Request<B>) -> Result<Response<Body>, BodyError>
-    where
-        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<BodyError>,
-    {
+    async fn upgraded(&self, request: Request<RequestBody>) -> Result<Response<Body>, BodyError> {
         let (near, far) = tokio::io::duplex(limits::STREAM_MESSAGE_BYTES * 2);
         let service = self.clone();
         self.tasks.spawn("in-process-connection", async move {
-            let handler = hyper::service::service_fn(move |request| {
+            let handler = hyper::service::service_fn(move |request: Request<Incoming>| {
                 let service = service.clone();
-                async move { Ok::<_, std::convert::Infallible>(service.answer(request).await) }
+                async move { Ok::<_, std::convert::Infallible>(service.answer(request.map(body::boxed)).await) }
             });
             let connection =
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), handler).with_upgrades();
             let _ = connection.await;
         });
         let (parts, body) = request.into_parts();
-        let bytes = super::body::read(self.tasks.env(), body).await?;
+        let bytes = body::read(self.tasks.env(), body).await?;
         let mut request = Request::from_parts(parts, Body::full(bytes));
         if let Some(path) = request.uri().path_and_query().cloned() {
             *request.uri_mut() = path.into();
