@@ -213,10 +213,14 @@ mod tests {
             assert_eq!(broken(&range(json!([limit])), "pods", &pod(resources)), expected);
         };
         let half = json!({"requests": {"cpu": "500m"}, "limits": {"cpu": "1"}});
-        check(json!({"type": "Container", "max": {"cpu": "1"}, "min": {"cpu": "500m"}}), &[half.clone()], &[]);
+        check(
+            json!({"type": "Container", "max": {"cpu": "1"}, "min": {"cpu": "500m"}}),
+            std::slice::from_ref(&half),
+            &[],
+        );
         check(
             json!({"type": "Container", "max": {"cpu": "800m"}, "maxLimitRequestRatio": {"cpu": "1"}}),
-            &[half.clone()],
+            std::slice::from_ref(&half),
             &[
                 "maximum cpu usage per Container is 800m, but limit is 1",
                 "cpu max limit to request ratio per Container is 1, but provided ratio is 2.000000",

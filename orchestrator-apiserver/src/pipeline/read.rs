@@ -276,7 +276,8 @@ fn check_labels(selector: &LabelSelector) -> ApiResult<()> {
             }
             let value_problems = names::label_value(value);
             if !value_problems.is_empty() {
-                problems.push(format!("values[{index}][{key}]: Invalid value: {value:?}: {}", value_problems.join("; ")));
+                problems
+                    .push(format!("values[{index}][{key}]: Invalid value: {value:?}: {}", value_problems.join("; ")));
             }
         }
         let why = match problems.as_slice() {
