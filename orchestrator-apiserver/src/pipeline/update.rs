@@ -38,6 +38,7 @@ impl Server {
         let mut warnings = Vec::new();
         let replaced = async {
             let mut tree = self.decode(scope, &object, options.field_validation, &mut warnings)?;
+            metadata::unite_owners(&mut tree, &mut warnings);
             self.place_in_namespace(scope, &mut tree)?;
             check_name(scope, &tree)?;
             self.update(scope, &Change::Replace(tree), &options, &mut warnings).await
