@@ -112,15 +112,16 @@ fn create(service: &mut Value) {
 
 /// The families of addresses, and both ways of writing the addresses. One family is served: IPv4.
 fn families(service: &mut Value) {
-    if type_of(service) == "ExternalName" {
-        return;
-    }
+    let external = type_of(service) == "ExternalName";
     let selects = Field::root(service).at("spec.selector").len() > 0;
     let spec = member(service, "spec");
     if let Some(address) = spec["clusterIP"].as_str().map(str::to_owned) {
         set_default(spec, "clusterIPs", json!([address]));
     } else if let Some(address) = spec["clusterIPs"].get(0).cloned() {
         *member(spec, "clusterIP") = address;
+    }
+    if external {
+        return;
     }
     // A headless service that selects nothing leaves the choice to whoever fills its endpoints.
     if spec["clusterIP"] == "None" && !selects {
