@@ -47,7 +47,7 @@ impl Server {
         warnings: &mut Vec<String>,
     ) -> ApiResult<Object> {
         let mut tree = self.decode(scope, &object, options.field_validation, warnings)?;
-        metadata::unite_owners(&mut tree, warnings);
+        metadata::unite_owners(&mut tree, "", warnings);
         self.place_in_namespace(scope, &mut tree)?;
         self.check_namespace(scope, &tree).await?;
         scope.kind.strategy.default(&mut tree);

@@ -115,8 +115,8 @@ fn shown_owner(owner: &Field<'_>) -> String {
     format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
-/// Of owners that are named twice, once is enough. Tells the caller so.
-pub(super) fn unite_owners(tree: &mut Value, warnings: &mut Vec<String>) {
+/// Of owners that are named twice, once is enough. Tells the caller so; the words say when it was noticed, if late.
+pub(super) fn unite_owners(tree: &mut Value, late: &str, warnings: &mut Vec<String>) {
     let Some(owners) = tree.get_mut("metadata").and_then(|metadata| metadata.get_mut("ownerReferences")) else {
         return;
     };
@@ -131,8 +131,8 @@ pub(super) fn unite_owners(tree: &mut Value, warnings: &mut Vec<String>) {
     });
     if !twice.is_empty() {
         warnings.push(format!(
-            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may \
-             reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            ".metadata.ownerReferences contains duplicate entries{late}; API server dedups owner references in 1.20+, and \
+             may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
             twice.join(", ")
         ));
     }
