@@ -3,6 +3,8 @@
 use orchestrator_core::status::{FieldError, FieldErrorKind};
 use serde_json::Value;
 
+use crate::limits;
+
 /// A member of an object, there or not.
 #[derive(Clone, Debug)]
 pub(crate) struct Field<'a> {
@@ -10,26 +12,36 @@ pub(crate) struct Field<'a> {
     value: Option<&'a Value>,
 }
 
-/// The broken rules of an object.
+/// The broken rules of an object. Many of them can show much of it, so there is a bound to what is told.
 #[derive(Debug, Default)]
-pub(crate) struct Errors(Vec<FieldError>);
+pub(crate) struct Errors {
+    found: Vec<FieldError>,
+    bytes: usize,
+}
 
 impl Errors {
     pub(crate) fn into_vec(self) -> Vec<FieldError> {
-        self.0
+        self.found
     }
 
     /// Takes in what others found.
     pub(crate) fn extend(&mut self, others: Self) {
-        self.0.extend(others.0);
+        others.found.into_iter().for_each(|error| self.push(error));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.found.is_empty()
     }
 
     pub(crate) fn add(&mut self, field: impl Into<String>, kind: FieldErrorKind, detail: impl Into<String>) {
-        self.0.push(FieldError { field: field.into(), kind, detail: detail.into() });
+        self.push(FieldError { field: field.into(), kind, detail: detail.into() });
+    }
+
+    fn push(&mut self, error: FieldError) {
+        if self.bytes < limits::ERROR_BYTES {
+            self.bytes += error.field.len() + error.detail.len();
+            self.found.push(error);
+        }
     }
 }
 

@@ -31,6 +31,9 @@ pub(crate) const WALK_PAGE_OBJECTS: usize = 500;
 /// Pause before the store is followed anew, after it could not be followed.
 pub(crate) const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
 
+/// Size of what is told about broken rules; whatever is found beyond that is not.
+pub(crate) const ERROR_BYTES: usize = 1 << 20;
+
 /// Unknown or repeated fields that are named in one answer.
 pub(crate) const STRICT_ERRORS: usize = 64;
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
-use super::{check, go, podspec, rules::Rules, storage};
+use super::{app_status, check, go, podspec, rules::Rules, storage};
 use crate::{
     field::{Errors, Field, items_mut, member, remove, set_default},
     names,
@@ -25,6 +25,7 @@ pub(super) const DEPLOYMENTS: Rules = Rules {
     create: |deployment| *member(deployment, "status") = json!({}),
     validate: validate_deployment,
     validate_update: selector_stays,
+    validate_status: app_status::DEPLOYMENT,
     ..Rules::NONE
 };
 
@@ -36,6 +37,7 @@ pub(super) const REPLICA_SETS: Rules = Rules {
     create: |set| *member(set, "status") = json!({"replicas": 0}),
     validate: validate_replica_set,
     validate_update: selector_stays,
+    validate_status: app_status::REPLICA_SET,
     ..Rules::NONE
 };
 
@@ -46,6 +48,7 @@ pub(super) const REPLICATION_CONTROLLERS: Rules = Rules {
     default: default_replication_controller,
     create: |controller| *member(controller, "status") = json!({"replicas": 0}),
     validate: validate_replication_controller,
+    validate_status: app_status::REPLICA_SET,
     ..Rules::NONE
 };
 
@@ -57,6 +60,7 @@ pub(super) const STATEFUL_SETS: Rules = Rules {
     create: |set| *member(set, "status") = json!({"availableReplicas": 0, "replicas": 0}),
     validate: validate_stateful_set,
     validate_update: update_stateful_set,
+    validate_status: app_status::STATEFUL_SET,
     ..Rules::NONE
 };
 
@@ -73,6 +77,7 @@ pub(super) const DAEMON_SETS: Rules = Rules {
     update: count_templates,
     validate: validate_daemon_set,
     validate_update: selector_stays,
+    validate_status: app_status::DAEMON_SET,
     ..Rules::NONE
 };
 

@@ -2,6 +2,7 @@
 //!
 //! Start with [`rules::Rules`]: what can differ between kinds. `podspec` is shared by all that make pods; `check` by all.
 
+mod app_status;
 mod apps;
 mod autoscaling;
 mod batch;

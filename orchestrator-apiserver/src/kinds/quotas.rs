@@ -19,6 +19,8 @@ const SCOPES: [&str; 7] = [
     "Terminating",
     "VolumeAttributesClass",
 ];
+/// So many scopes are looked at: there are seven, and each complaint shows them all.
+const SCOPES_TOLD: usize = 64;
 const EXISTS_ONLY: &str = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, \
 ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or \
 ResourceQuotaScopeCrossNamespacePodAffinity";
@@ -193,11 +195,11 @@ fn validate_quota(quota: &Field<'_>, errors: &mut Errors) {
     let (scopes, selector) = (quota.at("spec.scopes"), quota.at("spec.scopeSelector"));
     let hard: Vec<&str> = quota.at("spec.hard").entries().iter().map(|(name, _)| *name).collect();
     let mut listed = Vec::new();
-    for scope in scopes.items() {
+    for scope in scopes.items().into_iter().take(SCOPES_TOLD) {
         if !SCOPES.contains(&scope.text()) {
             scopes.invalid(errors, "unsupported scope");
         }
-        for _ in hard.iter().filter(|resource| !is_scoped(scope.text(), resource)) {
+        if hard.iter().any(|resource| !is_scoped(scope.text(), resource)) {
             scopes.invalid(errors, "unsupported scope applied to resource");
         }
         listed.push(scope.text());
@@ -205,7 +207,7 @@ fn validate_quota(quota: &Field<'_>, errors: &mut Errors) {
     conflicts(&listed, &scopes, &scopes, errors);
     let expressions = selector.get("matchExpressions");
     let mut selected = Vec::new();
-    for expression in expressions.items() {
+    for expression in expressions.items().into_iter().take(SCOPES_TOLD) {
         scope_requirement(&expression, &hard, &selector, errors);
         selected.push(expression.get("scopeName").text());
     }
@@ -255,7 +257,7 @@ fn scope_requirement(expression: &Field<'_>, hard: &[&str], selector: &Field<'_>
     if !SCOPES.contains(&scope.text()) {
         scope.wrong(errors, Value::from(scope.text()), "unsupported scope");
     }
-    for _ in hard.iter().filter(|resource| !is_scoped(scope.text(), resource)) {
+    if hard.iter().any(|resource| !is_scoped(scope.text(), resource)) {
         let shown = go::show("ScopeSelector", selector.value().unwrap_or(&Value::Null));
         list.wrong(errors, shown, "unsupported scope applied to resource");
     }

@@ -98,6 +98,9 @@ impl Server {
             let refused = |why| ApiError::forbidden(scope.kind.subject(super::create::name_of(tree)), why);
             runtime_class::check(class, tree).map_err(refused)?;
         }
+        if scope.kind.is("scheduling.k8s.io", "priorityclasses") && self.config.admission.priority {
+            self.refuse_second_default(scope, tree).await?;
+        }
         // The resources of a pod's containers change by its `resize` only.
         let bounded = match (&*scope.kind.resource.group, &*scope.kind.resource.plural) {
             ("", "pods") => old.is_none() || subresource == Some("resize"),
@@ -177,6 +180,22 @@ impl Server {
             *member(spec, "priorityClassName") = name.into();
         }
         Ok(())
+    }
+
+    /// Only one priority class is that of pods without one.
+    async fn refuse_second_default(&self, scope: &Scope, tree: &Value) -> ApiResult<()> {
+        let name = super::create::name_of(tree);
+        if tree["globalDefault"] != true {
+            return Ok(());
+        }
+        let Some(class) = self.default_priority_class().await? else { return Ok(()) };
+        match class.metadata()?.name.as_deref().filter(|other| *other != name) {
+            None => Ok(()),
+            Some(other) => {
+                let why = format!("PriorityClass {other} is already marked as default. Only one default can exist");
+                Err(ApiError::forbidden(scope.kind.subject(name), &why))
+            }
+        }
     }
 
     async fn default_priority_class(&self) -> ApiResult<Option<Object>> {

@@ -47,6 +47,7 @@ impl Server {
         warnings: &mut Vec<String>,
     ) -> ApiResult<Object> {
         let mut tree = self.decode(scope, &object, options.field_validation, warnings)?;
+        metadata::unite_owners(&mut tree, "", warnings);
         self.place_in_namespace(scope, &mut tree)?;
         self.check_namespace(scope, &tree).await?;
         scope.kind.strategy.default(&mut tree);
@@ -112,12 +113,9 @@ impl Server {
     pub(super) fn place_in_namespace(&self, scope: &Scope, tree: &mut Value) -> ApiResult<()> {
         let metadata = member(tree, "metadata");
         if !scope.kind.namespaced {
-            return match remove(metadata, "namespace") {
-                Some(Value::String(namespace)) if !namespace.is_empty() => {
-                    Err(ApiError::bad_request("namespace may not be set on objects of the cluster"))
-                }
-                _ => Ok(()),
-            };
+            // What belongs to the cluster is in no namespace, whatever its sender says.
+            remove(metadata, "namespace");
+            return Ok(());
         }
         let namespace = member(metadata, "namespace");
         match namespace.as_str() {

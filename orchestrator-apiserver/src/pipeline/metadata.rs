@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use orchestrator_core::status::FieldErrorKind;
+use serde_json::Value;
 
 use crate::{
     field::{Errors, Field},
@@ -42,9 +43,7 @@ pub(super) fn validate(kind: &Kind, object: &Field<'_>, errors: &mut Errors) {
     }
     validate_maps(&metadata, errors);
     validate_owners(&metadata.get("ownerReferences"), errors);
-    for finalizer in metadata.get("finalizers").items() {
-        validate_finalizer(&finalizer, errors);
-    }
+    validate_finalizers(&metadata.get("finalizers"), errors);
 }
 
 fn validate_maps(metadata: &Field<'_>, errors: &mut Errors) {
@@ -78,12 +77,18 @@ pub(crate) fn validate_labels(labels: &Field<'_>, errors: &mut Errors) {
 fn validate_owners(owners: &Field<'_>, errors: &mut Errors) {
     let mut controllers = Vec::new();
     for owner in owners.items() {
-        for name in ["apiVersion", "kind", "name", "uid"] {
+        // Upstream does not say which of the owners it means.
+        let version = owner.get("apiVersion");
+        if version.text().is_empty() || version.text().matches('/').count() > 1 {
+            version.shown_at(format!("{}.apiVersion", owners.path())).invalid(errors, "version must not be empty");
+        }
+        for name in ["kind", "name", "uid"] {
             if owner.get(name).text().is_empty() {
-                // Upstream does not say which of the owners it means.
-                let what = if name == "apiVersion" { "version must not be empty" } else { "must not be empty" };
-                owners.get(name).invalid(errors, what);
+                owners.get(name).invalid(errors, "must not be empty");
             }
+        }
+        if version.text() == "v1" && owner.get("kind").text() == "Event" {
+            owners.wrong(errors, shown_owner(&owner), "/v1, Kind=Event is disallowed from being an owner");
         }
         if owner.get("controller").bool() == Some(true) {
             controllers.push(format!("{}/{}", owner.get("kind").text(), owner.get("name").text()));
@@ -101,12 +106,47 @@ fn validate_owners(owners: &Field<'_>, errors: &mut Errors) {
 
 /// Owners as errors show them: their members in upstream's order.
 fn shown_owners(owners: &Field<'_>) -> String {
-    let show = |owner: &Field<'_>| {
-        let order = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
-        let members = order.iter().filter_map(|name| Some(format!("{name:?}:{}", owner.get(name).value()?)));
-        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+    format!("[{}]", owners.items().iter().map(shown_owner).collect::<Vec<_>>().join(","))
+}
+
+fn shown_owner(owner: &Field<'_>) -> String {
+    let order = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+    let members = order.iter().filter_map(|name| Some(format!("{name:?}:{}", owner.get(name).value()?)));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+}
+
+/// Of owners that are named twice, once is enough. Tells the caller so; the words say when it was noticed, if late.
+pub(super) fn unite_owners(tree: &mut Value, late: &str, warnings: &mut Vec<String>) {
+    let Some(owners) = tree.get_mut("metadata").and_then(|metadata| metadata.get_mut("ownerReferences")) else {
+        return;
     };
-    format!("[{}]", owners.items().iter().map(show).collect::<Vec<_>>().join(","))
+    let Some(owners) = owners.as_array_mut() else { return };
+    let (mut seen, mut twice) = (BTreeSet::new(), Vec::new());
+    owners.retain(|owner| {
+        let first = seen.insert(owner.to_string());
+        if !first {
+            twice.push(owner["uid"].as_str().unwrap_or_default().to_owned());
+        }
+        first
+    });
+    if !twice.is_empty() {
+        warnings.push(format!(
+            ".metadata.ownerReferences contains duplicate entries{late}; API server dedups owner references in 1.20+, and \
+             may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(", ")
+        ));
+    }
+}
+
+fn validate_finalizers(finalizers: &Field<'_>, errors: &mut Errors) {
+    let items = finalizers.items();
+    for finalizer in &items {
+        validate_finalizer(finalizer, errors);
+    }
+    let has = |name: &str| items.iter().any(|finalizer| finalizer.text() == name);
+    if has("orphan") && has("foregroundDeletion") {
+        finalizers.invalid(errors, "finalizer orphan and foregroundDeletion cannot be both set");
+    }
 }
 
 fn validate_finalizer(finalizer: &Field<'_>, errors: &mut Errors) {

@@ -38,6 +38,7 @@ impl Server {
         let mut warnings = Vec::new();
         let replaced = async {
             let mut tree = self.decode(scope, &object, options.field_validation, &mut warnings)?;
+            metadata::unite_owners(&mut tree, "", &mut warnings);
             self.place_in_namespace(scope, &mut tree)?;
             check_name(scope, &tree)?;
             self.update(scope, &Change::Replace(tree), &options, &mut warnings).await
@@ -74,6 +75,9 @@ impl Server {
             let mut new = self.changed(scope, change, &old, options, warnings)?;
             let conditional = self.check_preconditions(scope, &new, &old)?;
             keep_identity(&mut new, &old);
+            if !matches!(change, Change::Replace(_)) {
+                metadata::unite_owners(&mut new, " after mutating admission happens", warnings);
+            }
             strategy(scope).default(&mut new);
             if change.configuration().is_none() {
                 self.track(scope, change.endpoint(scope), Some(&old), &mut new, options);

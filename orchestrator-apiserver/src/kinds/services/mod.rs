@@ -112,15 +112,16 @@ fn create(service: &mut Value) {
 
 /// The families of addresses, and both ways of writing the addresses. One family is served: IPv4.
 fn families(service: &mut Value) {
-    if type_of(service) == "ExternalName" {
-        return;
-    }
+    let external = type_of(service) == "ExternalName";
     let selects = Field::root(service).at("spec.selector").len() > 0;
     let spec = member(service, "spec");
     if let Some(address) = spec["clusterIP"].as_str().map(str::to_owned) {
         set_default(spec, "clusterIPs", json!([address]));
     } else if let Some(address) = spec["clusterIPs"].get(0).cloned() {
         *member(spec, "clusterIP") = address;
+    }
+    if external {
+        return;
     }
     // A headless service that selects nothing leaves the choice to whoever fills its endpoints.
     if spec["clusterIP"] == "None" && !selects {
@@ -179,11 +180,15 @@ fn keep_allocated(new: &mut Value, old: &Value) {
 /// What belongs to the old type goes with it, unless the caller changed it.
 fn drop_of_old_type(new: &mut Value, old: &Value) {
     let (new_type, old_type) = (type_of(new).to_owned(), type_of(old).to_owned());
+    let old = &old["spec"];
+    let spec = member(new, "spec");
+    let unneeded = needs_health_check(old) && !needs_health_check(spec);
+    if unneeded && spec.get("healthCheckNodePort") == old.get("healthCheckNodePort") {
+        remove(spec, "healthCheckNodePort");
+    }
     if new_type == old_type {
         return;
     }
-    let old = &old["spec"];
-    let spec = member(new, "spec");
     if new_type == "ExternalName" {
         for name in ["clusterIP", "clusterIPs"] {
             if spec.get(name) == old.get(name) {
@@ -212,7 +217,7 @@ fn drop_of_old_type(new: &mut Value, old: &Value) {
         }
     }
     if new_type != "LoadBalancer" {
-        for name in ["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"] {
+        for name in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
             if spec.get(name) == old.get(name) {
                 remove(spec, name);
             }
@@ -289,5 +294,23 @@ mod tests {
         assert_eq!(new["spec"]["ports"], json!([{"port": 80, "protocol": "TCP", "targetPort": 80}]));
         assert_eq!(new["spec"].get("externalTrafficPolicy"), None);
         assert_eq!(allocations(&new), []);
+    }
+
+    #[test]
+    fn health_checks_have_a_port_while_they_are_needed() {
+        let ports = json!([{"port": 80, "nodePort": 30_001}]);
+        let spec =
+            json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "clusterIP": "10.0.0.1", "ports": ports});
+        let mut old = json!({"spec": spec});
+        default(&mut old);
+        create(&mut old);
+        assert_eq!(allocations(&old), [Allocation::HealthCheckPort]);
+        old["spec"]["healthCheckNodePort"] = 30_002.into();
+        assert_eq!(reservations(&old).len(), 3);
+
+        let mut new = old.clone();
+        new["spec"]["externalTrafficPolicy"] = "Cluster".into();
+        update(&mut new, &old);
+        assert_eq!(new["spec"].get("healthCheckNodePort"), None);
     }
 }
