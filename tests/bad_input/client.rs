@@ -22,6 +22,9 @@ pub(crate) struct Https {
     connector: TlsConnector,
 }
 
+/// The reason of an answer that is no `Status`.
+pub(crate) const NO_STATUS: &str = "no Status";
+
 /// An answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -31,8 +34,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Code and reason, of a refusal that is a `Status` and says the same code inside.
+    /// Code and reason, of a refusal that is a `Status` and says the same code inside. Places that are none of the API's
+    /// have no `Status`.
     pub(crate) fn refusal(&self) -> (u16, &str) {
+        if self.code == 404 && self.body.is_null() {
+            return (self.code, NO_STATUS);
+        }
         assert_eq!(self.body["kind"], "Status", "{self:?}");
         assert_eq!(self.body["status"], "Failure", "{self:?}");
         assert_eq!(self.body["code"], self.code, "{self:?}");
