@@ -1,4 +1,5 @@
-//! What a server makes for itself before anyone asks: system namespaces, priority classes, the `kubernetes` service.
+//! What a server makes for itself before anyone asks: system namespaces, priority classes, flow schemas, the
+//! `kubernetes` service.
 
 use orchestrator_core::{
     client::{Call, Request, Resource, WriteOptions},
@@ -21,6 +22,7 @@ impl Server {
         for class in priority_classes() {
             self.ensure(Resource::new("scheduling.k8s.io", "v1", "priorityclasses"), None, class).await?;
         }
+        self.refresh_flows().await?;
         let service = kubernetes_service(self.config.service_range);
         self.ensure(Resource::new("", "v1", "services"), Some("default".to_owned()), service).await
     }

@@ -61,6 +61,18 @@ pub(crate) const GENERATED_NAME_BYTES: usize = 63;
 /// Random letters at the end of a generated name.
 pub(crate) const NAME_SUFFIX_LETTERS: usize = 5;
 
+/// Time that a request waits for its turn; upstream's, a quarter of the time for a whole request.
+pub(crate) const QUEUE_TIME: Duration = Duration::from_secs(15);
+
+/// Queues of a priority level.
+pub(crate) const LEVEL_QUEUES: usize = 4096;
+
+/// Queues that one flow may wait in. Upstream refuses hands of more than 60 bits, which no larger ones are of.
+pub(crate) const HAND_QUEUES: usize = 20;
+
+/// Requests that wait in one queue.
+pub(crate) const QUEUE_REQUESTS: usize = 10_000;
+
 /// Connections served at once.
 pub(crate) const CONNECTIONS: usize = 20_000;
 
@@ -72,6 +84,9 @@ pub(crate) const DRAINED_TIME: Duration = Duration::from_secs(2);
 
 /// Size of one message of a stream, in bytes.
 pub(crate) const STREAM_MESSAGE_BYTES: usize = 32 << 10;
+
+/// Ports of one port-forward: each has two channels, and a channel is a byte.
+pub(crate) const FORWARDED_PORTS: usize = 128;
 
 /// Requests at once on one HTTP/2 connection; upstream's default.
 pub(crate) const STREAMS_PER_CONNECTION: u32 = 250;

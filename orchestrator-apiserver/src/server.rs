@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     address_range::AddressRange,
     auth::{Authenticator, Authorizer, DefaultAuthorizer, TokenIssuer},
+    flow::{self, Flows},
     objects::{self, Objects},
     pipeline::Server,
     recent::Recent,
@@ -38,20 +39,20 @@ pub(crate) const OWN_MANAGER: &str = "kube-apiserver";
 #[derive(Clone, Debug)]
 pub struct ApiServer {
     server: Arc<Server>,
-    /// Keeps the shared objects true to the store; it ends with the last clone.
-    follower: Arc<TaskHandle>,
+    /// Keep the shared objects and the flow schemas true to the store; they end with the last clone.
+    followers: Arc<[TaskHandle; 2]>,
 }
 
 /// An API server that may be gone.
 #[derive(Clone, Debug)]
 pub(crate) struct WeakApiServer {
     server: Weak<Server>,
-    follower: Weak<TaskHandle>,
+    followers: Weak<[TaskHandle; 2]>,
 }
 
 impl WeakApiServer {
     pub(crate) fn upgrade(&self) -> Option<ApiServer> {
-        Some(ApiServer { server: self.server.upgrade()?, follower: self.follower.upgrade()? })
+        Some(ApiServer { server: self.server.upgrade()?, followers: self.followers.upgrade()? })
     }
 }
 
@@ -72,6 +73,9 @@ pub struct Config {
     /// Whether requests over HTTP may come from nobody who is known: `system:anonymous`, as upstream has it. Without, they
     /// are refused with 401.
     pub anonymous: bool,
+    /// Requests over HTTP that are answered at once, for all priority levels that have a limit together. The default is the
+    /// sum of upstream's `--max-requests-inflight` and `--max-mutating-requests-inflight`.
+    pub requests_in_flight: usize,
     /// What clients are told at `/api` about where the server is, as host and port.
     pub advertised_address: String,
     /// What the volume with a pod's token holds beside token, root certificate and namespace, as some distributions have
@@ -137,6 +141,7 @@ impl Default for Config {
             track_updates: true,
             own_identity: Arc::new(UserInfo::admin()),
             anonymous: true,
+            requests_in_flight: 600,
             advertised_address: "127.0.0.1:443".to_owned(),
             token_volume_sources: Vec::new(),
         }
@@ -216,6 +221,7 @@ impl ApiServerBuilder {
             objects: Objects::default(),
             recent: Recent::default(),
             config: self.config,
+            flows: Flows::default(),
             authenticator: self.authenticator,
             authorizer: self.authorizer,
             tokens,
@@ -226,8 +232,11 @@ impl ApiServerBuilder {
         server.bootstrap().await?;
         let server = Arc::new(server);
         let env = server.env.clone();
-        let follower = env.spawn("api-objects", objects::follow(Arc::downgrade(&server), env.clone()));
-        Ok(ApiServer { server, follower: Arc::new(follower) })
+        let followers = Arc::new([
+            env.spawn("api-objects", objects::follow(Arc::downgrade(&server), env.clone())),
+            env.spawn("api-flows", flow::follow(Arc::downgrade(&server), env.clone())),
+        ]);
+        Ok(ApiServer { server, followers })
     }
 }
 
@@ -267,7 +276,7 @@ impl ApiServer {
     }
 
     pub(crate) fn downgrade(&self) -> WeakApiServer {
-        WeakApiServer { server: Arc::downgrade(&self.server), follower: Arc::downgrade(&self.follower) }
+        WeakApiServer { server: Arc::downgrade(&self.server), followers: Arc::downgrade(&self.followers) }
     }
 }
 

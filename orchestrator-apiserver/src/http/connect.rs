@@ -1,14 +1,12 @@
-//! Requests that become streams: logs, and exec and attach over WebSockets.
+//! Requests that become streams: logs, and sessions over WebSockets.
 //!
 //! Upstream: <https://kubernetes.io/docs/reference/using-api/api-concepts/> and KEP-4006 (the `v5.channel.k8s.io`
 //! protocol: the first byte of each message names its channel).
 
 use std::sync::Arc;
 
-use bytes::{BufMut, BytesMut};
 use futures::{SinkExt, StreamExt};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper_util::rt::TokioIo;
 use orchestrator_core::{
     client::{Resource, UserInfo},
     node_connector::{PodLogOptions, Target as NodeTarget},
@@ -17,23 +15,18 @@ use orchestrator_core::{
     status::{ApiError, ApiResult, FieldError, FieldErrorKind, Subject},
 };
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Message, Utf8Bytes,
-        handshake::derive_accept_key,
-        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
-    },
-};
+use tokio::io::AsyncWriteExt;
+use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     body::{Body, BodyError, RequestBody},
     executor::Tasks,
     path::ResourcePath,
+    port_forward::port_forward,
     query::Query,
+    websocket::{Handshake, Socket, closing, framed, pump},
 };
-use crate::{field::Field, limits, pipeline::Scope, server::ApiServer};
+use crate::{field::Field, pipeline::Scope, server::ApiServer};
 
 /// Protocols that are spoken, the best one first.
 const PROTOCOLS: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"];
@@ -82,6 +75,7 @@ pub(super) async fn connect(
     match target.subresource {
         "log" if request.method() == Method::GET => logs(server, &scope, target.query).await,
         "exec" | "attach" => session(server, tasks, &scope, &target, request).await,
+        "portforward" => port_forward(server, tasks, &scope, target.query, request).await,
         "log" => Err(ApiError::method_not_allowed()),
         other => Err(ApiError::new(
             orchestrator_core::status::Reason::MethodNotAllowed,
@@ -211,10 +205,11 @@ async fn session(
         return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", node.pod)));
     }
     // `kubectl` shows the answer to its last try, in a protocol that is not spoken here: say what hindered the first.
-    let (protocol, accept_key) = negotiate(&request).or_else(|error| match is_running(&pod, &node.container)? {
-        true => Err(error),
-        false => Err(ApiError::bad_request(format!("container not found (\"{}\")", node.container))),
-    })?;
+    let handshake =
+        Handshake::negotiate(&request, &PROTOCOLS).or_else(|error| match is_running(&pod, &node.container)? {
+            true => Err(error),
+            false => Err(ApiError::bad_request(format!("container not found (\"{}\")", node.container))),
+        })?;
     let flag = |name: &str| target.query.flag(name);
     let nodes = &server.server().nodes;
     let session = if target.subresource == "exec" {
@@ -228,46 +223,8 @@ async fn session(
         let (stdin, stdout, stderr, tty) = (flag("stdin"), flag("stdout"), flag("stderr"), flag("tty"));
         nodes.attach(&node, AttachOptions { stdin, stdout, stderr: stderr && !tty, tty }).await?
     };
-    let upgrade = hyper::upgrade::on(&mut request);
-    tasks.spawn("container-session", async move {
-        if let Ok(upgraded) = upgrade.await {
-            let config = WebSocketConfig::default()
-                .max_message_size(Some(limits::STREAM_MESSAGE_BYTES * 8))
-                .max_frame_size(Some(limits::STREAM_MESSAGE_BYTES * 8));
-            let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-            run(socket, session).await;
-        }
-    });
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-    if let Ok(value) = HeaderValue::from_str(&accept_key) {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, value);
-    }
-    Ok(response)
+    Ok(handshake.switch(tasks, "container-session", &mut request, move |socket| run(socket, session)))
 }
-
-/// The protocol that both sides speak, and the answer to the client's key.
-fn negotiate(request: &Request<RequestBody>) -> ApiResult<(&'static str, String)> {
-    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !text(header::UPGRADE).eq_ignore_ascii_case("websocket") {
-        return Err(ApiError::bad_request("Upgrade request required: this server streams over WebSockets"));
-    }
-    let offered: Vec<&str> = text(header::SEC_WEBSOCKET_PROTOCOL).split(',').map(str::trim).collect();
-    let protocol = PROTOCOLS.into_iter().find(|protocol| offered.contains(protocol)).ok_or_else(|| {
-        ApiError::bad_request(format!("unable to negotiate a protocol: offered {offered:?}, spoken {PROTOCOLS:?}"))
-    })?;
-    let key = text(header::SEC_WEBSOCKET_KEY);
-    if key.is_empty() {
-        return Err(ApiError::bad_request("the WebSocket key is missing"));
-    }
-    Ok((protocol, derive_accept_key(key.as_bytes())))
-}
-
-type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 /// Carries a session until its command ends or the client goes.
 async fn run(socket: Socket, session: Session) {
@@ -278,14 +235,12 @@ async fn run(socket: Socket, session: Session) {
     let output = {
         let sender = sender.clone();
         async move {
-            let (out, err) =
-                (pump(stdout, channel::STDOUT, sender.clone()), pump(stderr, channel::STDERR, sender.clone()));
-            futures::future::join(out, err).await;
+            let outputs = [(stdout, channel::STDOUT), (stderr, channel::STDERR)].into_iter();
+            let outputs = outputs.filter_map(|(reader, channel)| Some(pump(reader?, channel, sender.clone())));
+            futures::future::join_all(outputs).await;
             let status = exit_status(exit.await);
             let _ = sender.send(framed(channel::ERROR, status.to_string().as_bytes())).await;
-            // Without a code, clients take the end for a failure.
-            let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
-            let _ = sender.send(Message::Close(Some(normal))).await;
+            let _ = sender.send(closing()).await;
         }
     };
     let write = async move {
@@ -341,28 +296,6 @@ async fn incoming(
         }
         _ => {}
     }
-}
-
-/// Carries one output stream.
-async fn pump(
-    reader: Option<Box<dyn AsyncRead + Send + Unpin>>,
-    channel: u8,
-    sender: tokio::sync::mpsc::Sender<Message>,
-) {
-    let Some(mut reader) = reader else { return };
-    let mut buffer = vec![0; limits::STREAM_MESSAGE_BYTES];
-    while let Ok(count @ 1..) = reader.read(&mut buffer).await {
-        if sender.send(framed(channel, buffer.get(..count).unwrap_or_default())).await.is_err() {
-            return;
-        }
-    }
-}
-
-fn framed(channel: u8, data: &[u8]) -> Message {
-    let mut message = BytesMut::with_capacity(data.len() + 1);
-    message.put_u8(channel);
-    message.put_slice(data);
-    Message::Binary(message.freeze())
 }
 
 /// How a command ended, as the error channel says it.

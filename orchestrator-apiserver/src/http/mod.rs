@@ -9,12 +9,15 @@ mod executor;
 mod list;
 mod negotiate;
 mod path;
+mod port_forward;
 mod query;
 mod respond;
 mod routes;
 mod service;
 mod tls;
+mod turn;
 mod watch;
+mod websocket;
 
 pub use body::{Body, BodyError};
 pub use endpoint::{Endpoint, EndpointError};

@@ -19,6 +19,7 @@ use super::{
     path::{Path, ResourcePath},
     query::Query,
     respond::{self, Answer},
+    turn::{self, Way},
     watch,
 };
 use crate::{
@@ -67,18 +68,20 @@ pub(super) async fn route(
     let raw_path = request.uri().path().to_owned();
     let manager = manager_of(text(request.headers(), header::USER_AGENT));
     let exchange = Exchange { server, tasks, user, method, query, accept, table, content_type, manager };
-    match path {
-        // A group that nobody serves is no place of the API at all.
-        Path::Resource(path) if !server.server().registry.has_group(&path.resource.group) => not_found(),
-        Path::Resource(path) => {
-            let notice = kinds::deprecation(&path.resource.group, &path.resource.plural);
-            let answer = exchange.resource(path, request).await;
-            let mut response = answer.unwrap_or_else(|error| exchange.error(&error));
-            respond::warn(&mut response, notice);
-            response
-        }
-        Path::Other(parts) => exchange.other(&parts, &raw_path).unwrap_or_else(|error| exchange.error(&error)),
-    }
+    let way = Way {
+        user: &exchange.user,
+        method: &exchange.method,
+        path: &path,
+        raw_path: &raw_path,
+        query: &exchange.query,
+    };
+    let admitted = match turn::wait(server.server(), way).await {
+        Ok(admitted) => admitted,
+        Err(response) => return response,
+    };
+    let mut response = exchange.answer(path, &raw_path, request).await;
+    admitted.mark(&mut response);
+    response
 }
 
 /// The name of a program, without its version, as the name of a manager.
@@ -99,6 +102,21 @@ fn text(headers: &HeaderMap, name: HeaderName) -> &str {
 }
 
 impl Exchange<'_> {
+    async fn answer(&self, path: Path, raw_path: &str, request: Request<RequestBody>) -> Response<Body> {
+        match path {
+            // A group that nobody serves is no place of the API at all.
+            Path::Resource(path) if !self.server.server().registry.has_group(&path.resource.group) => not_found(),
+            Path::Resource(path) => {
+                let notice = kinds::deprecation(&path.resource.group, &path.resource.plural);
+                let answer = self.resource(path, request).await;
+                let mut response = answer.unwrap_or_else(|error| self.error(&error));
+                respond::warn(&mut response, notice);
+                response
+            }
+            Path::Other(parts) => self.other(&parts, raw_path).unwrap_or_else(|error| self.error(&error)),
+        }
+    }
+
     /// The forms that whole objects of a resource have.
     fn forms(&self, resource: &Resource) -> &'static [Form] {
         let is_custom = self.server.server().registry.find(resource).is_some_and(|kind| kind.is_custom());

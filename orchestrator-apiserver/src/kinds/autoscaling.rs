@@ -4,7 +4,11 @@
 
 use serde_json::{Value, json};
 
-use super::{check, rules::Rules};
+use super::{
+    autoscaler_versions::{METRICS as OTHER_METRICS, NEWER, OLDER, USUAL_UTILIZATION, convert},
+    check,
+    rules::Rules,
+};
 use crate::{
     field::{Errors, Field, member, set_default},
     names,
@@ -38,13 +42,13 @@ pub(super) const AUTOSCALERS: Rules = Rules {
             "metrics",
             json!([{
                 "type": "Resource",
-                "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
+                "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": USUAL_UTILIZATION}},
             }]),
         );
         default_behavior(spec);
     },
     create: |autoscaler| {
-        let newer = autoscaler["apiVersion"] == "autoscaling/v2";
+        let newer = autoscaler["apiVersion"] == NEWER;
         let counts = if newer {
             json!({"currentMetrics": null, "desiredReplicas": 0})
         } else {
@@ -54,17 +58,20 @@ pub(super) const AUTOSCALERS: Rules = Rules {
         default_utilization(autoscaler);
     },
     update: |autoscaler, _| default_utilization(autoscaler),
-    validate: validate_autoscaler,
+    // Upstream checks what is stored, whatever version was written.
+    validate: |autoscaler, errors| match autoscaler.value() {
+        Some(older) if older["apiVersion"] == OLDER => {
+            validate_autoscaler(&Field::root(&convert(older, NEWER)), errors);
+        }
+        _ => validate_autoscaler(autoscaler, errors),
+    },
     ..Rules::NONE
 };
 
-/// The version that knows one metric only.
-const OLDER: &str = "autoscaling/v1";
-
-/// Upstream stores the newer version, where a metric is given by default. The older one shows it, and nobody manages it.
+/// The newer version is stored, where a metric is given by default. The older one shows it, and nobody manages it.
 fn default_utilization(autoscaler: &mut Value) {
-    if autoscaler["apiVersion"] == OLDER {
-        set_default(member(autoscaler, "spec"), "targetCPUUtilizationPercentage", 80);
+    if autoscaler["apiVersion"] == OLDER && autoscaler["metadata"]["annotations"].get(OTHER_METRICS).is_none() {
+        set_default(member(autoscaler, "spec"), "targetCPUUtilizationPercentage", USUAL_UTILIZATION);
     }
 }
 
@@ -106,9 +113,6 @@ fn validate_autoscaler(autoscaler: &Field<'_>, errors: &mut Errors) {
     if !group.text().contains('/') && (group.text() != "v1" || !core_kind) {
         group.wrong(errors, group.shown(), "apiVersion must specify API group");
     }
-    // The older version's only metric stands where it is in the newer one.
-    let utilization = spec.get("targetCPUUtilizationPercentage");
-    at_least_one(&utilization.shown_at("spec.metrics[0].resource.target.averageUtilization"), errors);
     for metric in spec.get("metrics").items() {
         validate_metric(&metric, errors);
     }

@@ -4,6 +4,7 @@
 
 mod app_status;
 mod apps;
+mod autoscaler_versions;
 mod autoscaling;
 mod batch;
 pub(crate) mod check;
@@ -31,11 +32,13 @@ mod storage;
 mod templates;
 mod webhooks;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use rules::Rules;
+use serde_json::Value;
 
 use crate::{
+    field::member,
     names::NameRule,
     strategy::{Plain, Strategy},
 };
@@ -194,6 +197,19 @@ fn other(group: &str, plural: &str) -> Option<Rules> {
         ("scheduling.k8s.io", "priorityclasses") => classes::PRIORITY_CLASSES,
         _ => return None,
     })
+}
+
+/// An object of a kind in another of its versions. Most kinds are the same in all of them but for the name.
+pub(crate) fn convert<'v>(group: &str, plural: &str, object: &'v Value, api_version: &str) -> Cow<'v, Value> {
+    if object.get("apiVersion").is_some_and(|given| given == api_version) {
+        return Cow::Borrowed(object);
+    }
+    if (group, plural) == ("autoscaling", "horizontalpodautoscalers") {
+        return Cow::Owned(autoscaler_versions::convert(object, api_version));
+    }
+    let mut converted = object.clone();
+    *member(&mut converted, "apiVersion") = api_version.into();
+    Cow::Owned(converted)
 }
 
 #[cfg(test)]

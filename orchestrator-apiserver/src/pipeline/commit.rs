@@ -60,7 +60,7 @@ impl Server {
         let kind = &scope.kind;
         let (namespace, name) = place(new);
         let key = kind.key(namespace, name);
-        let value = Object::encode_for_store(new).map_err(failed)?;
+        let value = Object::encode_for_store(&kind.stored(new)).map_err(failed)?;
         // A store that declares expiry as missing keeps events for good.
         let mortal = kind.resource.plural == "events" && self.store.capabilities().expiry;
         let time_to_live = mortal.then_some(limits::EVENT_LIFE);
@@ -77,7 +77,8 @@ impl Server {
         swap_reservations(&mut batch, &held, &wanted);
         let revision = self.commit(batch, &wanted).await?;
         let created = old.map_or(revision, |old| old.created);
-        Ok(self.objects.of(&Entry { key, value, created, modified: revision }))
+        let stored = self.objects.of(&Entry { key, value, created, modified: revision });
+        kind.served(stored).map_err(Refusal::Failed)
     }
 
     /// Removes an object and everything that it reserves.

@@ -26,7 +26,7 @@ impl Server {
         }
         for _ in 0..limits::UPDATE_ATTEMPTS {
             let entry = self.entry(scope).await?;
-            let object = self.objects.of(&entry);
+            let object = scope.kind.served(self.objects.of(&entry))?;
             let old = object.to_tree()?;
             check_preconditions(scope, &options, &old)?;
 

@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::{Attributes, Authenticator, Authorizer, TokenIssuer},
+    flow::Flows,
     objects::Objects,
     recent::Recent,
     registry::{Kind, Registry},
@@ -52,6 +53,7 @@ pub(crate) struct Server {
     pub(crate) objects: Objects,
     pub(crate) recent: Recent,
     pub(crate) config: Config,
+    pub(crate) flows: Flows,
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) tokens: TokenIssuer,

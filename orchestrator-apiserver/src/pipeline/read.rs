@@ -44,7 +44,7 @@ impl Server {
             self.reached(asked).await?;
         }
         let entry = self.entry(scope).await?;
-        Ok(Self::object_reply(self.objects.of(&entry), false, Vec::new()))
+        Ok(Self::object_reply(scope.kind.served(self.objects.of(&entry))?, false, Vec::new()))
     }
 
     /// The stored entry of the object that the request names.
@@ -94,7 +94,7 @@ impl Server {
             after = listing.entries.last().map(|entry| entry.key.clone()).or(after);
             for entry in &listing.entries {
                 if self.objects.selected(&selection, entry)? {
-                    items.push(self.objects.of(entry));
+                    items.push(scope.kind.served(self.objects.of(entry))?);
                 }
             }
             let more = listing.remaining > 0;
@@ -125,14 +125,14 @@ impl Server {
             if let Some(entry) = entry
                 && self.objects.selected(selection, &entry)?
             {
-                items.push(self.objects.of(&entry));
+                items.push(scope.kind.served(self.objects.of(&entry))?);
             }
         } else {
             let range = scope.kind.range(None);
             let listing = self.store.list(&range, store::ListOptions::default()).await.map_err(store_error)?;
             for entry in &listing.entries {
                 if self.objects.selected(selection, entry)? {
-                    items.push(self.objects.of(entry));
+                    items.push(scope.kind.served(self.objects.of(entry))?);
                 }
             }
         }

@@ -17,7 +17,7 @@ use super::{Scope, Server};
 use crate::{
     apply::{ApplyError, Conflicts, FieldSet, Tracker, TypeRef, Updater, Versions},
     field::{member, remove},
-    limits,
+    kinds, limits,
     registry::{Kind, Registry},
 };
 
@@ -149,12 +149,7 @@ impl Versions for KindVersions<'_> {
     }
 
     fn convert<'v>(&self, object: &'v Value, api_version: &str) -> Cow<'v, Value> {
-        if object.get("apiVersion").and_then(Value::as_str) == Some(api_version) {
-            return Cow::Borrowed(object);
-        }
-        let mut converted = object.clone();
-        *member(&mut converted, "apiVersion") = api_version.into();
-        Cow::Owned(converted)
+        kinds::convert(&self.kind.resource.group, &self.kind.resource.plural, object, api_version)
     }
 }
 

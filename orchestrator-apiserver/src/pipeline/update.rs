@@ -69,7 +69,7 @@ impl Server {
         let warned = warnings.len();
         for _ in 0..limits::UPDATE_ATTEMPTS {
             let entry = self.entry(scope).await?;
-            let old_object = self.objects.of(&entry);
+            let old_object = kind.served(self.objects.of(&entry))?;
             let old = old_object.to_tree()?;
 
             let mut new = self.changed(scope, change, &old, options, warnings)?;

@@ -15,7 +15,7 @@ use orchestrator_core::{
 };
 
 use super::{Scope, Server, read::parse_version, store_error};
-use crate::{limits, selection::Selection};
+use crate::{limits, registry::Kind, selection::Selection};
 
 /// What a watch comes by.
 enum Step {
@@ -57,8 +57,8 @@ impl Server {
             Ok(changes) => changes,
             Err(error) => return Ok(stream::once(async move { Err(store_error(error)) }).boxed()),
         };
-        let server = self.clone();
-        let steps = changes.flat_map(move |item| stream::iter(server.steps(&selection, item)));
+        let (server, kind) = (self.clone(), scope.kind.clone());
+        let steps = changes.flat_map(move |item| stream::iter(server.steps(&kind, &selection, item)));
         let events = self.bookmarked(steps, request.bookmarks);
         let events = stream::iter(initial.into_iter().map(Ok)).chain(events);
         Ok(self.until(events, request.timeout).boxed())
@@ -88,12 +88,13 @@ impl Server {
     }
 
     /// What a change of the store is to somebody who selects.
-    fn steps(&self, selection: &Selection, item: Result<WatchItem, StoreError>) -> Vec<Step> {
+    fn steps(&self, kind: &Kind, selection: &Selection, item: Result<WatchItem, StoreError>) -> Vec<Step> {
         match item {
             Err(error) => vec![Step::Event(Err(store_error(error)))],
             Ok(WatchItem::Bookmark(revision)) => vec![Step::Event(Ok(bookmark(revision)))],
             Ok(WatchItem::Changes { revision, changes }) => {
-                let events = changes.iter().filter_map(|change| self.event(selection, revision, change).transpose());
+                let events =
+                    changes.iter().filter_map(|change| self.event(kind, selection, revision, change).transpose());
                 let mut steps: Vec<Step> = events.map(Step::Event).collect();
                 if steps.is_empty() {
                     steps.push(Step::Passed(revision));
@@ -138,20 +139,29 @@ impl Server {
         })
     }
 
-    fn event(&self, selection: &Selection, revision: Revision, change: &Change) -> ApiResult<Option<WatchEvent>> {
+    fn event(
+        &self,
+        kind: &Kind,
+        selection: &Selection,
+        revision: Revision,
+        change: &Change,
+    ) -> ApiResult<Option<WatchEvent>> {
         let selected = |entry: &Option<Entry>| match entry {
             Some(entry) => self.objects.selected(selection, entry),
             None => Ok(false),
         };
         let new = change.entry.as_ref().map(|entry| self.objects.of(entry));
         let (was, is) = (selected(&change.previous)?, selected(&change.entry)?);
-        let last = || change.previous.as_ref().map(|previous| Object::from_stored(&previous.value, revision));
+        let last = || {
+            let last = change.previous.as_ref().map(|previous| Object::from_stored(&previous.value, revision));
+            last.map(|last| kind.served(last).map(WatchEvent::Deleted)).transpose()
+        };
         Ok(match (was, is, new) {
-            (false, true, Some(new)) => Some(WatchEvent::Added(new)),
-            (true, true, Some(new)) => Some(WatchEvent::Modified(new)),
-            (true, false, None) => last().map(WatchEvent::Deleted),
+            (false, true, Some(new)) => Some(WatchEvent::Added(kind.served(new)?)),
+            (true, true, Some(new)) => Some(WatchEvent::Modified(kind.served(new)?)),
+            (true, false, None) => last()?,
             // It left the selection: watchers see its last state in there, at the version of the change.
-            (true, false, Some(_)) => last().map(WatchEvent::Deleted),
+            (true, false, Some(_)) => last()?,
             _ => None,
         })
     }

@@ -6,13 +6,15 @@ mod object_type;
 mod support;
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
 };
 
 use orchestrator_core::{
     client::Resource,
-    status::Subject,
+    object::Object,
+    status::{ApiResult, Subject},
     store::{Key, KeyRange},
 };
 
@@ -22,7 +24,7 @@ pub(crate) use custom::custom_kinds;
 pub(crate) use object_type::ObjectType;
 pub use support::support_matrix;
 
-use crate::{decode::Message, strategy::Strategy};
+use crate::{decode::Message, kinds, strategy::Strategy};
 
 /// A served kind.
 #[derive(Debug)]
@@ -123,6 +125,28 @@ impl Kind {
 
     pub(crate) fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|subresource| subresource.name == name)
+    }
+
+    /// Whether its objects are stored in another form than they are served in. Versions of other kinds differ by name only.
+    fn is_converted(&self) -> bool {
+        self.is("autoscaling", "horizontalpodautoscalers") && self.stored_as != self.api_version()
+    }
+
+    /// An object of the store in this version.
+    pub(crate) fn served(&self, stored: Object) -> ApiResult<Object> {
+        if !self.is_converted() {
+            return Ok(stored);
+        }
+        let (group, plural) = (&self.resource.group, &self.resource.plural);
+        Ok(Object::from_tree(kinds::convert(group, plural, &stored.to_tree()?, &self.api_version()).into_owned()))
+    }
+
+    /// An object of this version as it is stored.
+    pub(crate) fn stored<'v>(&self, served: &'v Value) -> Cow<'v, Value> {
+        if !self.is_converted() {
+            return Cow::Borrowed(served);
+        }
+        kinds::convert(&self.resource.group, &self.resource.plural, served, &self.stored_as)
     }
 
     /// Whether this is that built-in resource.

@@ -6,18 +6,17 @@ use super::{Kind, builtin};
 use crate::{kinds, views::table::column_names};
 
 /// Places that discovery shows and that answer with a refusal: `apiVersion`, resource or subresource, and why.
-const REFUSED: [(&str, &str, &str); 7] = [
+const REFUSED: [(&str, &str, &str); 6] = [
     ("authorization.k8s.io/v1", "selfsubjectrulesreviews", "authorizers are asked yes or no, not for their rules"),
     ("certificates.k8s.io/v1", "certificatesigningrequests/approval", "nobody signs certificates"),
     ("v1", "nodes/proxy", "the node API has no HTTP side"),
-    ("v1", "pods/portforward", "the node connector does not carry it"),
     ("v1", "pods/proxy", "the node connector does not carry it"),
     ("v1", "services/proxy", "the node connector does not carry it"),
     ("v1", "componentstatuses", "no component reports here; the list is empty, as there is nothing to get"),
 ];
 
 /// Kinds that are stored, with none of the effects that they have upstream: `apiVersion`, resource, and what is missing.
-const WITHOUT_EFFECT: [(&str, &str, &str); 9] = [
+const WITHOUT_EFFECT: [(&str, &str, &str); 7] = [
     ("admissionregistration.k8s.io/v1", "mutatingadmissionpolicies", "not evaluated"),
     ("admissionregistration.k8s.io/v1", "mutatingadmissionpolicybindings", "not evaluated"),
     ("admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", "not called"),
@@ -25,8 +24,6 @@ const WITHOUT_EFFECT: [(&str, &str, &str); 9] = [
     ("admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings", "not evaluated"),
     ("admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", "not called"),
     ("apiregistration.k8s.io/v1", "apiservices", "requests are not forwarded"),
-    ("flowcontrol.apiserver.k8s.io/v1", "flowschemas", "requests are not queued"),
-    ("flowcontrol.apiserver.k8s.io/v1", "prioritylevelconfigurations", "requests are not queued"),
 ];
 
 const INTRODUCTION: &str = "# Support matrix

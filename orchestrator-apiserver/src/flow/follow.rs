@@ -1,0 +1,120 @@
+//! Keeps the plan true to the objects of the store, and the default objects there.
+
+use std::sync::{Arc, Weak};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
+use orchestrator_core::{
+    client::{Call, ListOptions, Reply, Request, Resource, WriteOptions},
+    env::Env,
+    object::Object,
+    status::ApiResult,
+    store::{KeyRange, WatchItem, WatchOptions},
+};
+use serde::de::DeserializeOwned;
+
+use super::defaults::{self, Write};
+use crate::{
+    limits,
+    pipeline::{Server, store_error},
+};
+
+/// Who writes the default objects; upstream's name.
+const MANAGER: &str = "api-priority-and-fairness-config-producer-v1";
+
+const LEVELS: &str = "prioritylevelconfigurations";
+const SCHEMAS: &str = "flowschemas";
+
+/// Follows for as long as the server lives.
+pub(crate) async fn follow(server: Weak<Server>, env: Env) {
+    loop {
+        let followed = follow_once(&server).await;
+        match server.upgrade() {
+            Some(server) if !server.closed.is_cancelled() => {}
+            _ => return,
+        }
+        if let Err(error) = followed {
+            tracing::warn!(%error, "cannot follow flow schemas and priority levels");
+        }
+        env.sleep(limits::FOLLOW_AGAIN).await;
+    }
+}
+
+/// Looks at the objects, and again after each change. Ends when the store cannot go on.
+async fn follow_once(server: &Weak<Server>) -> ApiResult<()> {
+    let Some(store) = server.upgrade().map(|server| server.store.clone()) else { return Ok(()) };
+    let after = Some(store.status().await.map_err(store_error)?.revision);
+    let watch = async |resource: &str| {
+        let options = WatchOptions { after, bookmarks: false };
+        store.watch(KeyRange::prefix(format!("/registry/{resource}/")), options).await.map_err(store_error)
+    };
+    let mut changes = stream::select(watch(LEVELS).await?, watch(SCHEMAS).await?);
+    drop(store);
+    loop {
+        let Some(server) = server.upgrade() else { return Ok(()) };
+        server.refresh_flows().await?;
+        drop(server);
+        match changes.next().await {
+            Some(Ok(WatchItem::Changes { .. })) => {}
+            Some(Ok(_)) => continue,
+            Some(Err(error)) => return Err(store_error(error)),
+            None => return Ok(()),
+        }
+    }
+}
+
+impl Server {
+    /// Writes the default objects that are missing or spoiled, and decides by what there is from now on.
+    pub(crate) async fn refresh_flows(&self) -> ApiResult<()> {
+        let (mut levels, mut schemas) = (self.flow_objects(LEVELS).await?, self.flow_objects(SCHEMAS).await?);
+        if self.mend_flows(&levels, &schemas).await? {
+            (levels, schemas) = (self.flow_objects(LEVELS).await?, self.flow_objects(SCHEMAS).await?);
+        }
+        let seats = self.config.requests_in_flight;
+        self.flows.load(seats, typed::<PriorityLevelConfiguration>(&levels), typed::<FlowSchema>(&schemas));
+        Ok(())
+    }
+
+    /// Whether anything was written.
+    async fn mend_flows(&self, levels: &[Object], schemas: &[Object]) -> ApiResult<bool> {
+        let mut written = false;
+        for default in defaults::objects() {
+            let is_level = default["kind"] == "PriorityLevelConfiguration";
+            let (resource, stored) = if is_level { (LEVELS, levels) } else { (SCHEMAS, schemas) };
+            let trees = stored.iter().map(Object::tree).collect::<Result<Vec<_>, _>>()?;
+            let stored = trees.into_iter().find(|tree| defaults::name(tree) == defaults::name(&default));
+            let Some(write) = defaults::mend(&default, stored) else { continue };
+            let options = WriteOptions { field_manager: Some(MANAGER.to_owned()), ..WriteOptions::default() };
+            let (name, call) = match write {
+                Write::Create(object) => (None, Call::Create { object: Object::from_tree(object), options }),
+                Write::Replace(object) => {
+                    let name = Some(defaults::name(&default).to_owned());
+                    (name, Call::Replace { object: Object::from_tree(object), options })
+                }
+            };
+            match self.handle(flow_request(resource, name, call)).await {
+                // Another server on the same store was faster; its write is seen soon.
+                Err(error) if !error.is_already_exists() && !error.is_conflict() => return Err(error),
+                _ => written = true,
+            }
+        }
+        Ok(written)
+    }
+
+    async fn flow_objects(&self, resource: &'static str) -> ApiResult<Vec<Object>> {
+        match self.handle(flow_request(resource, None, Call::List(ListOptions::default()))).await? {
+            Reply::List { items, .. } => Ok(items),
+            Reply::Object { .. } => Ok(Vec::new()),
+        }
+    }
+}
+
+fn flow_request(resource: &'static str, name: Option<String>, call: Call) -> Request {
+    let resource = Resource::new("flowcontrol.apiserver.k8s.io", "v1", resource);
+    Request { user: None, resource, namespace: None, name, subresource: None, call }
+}
+
+/// Those that can be read.
+fn typed<K: DeserializeOwned + Send + Sync + 'static>(objects: &[Object]) -> Vec<Arc<K>> {
+    objects.iter().filter_map(|object| object.typed().ok()).collect()
+}

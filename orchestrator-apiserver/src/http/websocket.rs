@@ -1,0 +1,109 @@
+//! WebSockets with channels: the first byte of each message names its channel.
+
+use bytes::{BufMut, BytesMut};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use orchestrator_core::status::{ApiError, ApiResult};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    sync::mpsc,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Message, Utf8Bytes,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+
+use super::{
+    body::{Body, RequestBody},
+    executor::Tasks,
+};
+use crate::limits;
+
+/// A connection that has left HTTP.
+pub(super) type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+
+/// What both sides agreed on.
+pub(super) struct Handshake {
+    protocol: &'static str,
+    /// The answer to the client's key.
+    accept_key: String,
+}
+
+impl Handshake {
+    /// The first of the protocols that the client speaks, too.
+    pub(super) fn negotiate(request: &Request<RequestBody>, protocols: &[&'static str]) -> ApiResult<Self> {
+        let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !text(header::UPGRADE).eq_ignore_ascii_case("websocket") {
+            return Err(ApiError::bad_request("Upgrade request required: this server streams over WebSockets"));
+        }
+        let offered: Vec<&str> = text(header::SEC_WEBSOCKET_PROTOCOL).split(',').map(str::trim).collect();
+        let protocol = protocols.iter().copied().find(|protocol| offered.contains(protocol)).ok_or_else(|| {
+            ApiError::bad_request(format!("unable to negotiate a protocol: offered {offered:?}, spoken {protocols:?}"))
+        })?;
+        let key = text(header::SEC_WEBSOCKET_KEY);
+        if key.is_empty() {
+            return Err(ApiError::bad_request("the WebSocket key is missing"));
+        }
+        Ok(Self { protocol, accept_key: derive_accept_key(key.as_bytes()) })
+    }
+
+    /// Answers that the connection leaves HTTP, and serves it once it has.
+    pub(super) fn switch<F>(
+        self,
+        tasks: &Tasks,
+        name: &'static str,
+        request: &mut Request<RequestBody>,
+        serve: impl FnOnce(Socket) -> F + Send + 'static,
+    ) -> Response<Body>
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let upgrade = hyper::upgrade::on(request);
+        tasks.spawn(name, async move {
+            if let Ok(upgraded) = upgrade.await {
+                let config = WebSocketConfig::default()
+                    .max_message_size(Some(limits::STREAM_MESSAGE_BYTES * 8))
+                    .max_frame_size(Some(limits::STREAM_MESSAGE_BYTES * 8));
+                let upgraded = TokioIo::new(upgraded);
+                serve(WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config)).await).await;
+            }
+        });
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(self.protocol));
+        if let Ok(value) = HeaderValue::from_str(&self.accept_key) {
+            headers.insert(header::SEC_WEBSOCKET_ACCEPT, value);
+        }
+        response
+    }
+}
+
+/// Carries what is read into a channel, until its end.
+pub(super) async fn pump(mut reader: impl AsyncRead + Unpin, channel: u8, sender: mpsc::Sender<Message>) {
+    let mut buffer = vec![0; limits::STREAM_MESSAGE_BYTES];
+    while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+        if sender.send(framed(channel, buffer.get(..count).unwrap_or_default())).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A message of a channel.
+pub(super) fn framed(channel: u8, data: &[u8]) -> Message {
+    let mut message = BytesMut::with_capacity(data.len() + 1);
+    message.put_u8(channel);
+    message.put_slice(data);
+    Message::Binary(message.freeze())
+}
+
+/// The end of a connection. Without a code, clients take it for a failure.
+pub(super) fn closing() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
+}
