@@ -203,7 +203,8 @@ fn annotated<T: DeserializeOwned>(
     let annotations = autoscaler.get_mut("metadata")?.get_mut("annotations")?;
     let text = remove(annotations, name)?;
     let converted = convert(serde_json::from_str(text.as_str()?).ok()?);
-    T::deserialize(&converted).is_ok().then_some(converted)
+    let says_something = converted.as_array().is_none_or(|items| !items.is_empty());
+    (says_something && T::deserialize(&converted).is_ok()).then_some(converted)
 }
 
 fn drop_empty_annotations(autoscaler: &mut Value) {
@@ -240,6 +241,9 @@ fn newer_metrics(metrics: Value, side: &str) -> Value {
 }
 
 fn newer_metric(metric: &Value, side: &str) -> Value {
+    if !metric.is_object() {
+        return metric.clone();
+    }
     let mut newer = json!({"type": metric["type"]});
     let of = metric["type"].as_str().unwrap_or_default();
     let Some((_, name, fields)) = SOURCES.iter().find(|(known, ..)| *known == of) else { return newer };
@@ -267,8 +271,8 @@ fn newer_metric(metric: &Value, side: &str) -> Value {
 
 fn newer_conditions(conditions: Value) -> Value {
     let known = |condition: &Value| -> Value {
-        let members = condition.as_object().into_iter().flatten();
-        let members = members.filter(|(name, _)| CONDITION.contains(&name.as_str()));
+        let Some(members) = condition.as_object() else { return condition.clone() };
+        let members = members.iter().filter(|(name, _)| CONDITION.contains(&name.as_str()));
         members.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>().into()
     };
     list(Some(conditions)).iter().map(known).collect()
