@@ -81,9 +81,11 @@ impl Server {
         for default in defaults::objects() {
             let is_level = default["kind"] == "PriorityLevelConfiguration";
             let (resource, stored) = if is_level { (LEVELS, levels) } else { (SCHEMAS, schemas) };
-            let trees = stored.iter().map(Object::tree).collect::<Result<Vec<_>, _>>()?;
-            let stored = trees.into_iter().find(|tree| defaults::name(tree) == defaults::name(&default));
-            let Some(write) = defaults::mend(&default, stored) else { continue };
+            let name = Some(defaults::name(&default));
+            let is_meant = |object: &&Object| object.metadata().is_ok_and(|found| found.name.as_deref() == name);
+            // A tree of our own: the shared one would stay with the object.
+            let stored = stored.iter().find(is_meant).map(Object::to_tree).transpose()?;
+            let Some(write) = defaults::mend(&default, stored.as_ref()) else { continue };
             let options = WriteOptions { field_manager: Some(MANAGER.to_owned()), ..WriteOptions::default() };
             let (name, call) = match write {
                 Write::Create(object) => (None, Call::Create { object: Object::from_tree(object), options }),

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
 use orchestrator_core::{
     object::{DecodeError, Object},
-    status::ApiResult,
+    status::{ApiError, ApiResult},
 };
 use serde_json::Value;
 
@@ -18,18 +18,13 @@ pub(super) fn body(kind: &Kind, items: Vec<Object>, metadata: &Value) -> ApiResu
     if pieces.ended {
         return Ok(Body::full(first));
     }
-    let rest = stream::iter(std::iter::from_fn(move || pieces.next()));
-    Ok(Body::stream(futures::StreamExt::chain(stream::iter([Ok(first)]), rest)))
+    Ok(Body::stream(stream::iter(std::iter::once(Ok(first)).chain(pieces).map(|piece| piece.map_err(BodyError::from)))))
 }
 
 /// A list as a tree.
 pub(super) fn tree(kind: &Kind, items: Vec<Object>, metadata: &Value) -> ApiResult<Value> {
-    let pieces: Vec<Bytes> = std::iter::from_fn({
-        let mut pieces = Pieces::new(kind, items, metadata);
-        move || (!pieces.ended).then(|| pieces.piece())
-    })
-    .collect::<Result<_, _>>()?;
-    serde_json::from_slice(&pieces.concat()).map_err(orchestrator_core::status::ApiError::internal)
+    let pieces = Pieces::new(kind, items, metadata).collect::<Result<Vec<Bytes>, _>>()?;
+    serde_json::from_slice(&pieces.concat()).map_err(ApiError::internal)
 }
 
 struct Pieces {
@@ -52,16 +47,6 @@ impl Pieces {
             items: items.into_iter(),
             ended: false,
         }
-    }
-
-    fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
-        if self.ended {
-            return None;
-        }
-        let piece = self.piece();
-        // What breaks off cannot be mended: the client sees that the end is missing.
-        self.ended |= piece.is_err();
-        Some(piece.map_err(BodyError::from))
     }
 
     fn piece(&mut self) -> Result<Bytes, DecodeError> {
@@ -93,6 +78,20 @@ impl Pieces {
             out.truncate(out.len() + 1 - prefix.len());
         }
         Ok(())
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Result<Bytes, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let piece = self.piece();
+        // What breaks off cannot be mended: the client sees that the end is missing.
+        self.ended |= piece.is_err();
+        Some(piece)
     }
 }
 
