@@ -1,14 +1,17 @@
 //! A place in a tree with its path, for validation: reads that never fail and errors in upstream's words.
 
+mod path;
+
 use orchestrator_core::status::{FieldError, FieldErrorKind};
 use serde_json::Value;
 
+use self::path::{Path, Step};
 use crate::limits;
 
 /// A member of an object, there or not.
 #[derive(Clone, Debug)]
 pub(crate) struct Field<'a> {
-    path: String,
+    path: Path<'a>,
     value: Option<&'a Value>,
 }
 
@@ -48,11 +51,12 @@ impl Errors {
 impl<'a> Field<'a> {
     /// The whole object.
     pub(crate) fn root(tree: &'a Value) -> Self {
-        Self { path: String::new(), value: Some(tree) }
+        Self { path: Path::default(), value: Some(tree) }
     }
 
-    pub(crate) fn path(&self) -> &str {
-        &self.path
+    /// As errors name it: `spec.containers[0].image`.
+    pub(crate) fn path(&self) -> String {
+        self.path.to_string()
     }
 
     pub(crate) fn value(&self) -> Option<&'a Value> {
@@ -60,40 +64,41 @@ impl<'a> Field<'a> {
     }
 
     /// A member by its name.
-    pub(crate) fn get(&self, name: &str) -> Self {
-        let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
-        Self { path, value: self.value.and_then(|value| value.get(name)) }
+    pub(crate) fn get(&self, name: &'a str) -> Self {
+        self.member(Step::Member(name), name)
     }
 
     /// A member some levels down, its names joined by dots.
-    pub(crate) fn at(&self, path: &str) -> Self {
+    pub(crate) fn at(&self, path: &'a str) -> Self {
         path.split('.').fold(self.clone(), |field, name| field.get(name))
     }
 
     /// The same value, under the path that errors name it by.
     pub(crate) fn shown_at(&self, path: impl Into<String>) -> Self {
-        Self { path: path.into(), value: self.value }
+        Self { path: Path::from(path.into()), value: self.value }
     }
 
     /// The items of a list.
     pub(crate) fn items(&self) -> Vec<Self> {
         let items = self.value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let item = |(index, value)| Self { path: format!("{}[{index}]", self.path), value: Some(value) };
+        let item = |(index, value)| Self { path: self.path.then(Step::Item(index)), value: Some(value) };
         items.iter().enumerate().map(item).collect()
     }
 
     /// The member of a map, written as a key: `data[name]`.
-    pub(crate) fn key(&self, name: &str) -> Self {
-        let path = format!("{}[{name}]", self.path);
-        Self { path, value: self.value.and_then(|value| value.get(name)) }
+    pub(crate) fn key(&self, name: &'a str) -> Self {
+        self.member(Step::Key(name), name)
     }
 
     /// The members of a map, with their keys.
     pub(crate) fn entries(&self) -> Vec<(&'a str, Self)> {
         let members = self.value.and_then(Value::as_object).into_iter().flatten();
-        members
-            .map(|(key, value)| (key.as_str(), Self { path: format!("{}[{key}]", self.path), value: Some(value) }))
-            .collect()
+        let entry = |key: &'a String, value| Self { path: self.path.then(Step::Key(key)), value: Some(value) };
+        members.map(|(key, value)| (key.as_str(), entry(key, value))).collect()
+    }
+
+    fn member(&self, step: Step<'a>, name: &str) -> Self {
+        Self { path: self.path.then(step), value: self.value.and_then(|value| value.get(name)) }
     }
 
     pub(crate) fn exists(&self) -> bool {
@@ -123,7 +128,7 @@ impl<'a> Field<'a> {
     }
 
     pub(crate) fn error(&self, errors: &mut Errors, kind: FieldErrorKind, detail: impl Into<String>) {
-        errors.add(self.path.clone(), kind, detail);
+        errors.add(self.path(), kind, detail);
     }
 
     pub(crate) fn required(&self, errors: &mut Errors, detail: &str) {

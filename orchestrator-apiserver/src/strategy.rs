@@ -69,6 +69,11 @@ pub(crate) trait Strategy: Send + Sync + std::fmt::Debug {
         Vec::new()
     }
 
+    /// Whether [`Self::allocations`] may ask for anything.
+    fn allocates(&self) -> bool {
+        false
+    }
+
     /// Values that the server has to draw before the object can be stored.
     fn allocations(&self, _object: &Value) -> Vec<Allocation> {
         Vec::new()

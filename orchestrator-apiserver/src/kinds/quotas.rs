@@ -136,8 +136,8 @@ fn resources(limit: &Field<'_>) -> BTreeSet<String> {
 
 /// The amounts of one resource must stand in order: min, default request, default, max.
 fn one_resource(limit: &Field<'_>, resource: &str, errors: &mut Errors) {
-    let place = |list: &str| limit.get(list).key(resource);
-    let amount = |list: &str| check::quantity(&place(list));
+    let place = |list: &'static str| limit.get(list).key(resource);
+    let amount = |list: &'static str| check::quantity(&place(list));
     for (at, low, low_words, high, high_words) in [
         ("min", "min", "min", "max", "max"),
         ("defaultRequest", "min", "min", "defaultRequest", "default request"),
@@ -176,8 +176,8 @@ fn one_resource(limit: &Field<'_>, resource: &str, errors: &mut Errors) {
 
 /// How far a limit may go above a request; not further than the bounds of both allow.
 fn ratio(limit: &Field<'_>, resource: &str, errors: &mut Errors) {
-    let place = |list: &str| limit.get(list).key(resource);
-    let amount = |list: &str| check::quantity(&place(list)).map(|amount| amount.as_f64());
+    let place = |list: &'static str| limit.get(list).key(resource);
+    let amount = |list: &'static str| check::quantity(&place(list)).map(|amount| amount.as_f64());
     let ratio = place("maxLimitRequestRatio");
     let Some(most) = amount("maxLimitRequestRatio") else { return };
     if most < 1.0 {
@@ -252,7 +252,7 @@ fn conflicts(scopes: &[&str], place: &Field<'_>, shown: &Field<'_>, errors: &mut
 /// Errors name the list of expressions, not the one that is wrong; so does upstream.
 fn scope_requirement(expression: &Field<'_>, hard: &[&str], selector: &Field<'_>, errors: &mut Errors) {
     let list = selector.get("matchExpressions");
-    let named = |name: &str| expression.get(name).shown_at(format!("{}.{name}", list.path()));
+    let named = |name: &'static str| expression.get(name).shown_at(format!("{}.{name}", list.path()));
     let (scope, operator, values) = (named("scopeName"), named("operator"), named("values"));
     if !SCOPES.contains(&scope.text()) {
         scope.wrong(errors, Value::from(scope.text()), "unsupported scope");

@@ -28,7 +28,8 @@ pub(crate) struct Rules {
     pub(crate) validate_status: fn(&Field<'_>, &Field<'_>, &mut Errors),
     pub(crate) grace: fn(&Value, Option<i64>) -> i64,
     pub(crate) reservations: fn(&Value) -> Vec<Reservation>,
-    pub(crate) allocations: fn(&Value) -> Vec<Allocation>,
+    /// `None` where the server draws nothing.
+    pub(crate) allocations: Option<fn(&Value) -> Vec<Allocation>>,
 }
 
 impl Rules {
@@ -48,7 +49,7 @@ impl Rules {
         validate_status: |_, _, _| {},
         grace: |_, _| 0,
         reservations: |_| Vec::new(),
-        allocations: |_| Vec::new(),
+        allocations: None,
     };
 }
 
@@ -110,8 +111,12 @@ impl Strategy for Rules {
         (self.reservations)(object)
     }
 
+    fn allocates(&self) -> bool {
+        self.allocations.is_some()
+    }
+
     fn allocations(&self, object: &Value) -> Vec<Allocation> {
-        (self.allocations)(object)
+        self.allocations.map_or_else(Vec::new, |allocations| allocations(object))
     }
 
     fn returns_deleted(&self) -> bool {

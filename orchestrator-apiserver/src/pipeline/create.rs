@@ -74,7 +74,8 @@ impl Server {
             if generated {
                 self.generate_name(&mut tree);
             }
-            let mut candidate = tree.clone();
+            let may_retry = generated || kind.strategy.allocates();
+            let mut candidate = if may_retry { tree.clone() } else { std::mem::take(&mut tree) };
             kind.strategy.prepare_create(&mut candidate);
             if let Some(schema) = kind.schema {
                 decode::settle(&mut candidate, schema);

@@ -274,9 +274,9 @@ fn check_target(target: &Field<'_>) -> ApiResult<()> {
 /// A request for a token names its account, if anything, and a life within bounds.
 fn check_token_request(request: &Value, (name, namespace): (&str, &str), seconds: i64) -> ApiResult<()> {
     let metadata = Field::root(request).get("metadata");
-    let refuse = |subject: &str, field: &str, detail: String| {
+    let refuse = |subject: &str, field: String, detail: String| {
         let subject = Subject { group: "authentication.k8s.io", resource: "TokenRequest", name: subject };
-        let error = FieldError { field: field.to_owned(), kind: FieldErrorKind::Invalid, detail };
+        let error = FieldError { field, kind: FieldErrorKind::Invalid, detail };
         Err(ApiError::invalid(subject, &[error]))
     };
     for (member, expected) in [("name", name), ("namespace", namespace)] {
@@ -291,7 +291,7 @@ fn check_token_request(request: &Value, (name, namespace): (&str, &str), seconds
         seconds if seconds > limits::TOKEN_SECONDS_MAX => "may not specify a duration larger than 2^32 seconds",
         _ => return Ok(()),
     };
-    refuse("", "spec.expirationSeconds", format!("{seconds}: {problem}"))
+    refuse("", "spec.expirationSeconds".to_owned(), format!("{seconds}: {problem}"))
 }
 
 /// The reply of a binding or an eviction.

@@ -7,8 +7,8 @@ mod support;
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use orchestrator_core::{
@@ -158,50 +158,82 @@ impl Kind {
 /// All served kinds.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    builtin: BTreeMap<Resource, Arc<Kind>>,
+    builtin: Table,
+    custom: RwLock<Custom>,
+}
+
+/// Kinds that every request looks for.
+#[derive(Debug, Default)]
+struct Table {
+    kinds: HashMap<Resource, Arc<Kind>>,
+    groups: HashSet<Cow<'static, str>>,
+}
+
+/// The kinds of definitions, and all of them as a table.
+#[derive(Debug, Default)]
+struct Custom {
     /// By the definition's name.
-    custom: RwLock<BTreeMap<String, Vec<Arc<Kind>>>>,
+    definitions: BTreeMap<String, Vec<Arc<Kind>>>,
+    table: Table,
+}
+
+impl Table {
+    fn of(kinds: impl IntoIterator<Item = Arc<Kind>>) -> Self {
+        let kinds: HashMap<_, _> = kinds.into_iter().map(|kind| (kind.resource.clone(), kind)).collect();
+        let groups = kinds.keys().map(|resource| resource.group.clone()).collect();
+        Self { kinds, groups }
+    }
+}
+
+impl Custom {
+    fn change(&mut self, change: impl FnOnce(&mut BTreeMap<String, Vec<Arc<Kind>>>)) {
+        change(&mut self.definitions);
+        self.table = Table::of(self.definitions.values().flatten().cloned());
+    }
 }
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        let builtin = builtin::kinds().into_iter().map(|kind| (kind.resource.clone(), Arc::new(kind))).collect();
-        Self { builtin, custom: RwLock::default() }
+        Self { builtin: Table::of(builtin::kinds().into_iter().map(Arc::new)), custom: RwLock::default() }
     }
 
     pub(crate) fn find(&self, resource: &Resource) -> Option<Arc<Kind>> {
-        self.builtin.get(resource).cloned().or_else(|| {
-            let custom = self.custom.read().unwrap_or_else(PoisonError::into_inner);
-            custom.values().flatten().find(|kind| kind.resource == *resource).cloned()
-        })
+        self.builtin.kinds.get(resource).cloned().or_else(|| self.custom().table.kinds.get(resource).cloned())
     }
 
     /// Whether anything of a group is served.
     pub(crate) fn has_group(&self, group: &str) -> bool {
-        self.builtin.keys().any(|resource| resource.group == group)
-            || self
-                .custom
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .values()
-                .flatten()
-                .any(|kind| kind.resource.group == group)
+        self.builtin.groups.contains(group) || self.custom().table.groups.contains(group)
     }
 
     /// All kinds, the core group first, then by group, version and name.
     pub(crate) fn kinds(&self) -> Vec<Arc<Kind>> {
-        let custom = self.custom.read().unwrap_or_else(PoisonError::into_inner);
-        self.builtin.values().chain(custom.values().flatten()).cloned().collect()
+        let mut kinds: Vec<_> = self.builtin.kinds.values().cloned().collect();
+        kinds.sort_by(|left, right| left.resource.cmp(&right.resource));
+        kinds.extend(self.custom().definitions.values().flatten().cloned());
+        kinds
     }
 
     /// Serves the kinds of a definition, in place of those that it had.
     pub(crate) fn define(&self, definition: &str, kinds: Vec<Kind>) {
         let kinds = kinds.into_iter().map(Arc::new).collect();
-        self.custom.write().unwrap_or_else(PoisonError::into_inner).insert(definition.to_owned(), kinds);
+        self.custom_mut().change(|definitions| {
+            definitions.insert(definition.to_owned(), kinds);
+        });
     }
 
     /// Serves the kinds of a definition no more.
     pub(crate) fn undefine(&self, definition: &str) {
-        self.custom.write().unwrap_or_else(PoisonError::into_inner).remove(definition);
+        self.custom_mut().change(|definitions| {
+            definitions.remove(definition);
+        });
+    }
+
+    fn custom(&self) -> RwLockReadGuard<'_, Custom> {
+        self.custom.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn custom_mut(&self) -> RwLockWriteGuard<'_, Custom> {
+        self.custom.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

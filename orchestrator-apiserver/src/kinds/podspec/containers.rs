@@ -138,7 +138,7 @@ fn volume_mounts(container: &Field<'_>, context: &Context<'_>, errors: &mut Erro
             path.invalid(errors, "must not already exist as a path in volumeDevices");
         }
         // What concerns the part that is mounted is told without the number of the mount.
-        let place = |name: &str| mount.get(name).shown_at(format!("{}.volumeMounts.{name}", container.path()));
+        let place = |name: &'static str| mount.get(name).shown_at(format!("{}.volumeMounts.{name}", container.path()));
         let expression = mount.get("subPathExpr");
         check::descending_path(&place("subPath"), errors);
         if !expression.text().is_empty() && !mount.get("subPath").text().is_empty() {

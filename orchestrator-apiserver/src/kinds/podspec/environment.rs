@@ -61,7 +61,7 @@ fn value_from(variable: &Field<'_>, errors: &mut Errors) {
         return;
     }
     let mut sources = 0;
-    let mut source = |name: &str| Some(from.get(name)).filter(Field::exists).inspect(|_| sources += 1);
+    let mut source = |name: &'static str| Some(from.get(name)).filter(Field::exists).inspect(|_| sources += 1);
     if let Some(field) = source("fieldRef") {
         object_field(&field, &ENVIRONMENT_FIELDS, errors);
     }

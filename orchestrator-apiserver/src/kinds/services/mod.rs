@@ -30,7 +30,7 @@ pub(super) const SERVICES: Rules = Rules {
     validate: validation::validate,
     validate_update: validation::validate_update,
     reservations,
-    allocations,
+    allocations: Some(allocations),
     ..Rules::NONE
 };
 
