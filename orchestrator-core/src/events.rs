@@ -203,7 +203,8 @@ impl Writer {
     async fn run(mut self, mut receiver: mpsc::Receiver<Message>) {
         while let Some(message) = receiver.recv().await {
             match message {
-                Message::Event(event) => self.write(*event).await,
+                // Boxed, because a recorder mostly waits and there is one for each node.
+                Message::Event(event) => Box::pin(self.write(*event)).await,
                 Message::Flush(done) => {
                     let _ = done.send(());
                 }

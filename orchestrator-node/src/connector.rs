@@ -15,7 +15,7 @@ use orchestrator_core::{
     status::{ApiError, ApiResult, Reason, Subject},
 };
 
-use crate::{node::Node, pod, pod::observed::Observed, pods::Roster};
+use crate::{node::Node, pod, pod::mailbox::Shown, pod::observed::Observed, pods::Roster};
 
 /// Reaches the containers of one node, for as long as its agent runs.
 ///
@@ -46,7 +46,7 @@ impl Connector {
 }
 
 impl Reached {
-    fn look_up(&self, target: &Target) -> ApiResult<(Arc<Observed>, Arc<PodStatus>)> {
+    fn look_up(&self, target: &Target) -> ApiResult<(Arc<Observed>, Shown)> {
         let mailbox = self
             .roster
             .mailbox(&target.pod_uid)

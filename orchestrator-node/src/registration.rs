@@ -39,7 +39,8 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut keeper = Keeper { node, nodes, reported_at: None, runtime_version: None, lease_known: false };
     let mut failing = false;
     loop {
-        let result = keeper.keep().await;
+        // Boxed, because it mostly waits and there is one for each node.
+        let result = Box::pin(keeper.keep()).await;
         if let Err(error) = &result
             && !failing
         {

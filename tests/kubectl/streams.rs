@@ -17,8 +17,9 @@ fn pod(stage: &Stage, name: &str, line: &str, more: &str) {
 
 fn logs(stage: &Stage) {
     let kubectl = &stage.kubectl;
-    pod(stage, "talker", "for i in 1 2 3; do echo line $i; sleep 0.3; done; echo problem >&2", "restartPolicy: Never,");
-    kubectl.ok("wait --for=jsonpath={.status.containerStatuses[0].containerID} pod/talker --timeout=60s");
+    let script = "for i in 1 2 3; do echo line $i; sleep 0.3; done; echo problem >&2; sleep 2";
+    pod(stage, "talker", script, "restartPolicy: Never,");
+    kubectl.ok("wait --for=jsonpath={.status.containerStatuses[0].state.running.startedAt} pod/talker --timeout=60s");
     // It ends by itself when the container has ended, with all that it said.
     assert_eq!(kubectl.ok("logs -f talker"), "line 1\nline 2\nline 3\nproblem\n");
     kubectl.ok("wait --for=jsonpath={.status.phase}=Succeeded pod/talker --timeout=60s");

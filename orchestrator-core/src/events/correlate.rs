@@ -4,7 +4,7 @@
 //! that is there; many similar events of one object become one combined event; an object that floods is cut off.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
 };
@@ -58,7 +58,8 @@ struct Written {
 
 #[derive(Debug)]
 struct Similar {
-    messages: BTreeSet<Key>,
+    /// Oldest first.
+    messages: Vec<Key>,
     last: Duration,
 }
 
@@ -109,16 +110,19 @@ impl Correlator {
         let similar_key = Key::of(&parts);
         parts.extend([event.involved_object.field_path.as_deref(), event.message.as_deref()]);
         let key = Key::of(&parts);
-        let fresh = Similar { messages: BTreeSet::new(), last: now };
+        let fresh = Similar { messages: Vec::new(), last: now };
         let mut similar = self.similar.remove(&similar_key).unwrap_or(fresh);
         if now.saturating_sub(similar.last) > limits::SIMILAR_TIME {
             similar.messages.clear();
         }
         similar.last = now;
-        similar.messages.insert(Key::of(&[event.message.as_deref()]));
+        let message = Key::of(&[event.message.as_deref()]);
+        if !similar.messages.contains(&message) {
+            similar.messages.push(message);
+        }
         let combined = similar.messages.len() >= limits::SIMILAR_MESSAGES;
         if combined {
-            similar.messages.pop_first();
+            similar.messages.remove(0);
         }
         self.similar.insert(similar_key, similar);
         if !combined {

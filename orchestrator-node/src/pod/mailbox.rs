@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -26,12 +27,31 @@ pub(super) struct Mail {
     pub(super) containers: BTreeSet<ContainerId>,
     pub(super) relisted: Option<Observed>,
     /// What the worker last saw and showed, for readers.
-    pub(super) seen: (Arc<Observed>, Arc<PodStatus>),
+    pub(super) seen: (Arc<Observed>, Shown),
+}
+
+/// The status that a worker last showed.
+#[derive(Clone, Debug)]
+pub(crate) enum Shown {
+    /// The API server shows the same; it is not kept twice.
+    OfPod(Arc<Pod>),
+    Own(Arc<PodStatus>),
+}
+
+impl Deref for Shown {
+    type Target = PodStatus;
+
+    fn deref(&self) -> &PodStatus {
+        match self {
+            Self::OfPod(pod) => status_of(pod),
+            Self::Own(status) => status,
+        }
+    }
 }
 
 impl Mailbox {
     pub(crate) fn new(pod: Arc<Pod>, wanted: Wanted) -> Self {
-        let seen = (Arc::default(), Arc::new(status_of(&pod).clone()));
+        let seen = (Arc::default(), Shown::OfPod(pod.clone()));
         let (sandboxes, containers) = Default::default();
         let mail = Mail { pod, wanted, sandboxes, containers, relisted: None, seen };
         Self { state: Mutex::new(mail), notify: Notify::new() }
@@ -92,7 +112,7 @@ impl Mailbox {
     }
 
     /// What the worker last saw of the runtime, and the status it computed.
-    pub(crate) fn seen(&self) -> (Arc<Observed>, Arc<PodStatus>) {
+    pub(crate) fn seen(&self) -> (Arc<Observed>, Shown) {
         self.lock().seen.clone()
     }
 }

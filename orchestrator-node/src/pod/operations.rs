@@ -20,6 +20,7 @@ use orchestrator_core::{
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{
+    mailbox::Shown,
     operation::{Operation, ProbeKind},
     probe, pull_policy, uid,
 };
@@ -40,7 +41,7 @@ use crate::{
 pub(crate) struct Job {
     pub(crate) node: Arc<Node>,
     pub(crate) pod: Arc<Pod>,
-    pub(crate) status: Arc<PodStatus>,
+    pub(crate) status: Shown,
     pub(crate) volumes: Arc<VolumeSet>,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) sandbox: Option<SandboxId>,

@@ -25,7 +25,7 @@ use serde_json::Value;
 use super::{
     backoff::{Backoff, after},
     decide::{Plan, Situation, Wanted, decide, is_ending},
-    mailbox::Mailbox,
+    mailbox::{Mailbox, Shown},
     memory::{Failure, Hook, Memory, Volumes},
     observed::Observed,
     operation::{Operation, ProbeKind, Slot},
@@ -281,18 +281,16 @@ impl Worker {
             now,
         };
         let status = Arc::new(status::compute(&view));
-        {
-            let mut mail = self.mailbox.lock();
-            if *mail.seen.1 != *status {
-                mail.seen.1 = status.clone();
-            }
-        }
+        self.mailbox.lock().seen.1 = Shown::Own(status.clone());
         if self.writing {
             self.final_status_written = false;
             return;
         }
         let changes = patch(&self.pod, self.known(), &status);
         let settled = changes.is_none();
+        if settled && self.known.is_none() {
+            self.mailbox.lock().seen.1 = Shown::OfPod(self.pod.clone());
+        }
         if settled {
             self.last_patch = None;
         }
