@@ -121,12 +121,39 @@ fn who_one_is() {
     assert_eq!(review["status"]["userInfo"]["groups"], serde_json::json!(["system:masters", "system:authenticated"]));
     let name = kubectl.ok("auth whoami -o jsonpath={.status.userInfo.username}");
     assert_eq!(review["status"]["userInfo"]["username"], name);
-    // A token of an account says who it is for.
+    // Whoever comes with the token of an account is that account.
     let token = kubectl.ok("create token default --duration=1h");
-    let account = kubectl
-        .ok(&format!("auth whoami --user='' --token={} -o jsonpath={{.status.userInfo.username}}", token.trim()));
-    assert!(["system:serviceaccount:default:default", name.as_str()].contains(&account.as_str()), "{account}");
+    kubectl.ok(&format!("config set-credentials robot --token={}", token.trim()));
+    assert_eq!(
+        kubectl.ok("auth whoami --user=robot -o jsonpath={.status.userInfo.username}"),
+        "system:serviceaccount:default:default"
+    );
     kubectl.says("auth can-i delete nodes", "yes");
+    let no = kubectl.run("auth can-i delete nodes --user=robot");
+    assert_eq!((no.code, no.stdout.as_str()), (1, "no\n"));
+    // What one may do is listed: rows of resources, paths, names and verbs.
+    let mine = kubectl.ok("auth can-i --list");
+    assert!(mine.starts_with("Resources   Non-Resource URLs   Resource Names   Verbs\n"), "{mine}");
+    let rows: Vec<String> = mine.lines().skip(1).map(without_spaces).collect();
+    assert_eq!(rows, ["*.* [] [] [*]", "[*] [] [*]"]);
+    let others = kubectl.ok("auth can-i --list --user=robot");
+    let rows: BTreeSet<String> = others.lines().map(without_spaces).collect();
+    for row in
+        ["selfsubjectrulesreviews.authorization.k8s.io [] [] [create]", "[/healthz] [] [get]", "[/api/*] [] [get]"]
+    {
+        assert!(rows.contains(row), "{row} is not in\n{others}");
+    }
+    assert!(!others.contains("*.*"), "{others}");
+    let nowhere = kubectl.run_with(
+        "create -f -",
+        "{\"apiVersion\": \"authorization.k8s.io/v1\", \"kind\": \"SelfSubjectRulesReview\", \"spec\": {}}",
+    );
+    assert_eq!(
+        nowhere.stderr,
+        "Error from server (BadRequest): error when creating \"STDIN\": no namespace on request\n"
+    );
+    let parts = kubectl.run("get componentstatuses");
+    assert_eq!(parts.stderr, "Warning: v1 ComponentStatus is deprecated in v1.19+\nNo resources found\n");
 }
 
 #[test]
