@@ -23,7 +23,7 @@ DEFINITION = {
                     "openAPIV3Schema": {
                         "type": "object",
                         "properties": {
-                            "spec": {"type": "object", "properties": {"litres": {"type": "integer"}}},
+                            "spec": {"type": "object", "properties": {"litres": {"type": "integer", "default": 1}}},
                             "status": {"type": "object", "properties": {"hot": {"type": "boolean"}}},
                         },
                     }
@@ -66,7 +66,7 @@ class Dynamic(InNamespace):
             self.dynamic.resources.get(api_version="v1", kind="Nothing")
 
     def test_custom_objects_make_the_whole_journey(self):
-        body = {"apiVersion": "example.com/v1", "kind": "Kettle", "metadata": {"name": "tea"}, "spec": {"litres": 1}}
+        body = {"apiVersion": "example.com/v1", "kind": "Kettle", "metadata": {"name": "tea"}, "spec": {}}
         made = self.kettles.create(body=body, namespace=self.namespace)
         self.assertEqual((made.spec.litres, made.metadata.generation), (1, 1))
         hot = {"apiVersion": "example.com/v1", "kind": "Kettle", "metadata": {"name": "tea"}, "status": {"hot": True}}

@@ -12,6 +12,7 @@ mod classes;
 mod config;
 mod coordination;
 mod cron;
+mod custom;
 mod definitions;
 mod difference;
 mod drivers;
@@ -34,6 +35,7 @@ mod webhooks;
 
 use std::{borrow::Cow, sync::Arc};
 
+pub(crate) use custom::Custom;
 use rules::Rules;
 use serde_json::Value;
 
