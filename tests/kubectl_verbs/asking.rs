@@ -62,6 +62,17 @@ fn custom_kinds_are_discovered_and_explained() {
     );
     let kettle = r#"{"apiVersion":"example.com/v1","kind":"Kettle","metadata":{"name":"tea"},"spec":{"litres":2}}"#;
     kubectl.says(&format!("apply -f {}", stage.write("kettle.json", kettle)), "kettle.example.com/tea created");
+    let lid = r#"{"apiVersion":"example.com/v1","kind":"Kettle","metadata":{"name":"lid"},"spec":{"lid":true}}"#;
+    let lid = stage.write("lid.json", lid);
+    kubectl.fails(
+        &format!("create -f {lid}"),
+        &format!(
+            "Error from server (BadRequest): error when creating \"{lid}\": Kettle in version \"v1\" cannot be handled as a \
+             Kettle: strict decoding error: unknown field \"spec.lid\""
+        ),
+    );
+    let warned = kubectl.run(&format!("create --validate=warn --dry-run=server -o jsonpath={{.spec}} -f {lid}"));
+    assert_eq!((warned.stdout.as_str(), warned.stderr.as_str()), ("{}", "Warning: unknown field \"spec.lid\"\n"));
     let row = &kubectl.table("get ket")[0];
     assert_eq!((row["NAME"].as_str(), row["LITRES"].as_str()), ("tea", "2"));
     kubectl.says(r#"patch ket tea --type=merge -p {"spec":{"litres":3}}"#, "kettle.example.com/tea patched");

@@ -69,6 +69,10 @@ class Dynamic(InNamespace):
         body = {"apiVersion": "example.com/v1", "kind": "Kettle", "metadata": {"name": "tea"}, "spec": {}}
         made = self.kettles.create(body=body, namespace=self.namespace)
         self.assertEqual((made.spec.litres, made.metadata.generation), (1, 1))
+        unknown = {"spec": {"lid": True}}
+        merge = {"name": "tea", "namespace": self.namespace, "content_type": "application/merge-patch+json"}
+        pruned = self.kettles.patch(body=unknown, **merge)
+        self.assertEqual((pruned.spec.to_dict(), pruned.metadata.generation), ({"litres": 1}, 1))
         hot = {"apiVersion": "example.com/v1", "kind": "Kettle", "metadata": {"name": "tea"}, "status": {"hot": True}}
         self.kettles.status.patch(body=hot, namespace=self.namespace, content_type="application/merge-patch+json")
         read = self.kettles.get(name="tea", namespace=self.namespace)
