@@ -3,43 +3,25 @@
 #[path = "support/kubectl.rs"]
 mod kubectl;
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-};
+#[path = "support/served.rs"]
+mod served;
 
 use kubectl::{Kubectl, file};
-use orchestrator::Cluster;
+use served::Served;
 
 /// A cluster without nodes, behind a loopback port.
 struct Stage {
-    runtime: tokio::runtime::Runtime,
-    cluster: Option<Cluster>,
-    directory: PathBuf,
+    served: Served,
     kubectl: Kubectl,
 }
 
 impl Stage {
     fn new(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("seed-slips-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let kubeconfig = directory.join("kubeconfig");
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let builder = Cluster::builder().listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).kubeconfig(&kubeconfig);
-        let cluster = runtime.block_on(builder.start()).unwrap();
-        let kubectl = Kubectl::new(kubeconfig, directory.join("home"));
+        let served = Served::start(&format!("seed-{name}"), None);
+        let kubectl = Kubectl::new(&served.kubeconfig, served.directory.join("home"));
         // The first request of all may come before the account that its objects belong to.
         kubectl.ok("wait --for=create serviceaccount/default --timeout=30s");
-        Self { runtime, cluster: Some(cluster), directory, kubectl }
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        if let Some(cluster) = self.cluster.take() {
-            self.runtime.block_on(cluster.shutdown());
-        }
-        let _ = std::fs::remove_dir_all(&self.directory);
+        Self { served, kubectl }
     }
 }
 
@@ -110,7 +92,7 @@ fn a_stateful_set_of_a_version_that_is_gone() {
         stage.kubectl.fails(&format!("{command} -f {manifest}"), &gone);
     }
     // With the version of today, the claim's `spec` is still a field of the set.
-    let today = stage.directory.join("today.yaml");
+    let today = stage.served.directory.join("today.yaml");
     let text = std::fs::read_to_string(&manifest).unwrap().replace("apps/v1beta2", "apps/v1");
     std::fs::write(&today, text).unwrap();
     let today = today.display();

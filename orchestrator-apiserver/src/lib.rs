@@ -27,6 +27,8 @@ mod strategy;
 mod views;
 
 pub use address_range::{AddressRange, AddressRangeError};
-pub use auth::{Attributes, Authenticator, Authorizer, Decision, DefaultAuthorizer, TokenIssuer};
+pub use auth::{
+    Attributes, Authenticator, Authorizer, Decision, DefaultAuthorizer, PathRule, ResourceRule, Rules, TokenIssuer,
+};
 pub use registry::support_matrix;
 pub use server::{Admission, ApiServer, ApiServerBuilder, Config, DefaultTolerations};

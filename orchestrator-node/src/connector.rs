@@ -113,7 +113,10 @@ impl NodeConnector for Connector {
     async fn attach(&self, target: &Target, options: AttachOptions) -> ApiResult<Session> {
         let agent = self.reach(target)?;
         let id = agent.running(target)?;
-        agent.node.runtime.attach(&id, options).await.map_err(api_error)
+        let session = agent.node.runtime.attach(&id, options).await.map_err(api_error)?;
+        // Clients are told that an attach is over, not how the container ended: that stands in the pod's status.
+        let exit = session.exit;
+        Ok(Session { exit: Box::pin(async move { exit.await.map(|_| 0) }), ..session })
     }
 
     async fn port_forward(&self, target: &Target, port: u16) -> ApiResult<Box<dyn Duplex>> {

@@ -15,11 +15,20 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{cluster, config_map, soon};
+use crate::{Door, cluster, config_map, soon};
 
-#[tokio::test]
-async fn typed_objects_make_the_whole_journey() {
-    let cluster = cluster().await;
+through_both_doors! {
+    typed_objects_make_the_whole_journey,
+    lists_come_in_pages,
+    kinds_are_discovered_and_used_without_types,
+    metadata_comes_without_the_rest,
+    errors_are_statuses_with_their_code,
+    a_namespace_that_is_deleted_takes_its_objects_along,
+    a_client_that_outlives_its_cluster_gets_errors,
+}
+
+async fn typed_objects_make_the_whole_journey(door: Door) {
+    let cluster = cluster(door).await;
     let api: Api<ConfigMap> = Api::default_namespaced(cluster.kube_client());
     let created = api.create(&PostParams::default(), &config_map("a", "1")).await.unwrap();
     let (uid, version) = (created.metadata.uid.unwrap(), created.metadata.resource_version.unwrap());
@@ -52,9 +61,8 @@ async fn typed_objects_make_the_whole_journey() {
     cluster.shutdown().await;
 }
 
-#[tokio::test]
-async fn lists_come_in_pages() {
-    let cluster = cluster().await;
+async fn lists_come_in_pages(door: Door) {
+    let cluster = cluster(door).await;
     let api: Api<ConfigMap> = Api::namespaced(cluster.kube_client(), "default");
     for index in 0..7 {
         api.create(&PostParams::default(), &config_map(&format!("page-{index}"), "page")).await.unwrap();
@@ -76,9 +84,8 @@ async fn lists_come_in_pages() {
     cluster.shutdown().await;
 }
 
-#[tokio::test]
-async fn kinds_are_discovered_and_used_without_types() {
-    let cluster = cluster().await;
+async fn kinds_are_discovered_and_used_without_types(door: Door) {
+    let cluster = cluster(door).await;
     let client = cluster.kube_client();
     let discovery = Discovery::new(client.clone()).run().await.unwrap();
     let (deployments, capabilities) =
@@ -111,9 +118,8 @@ async fn kinds_are_discovered_and_used_without_types() {
     cluster.shutdown().await;
 }
 
-#[tokio::test]
-async fn metadata_comes_without_the_rest() {
-    let cluster = cluster().await;
+async fn metadata_comes_without_the_rest(door: Door) {
+    let cluster = cluster(door).await;
     let client = cluster.kube_client();
     let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
     api.create(&PostParams::default(), &config_map("a", "1")).await.unwrap();
@@ -133,9 +139,8 @@ async fn metadata_comes_without_the_rest() {
     cluster.shutdown().await;
 }
 
-#[tokio::test]
-async fn errors_are_statuses_with_their_code() {
-    let cluster = cluster().await;
+async fn errors_are_statuses_with_their_code(door: Door) {
+    let cluster = cluster(door).await;
     let client = cluster.kube_client();
     let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
     assert_eq!(reason(&api.get("nothing").await.unwrap_err()), (404, "NotFound"));
@@ -156,9 +161,8 @@ async fn errors_are_statuses_with_their_code() {
     cluster.shutdown().await;
 }
 
-#[tokio::test]
-async fn a_namespace_that_is_deleted_takes_its_objects_along() {
-    let cluster = cluster().await;
+async fn a_namespace_that_is_deleted_takes_its_objects_along(door: Door) {
+    let cluster = cluster(door).await;
     let client = cluster.kube_client();
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let mut namespace = Namespace::default();
@@ -173,9 +177,8 @@ async fn a_namespace_that_is_deleted_takes_its_objects_along() {
     cluster.shutdown().await;
 }
 
-#[tokio::test]
-async fn a_client_that_outlives_its_cluster_gets_errors() {
-    let cluster = cluster().await;
+async fn a_client_that_outlives_its_cluster_gets_errors(door: Door) {
+    let cluster = cluster(door).await;
     let client = cluster.kube_client();
     assert!(version(&client).await.is_ok());
     cluster.shutdown().await;

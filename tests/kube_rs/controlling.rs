@@ -20,7 +20,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use crate::{cluster, soon};
+use crate::{Door, cluster, soon};
+
+through_both_doors! {
+    a_controller_keeps_its_objects_and_cleans_up,
+}
 
 /// A greeting that is to be kept in a config map.
 #[derive(CustomResource, Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -95,9 +99,8 @@ async fn say(greeting: &Greeting, context: &Context, reason: &str) -> Result<Act
     Ok(Action::await_change())
 }
 
-#[tokio::test]
-async fn a_controller_keeps_its_objects_and_cleans_up() {
-    let cluster = cluster().await;
+async fn a_controller_keeps_its_objects_and_cleans_up(door: Door) {
+    let cluster = cluster(door).await;
     let client = cluster.kube_client();
     serve_greetings(&client).await;
     let greetings: Api<Greeting> = Api::default_namespaced(client.clone());

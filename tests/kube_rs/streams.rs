@@ -12,15 +12,23 @@ use kube::{
 use orchestrator::{
     Cluster, NodeSpec,
     env::Env,
-    runtime_sim::{ExecAnswer, MachineConfig, Matcher, Script, SimMachine},
+    runtime_sim::{ExecAnswer, MachineConfig, Matcher, PortAnswer, Script, SimMachine},
 };
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
-use crate::soon;
+use crate::{Door, Reached, soon};
+
+through_both_doors! {
+    logs_are_read_and_followed,
+    commands_run_with_their_streams_and_their_exit_code,
+    terminals_have_a_size_and_attach_joins_what_runs,
+    commands_in_what_does_not_run_are_refused,
+    ports_are_forwarded,
+}
 
 /// A cluster of one simulated node with one running pod, `talker`.
-async fn stage() -> (Cluster, Api<Pod>) {
+async fn stage(door: Door) -> (Reached, Api<Pod>) {
     let env = Env::real();
     let machine = SimMachine::new(&env, MachineConfig::default());
     let script = Script {
@@ -28,6 +36,7 @@ async fn stage() -> (Cluster, Api<Pod>) {
         ..Script::forever()
             .prints("first line")
             .prints("second line")
+            .listens(7, PortAnswer::Echo)
             .answers(&["cat"], ExecAnswer { echo: true, ..ExecAnswer::default() })
             .answers(
                 &["fails"],
@@ -36,7 +45,7 @@ async fn stage() -> (Cluster, Api<Pod>) {
     };
     machine.script(Matcher::Any, script);
     let node = NodeSpec::new("node-1", Arc::new(machine.runtime()));
-    let cluster = Cluster::builder().env(&env).node(node).start().await.unwrap();
+    let cluster = Reached::start(door, Cluster::builder().env(&env).node(node)).await;
     let api: Api<Pod> = Api::default_namespaced(cluster.kube_client());
     let pod = serde_json::from_value(json!({
         "metadata": {"name": "talker"},
@@ -48,9 +57,8 @@ async fn stage() -> (Cluster, Api<Pod>) {
     (cluster, api)
 }
 
-#[tokio::test]
-async fn logs_are_read_and_followed() {
-    let (cluster, api) = stage().await;
+async fn logs_are_read_and_followed(door: Door) {
+    let (cluster, api) = stage(door).await;
     let head = LogParams { limit_bytes: Some(22), ..LogParams::default() };
     assert_eq!(api.logs("talker", &head).await.unwrap(), "first line\nsecond line");
     let follow = LogParams { follow: true, container: Some("main".to_owned()), ..LogParams::default() };
@@ -67,9 +75,8 @@ async fn logs_are_read_and_followed() {
     soon("the stream ends with the cluster", async { while let Ok(Some(_)) = lines.try_next().await {} }).await;
 }
 
-#[tokio::test]
-async fn commands_run_with_their_streams_and_their_exit_code() {
-    let (cluster, api) = stage().await;
+async fn commands_run_with_their_streams_and_their_exit_code(door: Door) {
+    let (cluster, api) = stage(door).await;
     let mut process = api.exec("talker", ["fails"], &AttachParams::default().stderr(true)).await.unwrap();
     assert_eq!(read(process.stdout()).await, "out");
     assert_eq!(read(process.stderr()).await, "err");
@@ -89,9 +96,8 @@ async fn commands_run_with_their_streams_and_their_exit_code() {
     cluster.shutdown().await;
 }
 
-#[tokio::test]
-async fn terminals_have_a_size_and_attach_joins_what_runs() {
-    let (cluster, api) = stage().await;
+async fn terminals_have_a_size_and_attach_joins_what_runs(door: Door) {
+    let (cluster, api) = stage(door).await;
     let parameters = AttachParams::interactive_tty();
     let mut process = api.exec("talker", ["cat"], &parameters).await.unwrap();
     let mut sizes = process.terminal_size().unwrap();
@@ -111,13 +117,32 @@ async fn terminals_have_a_size_and_attach_joins_what_runs() {
     soon("the session ends with the cluster", ended(attached)).await;
 }
 
-#[tokio::test]
-async fn commands_in_what_does_not_run_are_refused() {
-    let (cluster, api) = stage().await;
+async fn commands_in_what_does_not_run_are_refused(door: Door) {
+    let (cluster, api) = stage(door).await;
     for (pod, container) in [("none", "main"), ("talker", "other")] {
         let parameters = AttachParams::default().container(container);
         assert!(soon("the answer", api.exec(pod, ["cat"], &parameters)).await.is_err(), "{pod}/{container}");
     }
+    cluster.shutdown().await;
+}
+
+async fn ports_are_forwarded(door: Door) {
+    let (cluster, api) = stage(door).await;
+    let mut forwarder = soon("the forwarder", api.portforward("talker", &[7, 9])).await.unwrap();
+    let mut echo = forwarder.take_stream(7).unwrap();
+    let large: Vec<u8> = (0..300_000_u32).map(|index| index as u8).collect();
+    let (mut reader, mut writer) = tokio::io::split(&mut echo);
+    let mut back = vec![0; large.len()];
+    let (written, read) =
+        soon("all of it", futures::future::join(writer.write_all(&large), reader.read_exact(&mut back))).await;
+    written.unwrap();
+    read.unwrap();
+    assert_eq!(back, large);
+    let refused = soon("the refusal", forwarder.take_error(9).unwrap()).await.unwrap();
+    assert!(refused.contains('9'), "nobody listens there: {refused}");
+    drop(echo);
+    forwarder.abort();
+    assert!(api.portforward("nobody", &[7]).await.is_err());
     cluster.shutdown().await;
 }
 

@@ -19,30 +19,37 @@ use kube::{
 use orchestrator::env::Env;
 use serde_json::json;
 
-use crate::{cluster, config_map, next, soon};
+use crate::{Door, cluster, config_map, next, soon};
 
-#[tokio::test]
-async fn a_watcher_that_lists_first_sees_everything_once() {
-    sees_everything_once(Config::default().labels("value")).await;
+through_both_doors! {
+    a_watcher_that_lists_first_sees_everything_once,
+    a_watcher_that_lists_in_pages_sees_everything_once,
+    a_watcher_that_reads_any_version_sees_everything_once,
+    a_watcher_with_streaming_lists_sees_everything_once,
+    metadata_is_watched_without_the_rest,
+    a_reflector_mirrors_a_kind,
+    a_watcher_carries_on_when_its_watch_ends,
+    conditions_are_waited_for,
 }
 
-#[tokio::test]
-async fn a_watcher_that_lists_in_pages_sees_everything_once() {
-    sees_everything_once(Config::default().labels("value").page_size(2)).await;
+async fn a_watcher_that_lists_first_sees_everything_once(door: Door) {
+    sees_everything_once(door, Config::default().labels("value")).await;
 }
 
-#[tokio::test]
-async fn a_watcher_that_reads_any_version_sees_everything_once() {
-    sees_everything_once(Config::default().labels("value").any_semantic()).await;
+async fn a_watcher_that_lists_in_pages_sees_everything_once(door: Door) {
+    sees_everything_once(door, Config::default().labels("value").page_size(2)).await;
 }
 
-#[tokio::test]
-async fn a_watcher_with_streaming_lists_sees_everything_once() {
-    sees_everything_once(Config::default().labels("value").streaming_lists()).await;
+async fn a_watcher_that_reads_any_version_sees_everything_once(door: Door) {
+    sees_everything_once(door, Config::default().labels("value").any_semantic()).await;
 }
 
-async fn sees_everything_once(config: Config) {
-    let cluster = cluster().await;
+async fn a_watcher_with_streaming_lists_sees_everything_once(door: Door) {
+    sees_everything_once(door, Config::default().labels("value").streaming_lists()).await;
+}
+
+async fn sees_everything_once(door: Door, config: Config) {
+    let cluster = cluster(door).await;
     let api: Api<ConfigMap> = Api::default_namespaced(cluster.kube_client());
     for name in ["a", "b", "c", "d", "e"] {
         api.create(&PostParams::default(), &config_map(name, "1")).await.unwrap();
@@ -84,9 +91,8 @@ async fn initial<K: ResourceExt + std::fmt::Debug>(
     }
 }
 
-#[tokio::test]
-async fn metadata_is_watched_without_the_rest() {
-    let cluster = cluster().await;
+async fn metadata_is_watched_without_the_rest(door: Door) {
+    let cluster = cluster(door).await;
     let api: Api<ConfigMap> = Api::default_namespaced(cluster.kube_client());
     api.create(&PostParams::default(), &config_map("a", "1")).await.unwrap();
     let partial: Api<PartialObjectMeta<ConfigMap>> = Api::default_namespaced(cluster.kube_client());
@@ -104,10 +110,9 @@ async fn metadata_is_watched_without_the_rest() {
     cluster.shutdown().await;
 }
 
-#[tokio::test]
-async fn a_reflector_mirrors_a_kind() {
+async fn a_reflector_mirrors_a_kind(door: Door) {
     for config in [Config::default(), Config::default().streaming_lists()] {
-        let cluster = cluster().await;
+        let cluster = cluster(door).await;
         let api: Api<Namespace> = Api::all(cluster.kube_client());
         let (reader, writer) = reflector::store();
         let mut stream: BoxStream<_> = reflector(writer, watcher(api.clone(), config)).default_backoff().boxed();
@@ -131,9 +136,8 @@ async fn a_reflector_mirrors_a_kind() {
     }
 }
 
-#[tokio::test]
-async fn a_watcher_carries_on_when_its_watch_ends() {
-    let cluster = cluster().await;
+async fn a_watcher_carries_on_when_its_watch_ends(door: Door) {
+    let cluster = cluster(door).await;
     let api: Api<ConfigMap> = Api::default_namespaced(cluster.kube_client());
     let config = Config::default().labels("value").timeout(1);
     let mut events = watcher(api.clone(), config).boxed();
@@ -149,9 +153,8 @@ async fn a_watcher_carries_on_when_its_watch_ends() {
     cluster.shutdown().await;
 }
 
-#[tokio::test]
-async fn conditions_are_waited_for() {
-    let cluster = cluster().await;
+async fn conditions_are_waited_for(door: Door) {
+    let cluster = cluster(door).await;
     let client = cluster.kube_client();
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let definition = serde_json::from_value(json!({

@@ -4,6 +4,7 @@
 //! It fails, and does not skip, where the machine cannot run containers or has no `kubectl`.
 #![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
 
+mod copying;
 mod course;
 mod reading;
 mod restart;
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(stage::WEB_SERVER) {
         return stage::web_server();
     }
-    let all = [course::TESTS, rollouts::TESTS, streams::TESTS, views::TESTS].concat();
+    let all = [copying::TESTS, course::TESTS, rollouts::TESTS, streams::TESTS, views::TESTS].concat();
     let trials = all.into_iter().map(|(name, test)| Trial::test(name, move || stage::with_cluster(name, test)));
     let trials = trials.chain(restart::trials());
     let mut arguments = Arguments::from_args();

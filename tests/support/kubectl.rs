@@ -13,7 +13,7 @@ const PATIENCE_SECONDS: &str = "180";
 /// How `timeout` ends when time is up.
 const TOO_LATE: i32 = 124;
 
-/// `kubectl` with a configuration, and with a home of its own for what it remembers of servers.
+/// `kubectl` with a configuration, and with a home of its own for what it remembers of servers and keeps in files.
 #[derive(Clone, Debug)]
 pub(crate) struct Kubectl {
     kubeconfig: PathBuf,
@@ -39,7 +39,11 @@ impl Kubectl {
     pub(crate) fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new("timeout");
         command.args([PATIENCE_SECONDS, "kubectl"]).args(split(arguments));
-        command.env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.home).current_dir(env!("CARGO_MANIFEST_DIR"));
+        command
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("HOME", &self.home)
+            .env("TMPDIR", &self.home)
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
         command
     }
 
@@ -50,14 +54,18 @@ impl Kubectl {
 
     /// Runs a command with something to read.
     pub(crate) fn run_with(&self, arguments: &str, input: &str) -> Answer {
-        let mut command = self.command(arguments);
+        self.finish(self.command(arguments), input)
+    }
+
+    /// Runs a command that was made here and changed since.
+    pub(crate) fn finish(&self, mut command: Command, input: &str) -> Answer {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("`timeout` can be run");
         // Who ends without reading does not want it.
         let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
         let output = child.wait_with_output().unwrap();
         let code = output.status.code().unwrap_or(-1);
-        assert_ne!(code, TOO_LATE, "`kubectl {arguments}` did not end");
+        assert_ne!(code, TOO_LATE, "`{command:?}` did not end");
         assert!(!matches!(code, 126 | 127), "these tests need `kubectl`: {}", String::from_utf8_lossy(&output.stderr));
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Answer { code, stdout: text(output.stdout), stderr: text(output.stderr) }

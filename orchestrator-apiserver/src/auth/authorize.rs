@@ -5,7 +5,10 @@ use orchestrator_core::{
     status::{ApiError, ApiResult, Reason, Subject},
 };
 
-use super::authenticate::AUTHENTICATED;
+use super::{
+    authenticate::AUTHENTICATED,
+    rules::{PathRule, ResourceRule, Rules},
+};
 
 /// Decides what a user may do.
 pub trait Authorizer: Send + Sync + std::fmt::Debug {
@@ -14,6 +17,11 @@ pub trait Authorizer: Send + Sync + std::fmt::Debug {
 
     /// Whether a user may read or write a path that is no resource, such as `/healthz`.
     fn authorize_path(&self, user: &UserInfo, verb: &str, path: &str) -> Decision;
+
+    /// All that a user may do in a namespace, for people to look at. An authorizer that cannot tell says so.
+    fn rules(&self, _user: &UserInfo, _namespace: &str) -> Rules {
+        Rules { incomplete: Some("the authorizer does not tell its rules".to_owned()), ..Rules::default() }
+    }
 }
 
 /// What somebody wants to do.
@@ -89,6 +97,12 @@ const OPEN_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 
 const DISCOVERY_PATHS: [&str; 4] = ["/api", "/apis", "/openapi", "/.well-known"];
 
+/// What everyone may ask about himself: a group, and its reviews.
+const ABOUT_SELF: [(&str, &[&str]); 2] = [
+    ("authorization.k8s.io", &["selfsubjectaccessreviews", "selfsubjectrulesreviews"]),
+    ("authentication.k8s.io", &["selfsubjectreviews"]),
+];
+
 /// Components of the cluster that run with identities of their own.
 const COMPONENTS: [&str; 4] =
     ["system:apiserver", "system:kube-controller-manager", "system:kube-scheduler", "system:kube-proxy"];
@@ -104,12 +118,9 @@ fn is_known(user: &UserInfo) -> bool {
 
 impl Authorizer for DefaultAuthorizer {
     fn authorize(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Decision {
-        let about_self = attributes.verb == "create"
-            && matches!(
-                (attributes.group, attributes.resource),
-                ("authorization.k8s.io", "selfsubjectaccessreviews" | "selfsubjectrulesreviews")
-                    | ("authentication.k8s.io", "selfsubjectreviews")
-            );
+        let Attributes { verb, group, resource, .. } = *attributes;
+        let is_review = |(of, reviews): &(&str, &[&str])| *of == group && reviews.contains(&resource);
+        let about_self = verb == "create" && ABOUT_SELF.iter().any(is_review);
         if is_trusted(user) || (about_self && is_known(user)) { Decision::Allow } else { Decision::NoOpinion }
     }
 
@@ -123,5 +134,54 @@ impl Authorizer for DefaultAuthorizer {
         } else {
             Decision::NoOpinion
         }
+    }
+
+    fn rules(&self, user: &UserInfo, _namespace: &str) -> Rules {
+        if is_trusted(user) {
+            let resources = vec![ResourceRule::new(&["*"], &["*"], &["*"])];
+            return Rules { resources, paths: vec![PathRule::new(&["*"], ["*"])], incomplete: None };
+        }
+        let mut open = OPEN_PATHS.to_vec();
+        let mut resources = Vec::new();
+        if is_known(user) {
+            open.extend(DISCOVERY_PATHS);
+            resources = ABOUT_SELF.map(|(group, reviews)| ResourceRule::new(&["create"], &[group], reviews)).into();
+        }
+        let paths = open.iter().flat_map(|path| [(*path).to_owned(), format!("{path}/*")]);
+        Rules { resources, paths: vec![PathRule::new(&["get", "head"], paths)], incomplete: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str, groups: &[&str]) -> UserInfo {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        UserInfo { name: name.to_owned(), groups, ..UserInfo::default() }
+    }
+
+    #[test]
+    fn what_is_listed_is_allowed() {
+        let users = [user("root", &["system:masters"]), user("jane", &[AUTHENTICATED]), user("nobody", &[])];
+        for user in &users {
+            let rules = DefaultAuthorizer.rules(user, "default");
+            assert_eq!(rules.incomplete, None);
+            for rule in &rules.resources {
+                for (verb, resource) in
+                    rule.verbs.iter().flat_map(|verb| rule.resources.iter().map(move |it| (verb, it)))
+                {
+                    let attributes = Attributes { verb, group: &rule.groups[0], resource, ..Attributes::default() };
+                    assert_eq!(DefaultAuthorizer.authorize(user, &attributes), Decision::Allow, "{attributes:?}");
+                }
+            }
+            for rule in &rules.paths {
+                for (verb, path) in rule.verbs.iter().flat_map(|verb| rule.paths.iter().map(move |it| (verb, it))) {
+                    let path = path.replace('*', "some");
+                    assert_eq!(DefaultAuthorizer.authorize_path(user, verb, &path), Decision::Allow, "{verb} {path}");
+                }
+            }
+        }
+        assert!(DefaultAuthorizer.rules(&users[2], "default").resources.is_empty());
     }
 }

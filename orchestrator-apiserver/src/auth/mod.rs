@@ -2,8 +2,10 @@
 
 mod authenticate;
 mod authorize;
+mod rules;
 mod token;
 
 pub use authenticate::Authenticator;
 pub use authorize::{Attributes, Authorizer, Decision, DefaultAuthorizer};
+pub use rules::{PathRule, ResourceRule, Rules};
 pub use token::TokenIssuer;

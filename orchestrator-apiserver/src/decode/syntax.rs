@@ -35,13 +35,7 @@ impl Scanner<'_> {
     /// The complaint about the next letter, or that there is none.
     fn unexpected(&self, context: &str) -> String {
         let Some(letter) = self.peek() else { return "unexpected end of JSON input".to_owned() };
-        let shown = match letter {
-            b'\'' => "'\\''".to_owned(),
-            b'"' => "'\"'".to_owned(),
-            // Go takes each byte for a letter.
-            letter => format!("'{}'", char::from(letter).escape_debug()),
-        };
-        format!("invalid character {shown} {context}")
+        format!("invalid character '{}' {context}", quoted(letter))
     }
 
     fn value(&mut self, depth: usize, context: &str) -> Result<(), String> {
@@ -184,6 +178,24 @@ impl Scanner<'_> {
     }
 }
 
+/// A byte between quotes, as Go's `strconv` writes the letter of that number.
+fn quoted(byte: u8) -> String {
+    match byte {
+        b'\'' => "\\'".to_owned(),
+        b'\\' => "\\\\".to_owned(),
+        0x07 => "\\a".to_owned(),
+        0x08 => "\\b".to_owned(),
+        0x0b => "\\v".to_owned(),
+        0x0c => "\\f".to_owned(),
+        b'\n' => "\\n".to_owned(),
+        b'\r' => "\\r".to_owned(),
+        b'\t' => "\\t".to_owned(),
+        0..0x20 | 0x7f => format!("\\x{byte:02x}"),
+        0x80..=0xa0 | 0xad => format!("\\u{byte:04x}"),
+        _ => char::from(byte).to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +207,9 @@ mod tests {
             (b"", Some("unexpected end of JSON input")),
             (b"{\"a\"", Some("unexpected end of JSON input")),
             (b"\xcf<", Some("invalid character '\u{cf}' looking for beginning of value")),
+            (b"\x9e", Some("invalid character '\\u009e' looking for beginning of value")),
+            (b"\0", Some("invalid character '\\x00' looking for beginning of value")),
+            (b"'", Some("invalid character '\\'' looking for beginning of value")),
             (b"{a: 1}", Some("invalid character 'a' looking for beginning of object key string")),
             (b"{\"a\" 1}", Some("invalid character '1' after object key")),
             (b"{\"a\": 1 2}", Some("invalid character '2' after object key:value pair")),

@@ -12,6 +12,7 @@ mod classes;
 mod config;
 mod coordination;
 mod cron;
+mod custom;
 mod definitions;
 mod difference;
 mod drivers;
@@ -34,6 +35,7 @@ mod webhooks;
 
 use std::{borrow::Cow, sync::Arc};
 
+pub(crate) use custom::Custom;
 use rules::Rules;
 use serde_json::Value;
 
@@ -61,8 +63,11 @@ pub(crate) fn is_deep(group: &str, plural: &str) -> bool {
 
 /// What every caller of an outdated resource is told.
 pub(crate) fn deprecation(group: &str, plural: &str) -> Option<&'static str> {
-    let outdated = (group, plural) == ("", "endpoints");
-    outdated.then_some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+    match (group, plural) {
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        _ => None,
+    }
 }
 
 /// What a caller is told who deletes without saying what is to become of the dependents.

@@ -2,6 +2,7 @@
 
 mod go_words;
 mod json;
+mod order;
 mod strategic;
 
 use orchestrator_core::{

@@ -3,12 +3,12 @@
 //! Upstream: `k8s.io/apimachinery/pkg/util/strategicpatch` and
 //! <https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/>.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use orchestrator_core::status::{ApiError, ApiResult, Reason};
 use serde_json::{Map, Value};
 
-use super::shown;
+use super::{order::in_order, shown};
 use crate::decode::{self, FieldSchema, MergeStrategy, Message, Schema, Shape, Type};
 
 /// What to do with the object or item that it stands in.
@@ -53,6 +53,7 @@ fn merge_object(
         let kept: BTreeSet<&str> = kept.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         members.retain(|name, _| kept.contains(name.as_str()));
     }
+    let served = served_lists(members, patch);
     for (name, value) in patch {
         if let Some(list) = name.strip_prefix(DELETE_FROM) {
             delete_plain(members, list, value);
@@ -67,10 +68,17 @@ fn merge_object(
             && let Some(Value::Array(items)) = members.get_mut(list)
         {
             let key = schema.and_then(|schema| schema.fields.get(list)).map_or("", |field| field.merge.key);
-            reorder(items, order, key);
+            let served = served.get(list).map_or(&[][..], Vec::as_slice);
+            *items = in_order(std::mem::take(items), order.as_array().map_or(&[], Vec::as_slice), served, key);
         }
     }
     Ok(())
+}
+
+/// The lists that a patch gives an order for, as they are before it.
+fn served_lists<'a>(members: &Map<String, Value>, patch: &'a Map<String, Value>) -> BTreeMap<&'a str, Vec<Value>> {
+    let lists = patch.keys().filter_map(|name| name.strip_prefix(ORDER));
+    lists.filter_map(|list| Some((list, members.get(list)?.as_array()?.clone()))).collect()
 }
 
 /// A refusal without a reason of its own, as upstream has it for patches that it cannot follow.
@@ -80,6 +88,11 @@ fn refused(message: String) -> ApiError {
 
 fn bad_directive(directive: &str, patch: &Map<String, Value>) -> ApiError {
     refused(format!("unknown patch type: {directive} in map: {}", shown(&Value::Object(patch.clone()))))
+}
+
+/// What an item of a patch says is to be done with it.
+fn directive(item: &Value) -> Option<&str> {
+    item.get(DIRECTIVE).and_then(Value::as_str)
 }
 
 fn is_directive(name: &str) -> bool {
@@ -152,29 +165,32 @@ fn merge_list(
     strategy: &MergeStrategy,
     schema: Option<&Message>,
 ) -> ApiResult<()> {
-    let directive = |item: &Value| item.get(DIRECTIVE).and_then(Value::as_str).map(str::to_owned);
-    if patch.iter().any(|item| directive(item).as_deref() == Some("replace")) {
+    if patch.iter().any(|item| directive(item) == Some("replace")) {
         *old = patch.iter().filter_map(without_directives).collect();
         return Ok(());
     }
+    let served = old.clone();
     if strategy.key.is_empty() {
-        for item in patch {
-            if !old.contains(item) {
-                old.push(item.clone());
-            }
-        }
-        return Ok(());
+        old.extend(patch.iter().filter(|item| !served.contains(item)).cloned());
+    } else {
+        merge_items(old, patch, strategy.key, schema)?;
     }
+    *old = in_order(std::mem::take(old), patch, &served, strategy.key);
+    Ok(())
+}
+
+/// Merges items that are the same where they have the same key.
+fn merge_items(old: &mut Vec<Value>, patch: &[Value], key: &str, schema: Option<&Message>) -> ApiResult<()> {
     for item in patch {
         let Value::Object(change) = item else {
             let kind = decode::go_kind(item);
             return Err(refused(format!("expected a map[string]interface {{}}, but received a {kind}")));
         };
-        let Some(key) = change.get(strategy.key) else {
-            return Err(refused(format!("map: {} does not contain declared merge key: {}", shown(item), strategy.key)));
+        let Some(name) = change.get(key) else {
+            return Err(refused(format!("map: {} does not contain declared merge key: {key}", shown(item))));
         };
-        let same = |old: &Value| old.get(strategy.key) == Some(key);
-        match directive(item).as_deref() {
+        let same = |old: &Value| old.get(key) == Some(name);
+        match directive(item) {
             Some("delete") => old.retain(|old| !same(old)),
             None | Some("merge") => match old.iter_mut().find(|old| same(old)) {
                 Some(Value::Object(old)) => merge_object(old, change, schema)?,
@@ -190,28 +206,6 @@ fn delete_plain(members: &mut Map<String, Value>, list: &str, values: &Value) {
     let values = values.as_array().map(Vec::as_slice).unwrap_or_default();
     if let Some(Value::Array(items)) = members.get_mut(list) {
         items.retain(|item| !values.contains(item));
-    }
-}
-
-/// Puts the items that an order names in that order; the others keep their place behind what they followed.
-fn reorder(items: &mut Vec<Value>, order: &Value, key: &str) {
-    let wanted: Vec<&Value> = order.as_array().into_iter().flatten().collect();
-    let identity = |item: &Value| if key.is_empty() { item.clone() } else { item[key].clone() };
-    let rank = |item: &Value| wanted.iter().position(|wanted| identity(wanted) == identity(item));
-    let (mut named, others): (Vec<_>, Vec<_>) =
-        std::mem::take(items).into_iter().enumerate().partition(|(_, item)| rank(item).is_some());
-    named.sort_by_key(|(_, item)| rank(item));
-    let mut named = named.into_iter().map(|(_, item)| item).peekable();
-    let mut others = others.into_iter().peekable();
-    // Items of the server alone come where they stood, as far as the named ones leave room.
-    while named.peek().is_some() || others.peek().is_some() {
-        let place = items.len();
-        match others.peek() {
-            Some((stood, _)) if *stood <= place || named.peek().is_none() => {
-                items.extend(others.next().map(|(_, item)| item));
-            }
-            _ => items.extend(named.next()),
-        }
     }
 }
 
@@ -234,6 +228,15 @@ mod tests {
             json!({"spec": {"containers": [
                 {"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c", "image": "3"},
             ]}}),
+        );
+    }
+
+    #[test]
+    fn what_a_patch_adds_comes_first() {
+        check(
+            json!({"spec": {"containers": [{"name": "a"}]}}),
+            json!({"spec": {"containers": [{"name": "b"}]}}),
+            json!({"spec": {"containers": [{"name": "b"}, {"name": "a"}]}}),
         );
     }
 
@@ -300,7 +303,7 @@ mod tests {
         check(
             json!({"metadata": {"finalizers": ["a/b", "c/d"]}}),
             json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/b"], "finalizers": ["e/f"]}}),
-            json!({"metadata": {"finalizers": ["c/d", "e/f"]}}),
+            json!({"metadata": {"finalizers": ["e/f", "c/d"]}}),
         );
     }
 

@@ -132,6 +132,9 @@ pub(super) fn prune(
         decode::prune(tree, schema, &mut findings)?;
     } else {
         prune_metadata(tree, &mut findings)?;
+        if let Some(schema) = &kind.open_api {
+            findings.unknown.extend(decode::prune_structural(tree, schema));
+        }
     }
     let duplicates = duplicates.into_iter().map(|path| format!("duplicate field {path:?}"));
     let unknown = findings.unknown.into_iter().map(|path| format!("unknown field {path:?}"));
@@ -147,7 +150,7 @@ pub(super) fn prune(
     Ok(())
 }
 
-/// Of a custom object only the metadata has a schema here.
+/// The metadata of a custom object is that of every kind.
 fn prune_metadata(tree: &mut Value, findings: &mut Findings) -> Result<(), WrongType> {
     let Some(config_map) = decode::Schema::get().kind("", "v1", "ConfigMap") else { return Ok(()) };
     let Some(metadata) = tree.get_mut("metadata").map(Value::take) else { return Ok(()) };

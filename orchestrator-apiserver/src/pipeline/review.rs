@@ -18,6 +18,9 @@ impl Server {
         let mut warnings = Vec::new();
         let mut tree = self.decode(scope, object, options.field_validation, &mut warnings)?;
         self.track(scope, "", None, &mut tree, options);
+        if scope.kind.kind == "SelfSubjectRulesReview" {
+            return self.review_rules(&scope.user, &tree, warnings);
+        }
         let status = match scope.kind.kind.as_str() {
             "SelfSubjectReview" => json!({"userInfo": user_info(&scope.user)}),
             "TokenReview" => self.review_token(&tree),
@@ -34,6 +37,19 @@ impl Server {
             *member(metadata, "creationTimestamp") = self.now().into();
         }
         Ok(Self::object_reply(Object::from_tree(tree), true, warnings))
+    }
+
+    /// What somebody may do in a namespace. The answer does not repeat the question.
+    fn review_rules(&self, user: &UserInfo, tree: &Value, warnings: Vec<String>) -> ApiResult<Reply> {
+        let namespace = Field::root(tree).at("spec.namespace");
+        if namespace.text().is_empty() {
+            return Err(ApiError::bad_request("no namespace on request"));
+        }
+        let answer = json!({
+            "kind": "SelfSubjectRulesReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": {},
+            "status": self.authorizer.rules(user, namespace.text()).status(),
+        });
+        Ok(Self::object_reply(Object::from_tree(answer), true, warnings))
     }
 
     fn review_token(&self, tree: &Value) -> Value {

@@ -6,7 +6,7 @@ use orchestrator_core::client::Resource;
 use serde_json::Value;
 
 use super::{CustomColumn, Kind, ScalePaths, Subresource};
-use crate::{field::Field, names::NameRule, strategy::Plain};
+use crate::{field::Field, kinds::Custom};
 
 const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 
@@ -62,7 +62,7 @@ fn kind(spec: &Field<'_>, version: &Field<'_>, stored_as: &str) -> Kind {
         prefix: format!("/registry/{group}/{plural}"),
         stored_as: stored_as.to_owned(),
         schema: None,
-        strategy: Arc::new(Plain { generation: true, status: has_status, names: NameRule::Subdomain }),
+        strategy: Arc::new(Custom::new(has_status, version.at("schema.openAPIV3Schema").value())),
         columns: version.get("additionalPrinterColumns").items().iter().map(column).collect(),
         open_api: version.at("schema.openAPIV3Schema").value().cloned(),
         scale: scale.exists().then(|| ScalePaths {

@@ -6,8 +6,7 @@ use super::{Kind, builtin};
 use crate::{kinds, views::table::column_names};
 
 /// Places that discovery shows and that answer with a refusal: `apiVersion`, resource or subresource, and why.
-const REFUSED: [(&str, &str, &str); 6] = [
-    ("authorization.k8s.io/v1", "selfsubjectrulesreviews", "authorizers are asked yes or no, not for their rules"),
+const REFUSED: [(&str, &str, &str); 5] = [
     ("certificates.k8s.io/v1", "certificatesigningrequests/approval", "nobody signs certificates"),
     ("v1", "nodes/proxy", "the node API has no HTTP side"),
     ("v1", "pods/proxy", "the node connector does not carry it"),
