@@ -117,3 +117,27 @@ pub(crate) const UPDATE_MANAGERS: usize = 10;
 
 /// Length of the name of a field manager; upstream's limit.
 pub(crate) const FIELD_MANAGER_BYTES: usize = 128;
+
+/// Size of a SPDY frame that is no data, in bytes.
+pub(crate) const SPDY_CONTROL_BYTES: usize = 16 << 10;
+
+/// Size of the headers of a SPDY stream once they are unpacked, in bytes.
+pub(crate) const SPDY_HEADER_BYTES: usize = 32 << 10;
+
+/// Headers of a SPDY stream.
+pub(crate) const SPDY_HEADERS: usize = 64;
+
+/// Streams that are open at once on one SPDY connection. A forwarded connection takes two.
+pub(crate) const SPDY_STREAMS: usize = 512;
+
+/// What has come on one stream and was not read yet, in bytes. When there is more, nothing is read from the client.
+pub(crate) const STREAM_BUFFER_BYTES: usize = 256 << 10;
+
+/// Time for the streams of a session, or of a forwarded connection, to be opened; upstream's.
+pub(crate) const STREAM_CREATION_TIME: Duration = Duration::from_secs(30);
+
+/// A size of a terminal, as a client says it, in bytes.
+pub(crate) const TERMINAL_SIZE_BYTES: usize = 1 << 10;
+
+/// How often a client that is not read from is sent something, to see whether it is still there.
+pub(crate) const PROBE_PERIOD: Duration = Duration::from_secs(10);
