@@ -5,9 +5,11 @@
 #![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
 
 mod course;
+mod forwarding;
 mod reading;
 mod restart;
 mod rollouts;
+mod sessions;
 mod stage;
 mod streams;
 #[path = "../support/kubectl.rs"]
@@ -27,7 +29,8 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(stage::WEB_SERVER) {
         return stage::web_server();
     }
-    let all = [course::TESTS, rollouts::TESTS, streams::TESTS, views::TESTS].concat();
+    let all =
+        [course::TESTS, forwarding::TESTS, rollouts::TESTS, sessions::TESTS, streams::TESTS, views::TESTS].concat();
     let trials = all.into_iter().map(|(name, test)| Trial::test(name, move || stage::with_cluster(name, test)));
     let trials = trials.chain(restart::trials());
     let mut arguments = Arguments::from_args();

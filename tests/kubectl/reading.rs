@@ -12,6 +12,13 @@ use crate::support::Kubectl;
 pub(crate) type Rows = Vec<BTreeMap<String, String>>;
 
 impl Kubectl {
+    /// The same, but told to do things in another way.
+    pub(crate) fn with(&self, name: &'static str, value: &'static str) -> Self {
+        let mut other = self.clone();
+        other.environment.push((name, value));
+        other
+    }
+
     /// A table that a command prints.
     #[track_caller]
     pub(crate) fn table(&self, arguments: &str) -> Rows {
@@ -40,10 +47,13 @@ impl Kubectl {
 }
 
 /// A command that is ended with this value.
-struct Ended(Child);
+pub(crate) struct Ended(pub(crate) Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(Some(_))) {
+            return;
+        }
         // `timeout` hands this signal on to `kubectl`.
         let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         let _ = self.0.wait();

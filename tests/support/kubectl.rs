@@ -18,6 +18,8 @@ const TOO_LATE: i32 = 124;
 pub(crate) struct Kubectl {
     kubeconfig: PathBuf,
     home: PathBuf,
+    /// Variables that choose between ways of doing things.
+    pub(crate) environment: Vec<(&'static str, &'static str)>,
 }
 
 /// What a command printed, and how it ended.
@@ -33,13 +35,14 @@ impl Kubectl {
     pub(crate) fn new(kubeconfig: impl Into<PathBuf>, home: impl Into<PathBuf>) -> Self {
         let home = home.into();
         fs::create_dir_all(&home).unwrap();
-        Self { kubeconfig: kubeconfig.into(), home }
+        Self { kubeconfig: kubeconfig.into(), home, environment: Vec::new() }
     }
 
     pub(crate) fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new("timeout");
         command.args([PATIENCE_SECONDS, "kubectl"]).args(split(arguments));
         command.env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.home).current_dir(env!("CARGO_MANIFEST_DIR"));
+        command.envs(self.environment.iter().copied());
         command
     }
 

@@ -5,6 +5,7 @@
 
 use std::{future::pending, pin::pin};
 
+use bytes::Bytes;
 use futures::{
     SinkExt, StreamExt,
     future::{Either, join_all, select},
@@ -98,7 +99,7 @@ impl Incoming {
     async fn message(&mut self, data: &[u8]) {
         let [channel, data @ ..] = data else { return };
         let place = self.pipes.get_mut(usize::from(channel / 2)).filter(|_| channel.is_multiple_of(2));
-        let probe = || drop(self.sender.try_send(Message::Ping(Default::default())));
+        let probe = || drop(self.sender.try_send(Message::Ping(Bytes::new())));
         if let Some(place) = place
             && let Some(pipe) = place
             && !feed(&self.env, pipe, data, probe).await

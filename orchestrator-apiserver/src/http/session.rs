@@ -3,14 +3,16 @@
 //! Upstream: `k8s.io/kubelet/pkg/cri/streaming/remotecommand`. Over SPDY each of a session's streams is one of the connection;
 //! over a WebSocket it is a channel, which the first byte of each message names.
 
+use http::{Request, Response};
 use orchestrator_core::{
     runtime::{AttachOptions, ExecOptions, RuntimeError, TerminalSize},
     status::{ApiError, ApiResult},
 };
-
-use http::{Request, Response};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    sync::mpsc,
+};
 
 use super::{
     body::{Body, RequestBody},
@@ -19,7 +21,7 @@ use super::{
     session_channels, session_streams,
     upgrade::Upgrade,
 };
-use crate::{pipeline::Scope, server::ApiServer};
+use crate::{limits, pipeline::Scope, server::ApiServer};
 
 /// Protocols over WebSockets, the best one first.
 const OVER_WEB_SOCKET: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"];
@@ -78,11 +80,25 @@ pub(super) async fn session(
     })
 }
 
-/// Passes on a change of the terminal's size. Of many in a row some may be left out.
-pub(super) fn change_size(size: &Value, resize: Option<&mpsc::Sender<TerminalSize>>) {
-    let side = |name: &str| size[name].as_u64().and_then(|side| u16::try_from(side).ok());
-    if let (Some(width), Some(height), Some(resize)) = (side("Width"), side("Height"), resize) {
-        let _ = resize.try_send(TerminalSize { width, height });
+/// Reads sizes of the terminal, one JSON object after the other.
+pub(super) async fn change_sizes(mut pipe: impl AsyncRead + Unpin, resize: Option<mpsc::Sender<TerminalSize>>) {
+    let Some(resize) = resize else { return };
+    let mut text = Vec::new();
+    let mut piece = [0; limits::TERMINAL_SIZE_BYTES];
+    while let Ok(count @ 1..) = pipe.read(&mut piece).await {
+        text.extend_from_slice(piece.get(..count).unwrap_or_default());
+        let mut sizes = serde_json::Deserializer::from_slice(&text).into_iter::<Value>();
+        while let Some(Ok(size)) = sizes.next() {
+            let side = |name: &str| size[name].as_u64().and_then(|side| u16::try_from(side).ok());
+            if let (Some(width), Some(height)) = (side("Width"), side("Height")) {
+                let _ = resize.send(TerminalSize { width, height }).await;
+            }
+        }
+        let read = sizes.byte_offset();
+        text.drain(..read);
+        if text.len() > limits::TERMINAL_SIZE_BYTES {
+            return;
+        }
     }
 }
 

@@ -4,21 +4,19 @@
 
 use std::{future::pending, pin::pin};
 
+use bytes::Bytes;
 use futures::{
     SinkExt, StreamExt,
-    future::{Either, join_all, select},
+    future::{Either, join, join_all, select},
     stream::SplitSink,
 };
-use orchestrator_core::{
-    env::Env,
-    runtime::{Session, TerminalSize},
-};
+use orchestrator_core::{env::Env, runtime::Session};
 use tokio::{io::DuplexStream, sync::mpsc};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     pipe::{drain, feed},
-    session::{change_size, exit_status},
+    session::{change_sizes, exit_status},
     websocket::{Socket, closing, framed, pump},
 };
 use crate::limits;
@@ -44,20 +42,22 @@ pub(super) async fn run(env: Env, socket: Socket, session: Session) {
         async move {
             let outputs = [(stdout, channel::STDOUT), (stderr, channel::STDERR)].into_iter();
             let outputs = outputs.filter_map(|(reader, channel)| Some(pump(reader?, channel, sender.clone())));
-            join_all(outputs).await;
-            let status = exit_status(exit.await);
+            // Waiting for the end is what passes on sizes of the terminal: it does not come after the output.
+            let (_, exit) = join(join_all(outputs), exit).await;
+            let status = exit_status(exit);
             let _ = sender.send(framed(channel::ERROR, status.to_string().as_bytes())).await;
             let _ = sender.send(closing()).await;
         }
     };
     let input = async move {
         // A command that does not read hinders nothing else that comes from the client.
-        let (near, far) = tokio::io::duplex(limits::STREAM_BUFFER_BYTES);
+        let (to_stdin, from_stdin) = tokio::io::duplex(limits::STREAM_BUFFER_BYTES);
+        let (to_resize, from_resize) = tokio::io::duplex(limits::STREAM_BUFFER_BYTES);
         let carry = async {
-            drain(far, stdin).await;
+            join(drain(from_stdin, stdin), change_sizes(from_resize, resize)).await;
             pending::<()>().await;
         };
-        let mut incoming = Incoming { env, stdin: Some(near), resize, sender };
+        let mut incoming = Incoming { env, stdin: Some(to_stdin), resize: Some(to_resize), sender };
         let read = async {
             while let Some(Ok(message)) = source.next().await {
                 match message {
@@ -90,26 +90,26 @@ async fn write(mut sink: SplitSink<Socket, Message>, mut outgoing: mpsc::Receive
 struct Incoming {
     env: Env,
     stdin: Option<DuplexStream>,
-    resize: Option<mpsc::Sender<TerminalSize>>,
+    resize: Option<DuplexStream>,
     sender: mpsc::Sender<Message>,
 }
 
 impl Incoming {
-    async fn message(&mut self, data: &[u8]) {
-        match data {
-            [channel::STDIN, data @ ..] => {
-                let probe = || drop(self.sender.try_send(Message::Ping(Default::default())));
-                if let Some(stdin) = &mut self.stdin
-                    && !feed(&self.env, stdin, data, probe).await
-                {
-                    self.stdin = None;
-                }
+    async fn message(&mut self, message: &[u8]) {
+        let (place, data) = match message {
+            [channel::STDIN, data @ ..] => (&mut self.stdin, data),
+            [channel::RESIZE, data @ ..] => (&mut self.resize, data),
+            [channel::CLOSE, channel::STDIN] => {
+                self.stdin = None;
+                return;
             }
-            [channel::CLOSE, channel::STDIN] => self.stdin = None,
-            [channel::RESIZE, data @ ..] => {
-                change_size(&serde_json::from_slice(data).unwrap_or_default(), self.resize.as_ref());
-            }
-            _ => {}
+            _ => return,
+        };
+        let probe = || drop(self.sender.try_send(Message::Ping(Bytes::new())));
+        if let Some(pipe) = place
+            && !feed(&self.env, pipe, data, probe).await
+        {
+            *place = None;
         }
     }
 }

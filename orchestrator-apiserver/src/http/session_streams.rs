@@ -4,20 +4,14 @@
 
 use std::{future::pending, pin::pin};
 
-use futures::future::{join, select};
-use orchestrator_core::{
-    env::Env,
-    runtime::{Session, TerminalSize},
-};
+use futures::future::{join, join3, select};
+use orchestrator_core::{env::Env, runtime::Session};
 use serde_json::Value;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    sync::mpsc,
-};
+use tokio::{io::AsyncRead, sync::mpsc};
 
 use super::{
     pipe::drain,
-    session::{Wanted, change_size, exit_status},
+    session::{Wanted, change_sizes, exit_status},
     spdy::{Stream, Transport, serve},
 };
 use crate::{limits, spdy::status};
@@ -86,8 +80,9 @@ async fn carry(session: Session, streams: Streams, whole_status: bool) {
     let (from_stdin, stdin_writer) = parts(streams.stdin);
     let (from_resize, resize_writer) = parts(streams.resize);
     let output = async {
-        join(pump(stdout, streams.stdout), pump(stderr, streams.stderr)).await;
-        let status = exit_status(exit.await);
+        // Waiting for the end is what passes on sizes of the terminal: it does not come after the output.
+        let (.., exit) = join3(pump(stdout, streams.stdout), pump(stderr, streams.stderr), exit).await;
+        let status = exit_status(exit);
         if let Some(Stream { writer, .. }) = streams.error {
             if let Some(text) = report(&status, whole_status) {
                 writer.send(text.into()).await;
@@ -106,7 +101,7 @@ async fn carry(session: Session, streams: Streams, whole_status: bool) {
         };
         let sizes = async {
             if let Some(pipe) = from_resize {
-                change_sizes(pipe, resize.as_ref()).await;
+                change_sizes(pipe, resize).await;
             }
         };
         join(carry, sizes).await;
@@ -131,22 +126,4 @@ fn report(status: &Value, whole: bool) -> Option<String> {
         return Some(status.to_string());
     }
     status["message"].as_str().map(str::to_owned)
-}
-
-/// Reads sizes of the terminal, one JSON object after the other.
-async fn change_sizes(mut pipe: impl AsyncRead + Unpin, resize: Option<&mpsc::Sender<TerminalSize>>) {
-    let mut text = Vec::new();
-    let mut piece = [0; limits::TERMINAL_SIZE_BYTES];
-    while let Ok(count @ 1..) = pipe.read(&mut piece).await {
-        text.extend_from_slice(piece.get(..count).unwrap_or_default());
-        let mut sizes = serde_json::Deserializer::from_slice(&text).into_iter::<Value>();
-        while let Some(Ok(size)) = sizes.next() {
-            change_size(&size, resize);
-        }
-        let read = sizes.byte_offset();
-        text.drain(..read);
-        if text.len() > limits::TERMINAL_SIZE_BYTES {
-            return;
-        }
-    }
 }

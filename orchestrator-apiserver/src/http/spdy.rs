@@ -255,8 +255,9 @@ async fn write(
             return;
         }
     }
-    let _ = sink.send(None).await;
-    let _ = sink.close().await;
+    if sink.send(None).await.is_ok() {
+        let _ = sink.close().await;
+    }
 }
 
 /// Reads what a client sends.
