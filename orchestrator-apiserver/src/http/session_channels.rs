@@ -70,7 +70,9 @@ pub(super) async fn run(env: Env, socket: Socket, session: Session) {
         select(pin!(read), pin!(carry)).await;
     };
     // The session is over when the command is, or when the client has gone: then the command goes, too.
-    let work = async { drop(select(pin!(output), pin!(input)).await) };
+    let work = async {
+        select(pin!(output), pin!(input)).await;
+    };
     if let Either::Left(((), write)) = select(Box::pin(work), Box::pin(write(sink, outgoing))).await {
         write.await;
     }

@@ -1,3 +1,5 @@
+//! Streams as frames open and end them.
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
