@@ -16,6 +16,9 @@ pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Levels of nesting that a JSON patch or a body in protobuf may make; what is nested deeper cannot be read again.
 pub(crate) const OBJECT_DEPTH: usize = 126;
 
+/// Values in one body, those inside of others included: what takes two or three bytes there takes hundreds in a tree.
+pub(crate) const OBJECT_VALUES: usize = 250_000;
+
 /// Operations of one JSON patch; upstream's limit.
 pub(crate) const PATCH_OPERATIONS: usize = 10_000;
 
@@ -32,7 +35,7 @@ pub(crate) const WALK_PAGE_OBJECTS: usize = 500;
 pub(crate) const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
 
 /// Size of what is told about broken rules; whatever is found beyond that is not.
-pub(crate) const ERROR_BYTES: usize = 1 << 20;
+pub(crate) const ERROR_BYTES: usize = 64 << 10;
 
 /// Unknown or repeated fields that are named in one answer.
 pub(crate) const STRICT_ERRORS: usize = 64;

@@ -3,7 +3,7 @@
 //! Upstream: `k8s.io/apimachinery/pkg/util/strategicpatch` and
 //! <https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/>.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use orchestrator_core::status::{ApiError, ApiResult, Reason};
 use serde_json::{Map, Value};
@@ -158,13 +158,11 @@ fn merge_list(
         return Ok(());
     }
     if strategy.key.is_empty() {
-        for item in patch {
-            if !old.contains(item) {
-                old.push(item.clone());
-            }
-        }
+        let mut known: BTreeSet<String> = old.iter().map(Value::to_string).collect();
+        old.extend(patch.iter().filter(|item| known.insert(item.to_string())).cloned());
         return Ok(());
     }
+    let mut list = KeyedList::new(std::mem::take(old), strategy.key);
     for item in patch {
         let Value::Object(change) = item else {
             let kind = decode::go_kind(item);
@@ -173,34 +171,78 @@ fn merge_list(
         let Some(key) = change.get(strategy.key) else {
             return Err(refused(format!("map: {} does not contain declared merge key: {}", shown(item), strategy.key)));
         };
-        let same = |old: &Value| old.get(strategy.key) == Some(key);
         match directive(item).as_deref() {
-            Some("delete") => old.retain(|old| !same(old)),
-            None | Some("merge") => match old.iter_mut().find(|old| same(old)) {
+            Some("delete") => list.delete(key),
+            None | Some("merge") => match list.first(key) {
                 Some(Value::Object(old)) => merge_object(old, change, schema)?,
-                _ => old.push(added(change)),
+                _ => list.push(key, added(change)),
             },
             Some(other) => return Err(bad_directive(other, change)),
         }
     }
+    *old = list.items.into_iter().flatten().collect();
     Ok(())
 }
 
+/// A list whose items are found by their keys, however many there are.
+struct KeyedList {
+    /// Nothing where an item was deleted.
+    items: Vec<Option<Value>>,
+    places: BTreeMap<String, Vec<usize>>,
+}
+
+impl KeyedList {
+    fn new(items: Vec<Value>, key: &str) -> Self {
+        let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (place, item) in items.iter().enumerate() {
+            if let Some(key) = item.get(key) {
+                places.entry(key.to_string()).or_default().push(place);
+            }
+        }
+        Self { items: items.into_iter().map(Some).collect(), places }
+    }
+
+    fn first(&mut self, key: &Value) -> Option<&mut Value> {
+        let place = *self.places.get(&key.to_string())?.first()?;
+        self.items.get_mut(place)?.as_mut()
+    }
+
+    fn push(&mut self, key: &Value, item: Value) {
+        self.places.entry(key.to_string()).or_default().push(self.items.len());
+        self.items.push(Some(item));
+    }
+
+    fn delete(&mut self, key: &Value) {
+        for place in self.places.remove(&key.to_string()).unwrap_or_default() {
+            if let Some(item) = self.items.get_mut(place) {
+                *item = None;
+            }
+        }
+    }
+}
+
 fn delete_plain(members: &mut Map<String, Value>, list: &str, values: &Value) {
-    let values = values.as_array().map(Vec::as_slice).unwrap_or_default();
+    let values: BTreeSet<String> = values.as_array().into_iter().flatten().map(Value::to_string).collect();
     if let Some(Value::Array(items)) = members.get_mut(list) {
-        items.retain(|item| !values.contains(item));
+        items.retain(|item| !values.contains(&item.to_string()));
     }
 }
 
 /// Puts the items that an order names in that order; the others keep their place behind what they followed.
 fn reorder(items: &mut Vec<Value>, order: &Value, key: &str) {
-    let wanted: Vec<&Value> = order.as_array().into_iter().flatten().collect();
-    let identity = |item: &Value| if key.is_empty() { item.clone() } else { item[key].clone() };
-    let rank = |item: &Value| wanted.iter().position(|wanted| identity(wanted) == identity(item));
-    let (mut named, others): (Vec<_>, Vec<_>) =
-        std::mem::take(items).into_iter().enumerate().partition(|(_, item)| rank(item).is_some());
-    named.sort_by_key(|(_, item)| rank(item));
+    let identity = |item: &Value| if key.is_empty() { item.to_string() } else { item[key].to_string() };
+    let mut ranks: BTreeMap<String, usize> = BTreeMap::new();
+    for (rank, wanted) in order.as_array().into_iter().flatten().enumerate() {
+        ranks.entry(identity(wanted)).or_insert(rank);
+    }
+    let (mut named, mut others) = (Vec::new(), Vec::new());
+    for (place, item) in std::mem::take(items).into_iter().enumerate() {
+        match ranks.get(&identity(&item)) {
+            Some(rank) => named.push((*rank, item)),
+            None => others.push((place, item)),
+        }
+    }
+    named.sort_by_key(|(rank, _)| *rank);
     let mut named = named.into_iter().map(|(_, item)| item).peekable();
     let mut others = others.into_iter().peekable();
     // Items of the server alone come where they stood, as far as the named ones leave room.
