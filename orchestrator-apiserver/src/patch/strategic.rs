@@ -259,6 +259,7 @@ fn reorder(items: &mut Vec<Value>, order: &Value, key: &str) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -266,6 +267,57 @@ mod tests {
     fn check(old: Value, patch: Value, expected: Value) {
         let schema = Schema::get().kind("", "v1", "Pod").unwrap();
         assert_eq!(merge(old, &patch, schema).unwrap(), expected);
+    }
+
+    fn names() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(0..8_u8, 0..10)
+    }
+
+    fn containers(names: &[u8]) -> Vec<Value> {
+        names.iter().enumerate().map(|(at, name)| json!({"name": name.to_string(), "image": at.to_string()})).collect()
+    }
+
+    proptest! {
+        /// Item by item, as one would do it with little to do.
+        #[test]
+        fn a_long_list_is_merged_like_a_short_one(old in names(), patch in prop::collection::vec((0..8_u8, any::<bool>()), 0..10)) {
+            let mut expected = containers(&old);
+            let mut changes = Vec::new();
+            for (at, (name, deletes)) in patch.into_iter().enumerate() {
+                let (name, image) = (name.to_string(), format!("new {at}"));
+                if deletes {
+                    expected.retain(|item| item["name"] != name);
+                    changes.push(json!({"name": name, "$patch": "delete"}));
+                    continue;
+                }
+                changes.push(json!({"name": name, "image": image}));
+                match expected.iter_mut().find(|item| item["name"] == name) {
+                    Some(item) => item["image"] = image.into(),
+                    None => expected.push(json!({"name": name, "image": image})),
+                }
+            }
+            check(
+                json!({"spec": {"containers": containers(&old)}}),
+                json!({"spec": {"containers": changes}}),
+                json!({"spec": {"containers": expected}}),
+            );
+        }
+
+        /// Nothing is lost, and what is named comes in the order it is named in.
+        #[test]
+        fn an_order_is_kept_whatever_it_names(old in names(), order in names()) {
+            let mut items = containers(&old);
+            let wanted: Vec<Value> = order.iter().map(|name| json!({"name": name.to_string()})).collect();
+            reorder(&mut items, &wanted.clone().into(), "name");
+            let rank = |item: &Value| wanted.iter().position(|wanted| wanted["name"] == item["name"]);
+            let ranks: Vec<usize> = items.iter().filter_map(rank).collect();
+            prop_assert!(ranks.is_sorted(), "{ranks:?}");
+            let sorted = |mut items: Vec<Value>| {
+                items.sort_by_key(|item| item["image"].to_string());
+                items
+            };
+            prop_assert_eq!(sorted(items), sorted(containers(&old)));
+        }
     }
 
     #[test]
