@@ -36,12 +36,17 @@ impl Errors {
         self.found.is_empty()
     }
 
+    /// Whether nothing more is told, so that looking for more is in vain.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes >= limits::ERROR_BYTES
+    }
+
     pub(crate) fn add(&mut self, field: impl Into<String>, kind: FieldErrorKind, detail: impl Into<String>) {
         self.push(FieldError { field: field.into(), kind, detail: detail.into() });
     }
 
     fn push(&mut self, error: FieldError) {
-        if self.bytes < limits::ERROR_BYTES {
+        if !self.is_full() {
             self.bytes += error.field.len() + error.detail.len();
             self.found.push(error);
         }

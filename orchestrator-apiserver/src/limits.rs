@@ -16,6 +16,9 @@ pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Levels of nesting that a JSON patch or a body in protobuf may make; what is nested deeper cannot be read again.
 pub(crate) const OBJECT_DEPTH: usize = 126;
 
+/// Values in one body, those inside of others included: what takes two or three bytes there takes hundreds in a tree.
+pub(crate) const OBJECT_VALUES: usize = 250_000;
+
 /// Operations of one JSON patch; upstream's limit.
 pub(crate) const PATCH_OPERATIONS: usize = 10_000;
 
@@ -32,7 +35,7 @@ pub(crate) const WALK_PAGE_OBJECTS: usize = 500;
 pub(crate) const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
 
 /// Size of what is told about broken rules; whatever is found beyond that is not.
-pub(crate) const ERROR_BYTES: usize = 1 << 20;
+pub(crate) const ERROR_BYTES: usize = 64 << 10;
 
 /// Unknown or repeated fields that are named in one answer.
 pub(crate) const STRICT_ERRORS: usize = 64;
@@ -117,3 +120,27 @@ pub(crate) const UPDATE_MANAGERS: usize = 10;
 
 /// Length of the name of a field manager; upstream's limit.
 pub(crate) const FIELD_MANAGER_BYTES: usize = 128;
+
+/// Size of a SPDY frame that is no data, in bytes.
+pub(crate) const SPDY_CONTROL_BYTES: usize = 16 << 10;
+
+/// Size of the headers of a SPDY stream once they are unpacked, in bytes.
+pub(crate) const SPDY_HEADER_BYTES: usize = 32 << 10;
+
+/// Headers of a SPDY stream.
+pub(crate) const SPDY_HEADERS: usize = 64;
+
+/// Streams that are open at once on one SPDY connection. A forwarded connection takes two.
+pub(crate) const SPDY_STREAMS: usize = 512;
+
+/// What has come on one stream and was not read yet, in bytes. When there is more, nothing is read from the client.
+pub(crate) const STREAM_BUFFER_BYTES: usize = 256 << 10;
+
+/// Time for the streams of a session, or of a forwarded connection, to be opened; upstream's.
+pub(crate) const STREAM_CREATION_TIME: Duration = Duration::from_secs(30);
+
+/// A size of a terminal, as a client says it, in bytes.
+pub(crate) const TERMINAL_SIZE_BYTES: usize = 1 << 10;
+
+/// How often a client that is not read from is sent something, to see whether it is still there.
+pub(crate) const PROBE_PERIOD: Duration = Duration::from_secs(10);

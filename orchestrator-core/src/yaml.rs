@@ -17,6 +17,8 @@ pub const MAX_TEXT_BYTES: usize = 16 << 20;
 pub const MAX_DEPTH: usize = 128;
 /// The most that documents may weigh with all aliases replaced, in bytes (a node weighs [`NODE_BYTES`] and its text).
 pub const MAX_EXPANDED_BYTES: usize = 64 << 20;
+/// The most that all aliases together may weigh, in bytes.
+pub const MAX_ALIASED_BYTES: usize = 8 << 20;
 /// What a node weighs besides its text, in bytes.
 const NODE_BYTES: usize = 16;
 /// Where the characters lie of which one marks texts that must be quoted: Unicode's private use area.
@@ -69,7 +71,8 @@ pub enum YamlProblem {
     /// The nesting is deeper than [`MAX_DEPTH`].
     #[error("document is nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
-    /// With aliases replaced, the documents are larger than [`MAX_EXPANDED_BYTES`].
+    /// With aliases replaced, the documents are larger than [`MAX_EXPANDED_BYTES`], or the aliases larger than
+    /// [`MAX_ALIASED_BYTES`].
     #[error("document contains excessive aliasing")]
     TooLarge,
     /// One document was expected.
@@ -118,6 +121,8 @@ struct Reader {
     open: Vec<Open>,
     anchors: BTreeMap<usize, (Value, usize)>,
     weight: usize,
+    /// How much of it comes of aliases.
+    aliased: usize,
 }
 
 /// A mapping or sequence whose end has not come.
@@ -161,7 +166,7 @@ impl Reader {
             Event::Alias(anchor) => {
                 let (value, weight) = self.anchors.get(&anchor).ok_or(YamlProblem::Recursive)?;
                 let weight = *weight;
-                if self.weight + weight > MAX_EXPANDED_BYTES {
+                if self.weight + weight > MAX_EXPANDED_BYTES || self.aliased + weight > MAX_ALIASED_BYTES {
                     return Err(YamlProblem::TooLarge);
                 }
                 let value = value.clone();
@@ -169,6 +174,7 @@ impl Reader {
                     return Err(YamlProblem::TooDeep);
                 }
                 self.weight += weight;
+                self.aliased += weight;
                 self.finished(Node { value, merge: false }, 0, weight)
             }
             Event::DocumentEnd => {

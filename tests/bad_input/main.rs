@@ -1,5 +1,6 @@
 //! What nobody should send, over HTTPS: refused with the right code, in bounded memory, while others are served.
 
+mod attacks;
 mod bodies;
 mod client;
 mod connections;

@@ -6,9 +6,11 @@
 
 mod copying;
 mod course;
+mod forwarding;
 mod reading;
 mod restart;
 mod rollouts;
+mod sessions;
 mod stage;
 mod streams;
 #[path = "../support/kubectl.rs"]
@@ -28,7 +30,16 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(stage::WEB_SERVER) {
         return stage::web_server();
     }
-    let all = [copying::TESTS, course::TESTS, rollouts::TESTS, streams::TESTS, views::TESTS].concat();
+    let all = [
+        copying::TESTS,
+        course::TESTS,
+        forwarding::TESTS,
+        rollouts::TESTS,
+        sessions::TESTS,
+        streams::TESTS,
+        views::TESTS,
+    ]
+    .concat();
     let trials = all.into_iter().map(|(name, test)| Trial::test(name, move || stage::with_cluster(name, test)));
     let trials = trials.chain(restart::trials());
     let mut arguments = Arguments::from_args();

@@ -41,6 +41,15 @@ pub(crate) struct Stage {
     pub(crate) cgroup: String,
 }
 
+impl Kubectl {
+    /// The same, but told to do things in another way.
+    pub(crate) fn with(&self, name: &'static str, value: &'static str) -> Self {
+        let mut other = self.clone();
+        other.environment.push((name, value));
+        other
+    }
+}
+
 impl Stage {
     /// Writes a file and returns its path.
     pub(crate) fn write(&self, name: &str, text: &str) -> String {

@@ -1,9 +1,8 @@
-//! What goes on for a while: `logs -f`, `exec`, `get -w`, `wait`.
+//! What goes on for a while: `logs -f`, `get -w`, `wait`.
 
 use crate::{Test, stage::Stage, support::file};
 
-pub(crate) const TESTS: &[(&str, Test)] =
-    &[("logs", logs), ("exec", exec), ("watching", watching), ("failing", failing)];
+pub(crate) const TESTS: &[(&str, Test)] = &[("logs", logs), ("watching", watching), ("failing", failing)];
 
 /// Creates a pod that runs a line of shell.
 fn pod(stage: &Stage, name: &str, line: &str, more: &str) {
@@ -58,31 +57,6 @@ spec:
     kubectl.ok("wait --for=condition=Ready pod/again --timeout=60s");
     kubectl.says("logs --previous again", "first");
     kubectl.says("logs again", "second");
-}
-
-fn exec(stage: &Stage) {
-    let kubectl = &stage.kubectl;
-    kubectl.ok(&format!("create -f {}", file("tests/seed/pod-busybox.yaml")));
-    kubectl.ok("wait --for=condition=Ready pod/my-first-pod --timeout=60s");
-    kubectl.says("exec my-first-pod -- hostname", "my-first-pod");
-    let answer = kubectl.run("exec my-first-pod -- sh -c 'echo out; echo err >&2; exit 3'");
-    assert_eq!(answer.code, 3);
-    assert_eq!(answer.stdout, "out\n");
-    assert_eq!(answer.stderr, "err\ncommand terminated with exit code 3\n");
-    let answer = kubectl.run_with("exec -i my-first-pod -- cat", "one\ntwo\n");
-    assert_eq!((answer.code, answer.stdout.as_str()), (0, "one\ntwo\n"));
-    let large = "0123456789abcdef".repeat(20_000);
-    let answer = kubectl.run_with("exec -i my-first-pod -- sh -c 'cat | wc -c'", &large);
-    assert_eq!((answer.code, answer.stdout.trim()), (0, "320000"));
-    let answer = kubectl.run("exec my-first-pod -c other -- true");
-    assert_eq!(
-        (answer.code, answer.stderr.as_str()),
-        (1, "Error from server (BadRequest): container other is not valid for pod my-first-pod\n")
-    );
-    let answer = kubectl.run("exec my-first-pod -- no-such-program");
-    assert_ne!(answer.code, 0);
-    assert!(answer.stderr.contains("no-such-program"), "{answer:#?}");
-    kubectl.fails("exec nobody -- true", "Error from server (NotFound): pods \"nobody\" not found");
 }
 
 fn watching(stage: &Stage) {

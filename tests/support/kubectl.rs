@@ -18,6 +18,8 @@ const TOO_LATE: i32 = 124;
 pub(crate) struct Kubectl {
     kubeconfig: PathBuf,
     home: PathBuf,
+    /// Variables that choose between ways of doing things.
+    pub(crate) environment: Vec<(&'static str, &'static str)>,
 }
 
 /// What a command printed, and how it ended.
@@ -33,7 +35,7 @@ impl Kubectl {
     pub(crate) fn new(kubeconfig: impl Into<PathBuf>, home: impl Into<PathBuf>) -> Self {
         let home = home.into();
         fs::create_dir_all(&home).unwrap();
-        Self { kubeconfig: kubeconfig.into(), home }
+        Self { kubeconfig: kubeconfig.into(), home, environment: Vec::new() }
     }
 
     pub(crate) fn command(&self, arguments: &str) -> Command {
@@ -43,6 +45,7 @@ impl Kubectl {
             .env("KUBECONFIG", &self.kubeconfig)
             .env("HOME", &self.home)
             .env("TMPDIR", &self.home)
+            .envs(self.environment.iter().copied())
             .current_dir(env!("CARGO_MANIFEST_DIR"));
         command
     }

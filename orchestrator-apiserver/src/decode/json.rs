@@ -11,7 +11,9 @@ use crate::limits;
 pub(crate) fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
     let mut duplicates = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Tree { path: String::new(), duplicates: &mut duplicates }.deserialize(&mut deserializer)?;
+    let mut values = 0;
+    let tree = Tree { path: String::new(), duplicates: &mut duplicates, values: &mut values };
+    let value = tree.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok((value, duplicates))
 }
@@ -28,12 +30,18 @@ pub(crate) fn fits(value: &Value, levels: usize) -> bool {
 struct Tree<'a> {
     path: String,
     duplicates: &'a mut Vec<String>,
+    /// How many were read.
+    values: &'a mut usize,
 }
 
 impl<'de> DeserializeSeed<'de> for Tree<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        *self.values += 1;
+        if *self.values > limits::OBJECT_VALUES {
+            return Err(D::Error::custom(format_args!("the body has more than {} values", limits::OBJECT_VALUES)));
+        }
         deserializer.deserialize_any(self)
     }
 }
@@ -78,6 +86,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
         while let Some(item) = access.next_element_seed(Tree {
             path: format!("{}[{}]", self.path, items.len()),
             duplicates: &mut *self.duplicates,
+            values: &mut *self.values,
         })? {
             items.push(item);
         }
@@ -91,7 +100,8 @@ impl<'de> Visitor<'de> for Tree<'_> {
             if members.contains_key(&name) && self.duplicates.len() < limits::STRICT_ERRORS {
                 self.duplicates.push(path.clone());
             }
-            let value = access.next_value_seed(Tree { path, duplicates: &mut *self.duplicates })?;
+            let value =
+                access.next_value_seed(Tree { path, duplicates: &mut *self.duplicates, values: &mut *self.values })?;
             members.insert(name, value);
         }
         Ok(Value::Object(members))

@@ -1,22 +1,14 @@
-//! Requests that become streams: logs, and sessions over WebSockets.
-//!
-//! Upstream: <https://kubernetes.io/docs/reference/using-api/api-concepts/> and KEP-4006 (the `v5.channel.k8s.io`
-//! protocol: the first byte of each message names its channel).
+//! Requests that become streams: which pod and container they mean, and logs.
 
 use std::sync::Arc;
 
-use futures::{SinkExt, StreamExt};
+use futures::StreamExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use orchestrator_core::{
     client::{Resource, UserInfo},
     node_connector::{PodLogOptions, Target as NodeTarget},
-    object::Object,
-    runtime::{AttachOptions, ExecOptions, RuntimeError, Session, TerminalSize},
     status::{ApiError, ApiResult, FieldError, FieldErrorKind, Subject},
 };
-use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     body::{Body, BodyError, RequestBody},
@@ -24,23 +16,9 @@ use super::{
     path::ResourcePath,
     port_forward::port_forward,
     query::Query,
-    websocket::{Handshake, Socket, closing, framed, pump},
+    session::session,
 };
 use crate::{field::Field, pipeline::Scope, server::ApiServer};
-
-/// Protocols that are spoken, the best one first.
-const PROTOCOLS: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"];
-
-/// Channels of a session.
-mod channel {
-    pub(super) const STDIN: u8 = 0;
-    pub(super) const STDOUT: u8 = 1;
-    pub(super) const STDERR: u8 = 2;
-    pub(super) const ERROR: u8 = 3;
-    pub(super) const RESIZE: u8 = 4;
-    /// Version 5: the channel that the next byte names is at its end.
-    pub(super) const CLOSE: u8 = 255;
-}
 
 /// What a request wants to be connected with.
 pub(super) struct Target<'a> {
@@ -85,7 +63,7 @@ pub(super) async fn connect(
 }
 
 /// The container that a request means, and the node that it runs on.
-async fn find_target(server: &ApiServer, scope: &Scope, container: Option<&str>) -> ApiResult<(Object, NodeTarget)> {
+pub(super) async fn find_target(server: &ApiServer, scope: &Scope, container: Option<&str>) -> ApiResult<NodeTarget> {
     let name = scope.name()?;
     let pod = server.server().find_pod(&scope.namespace, name).await?;
     let tree = pod.tree()?;
@@ -100,22 +78,13 @@ async fn find_target(server: &ApiServer, scope: &Scope, container: Option<&str>)
         }
         None => default_container(&root, name)?,
     };
-    let target = NodeTarget {
+    Ok(NodeTarget {
         node: root.at("spec.nodeName").text().to_owned(),
         namespace: scope.namespace.clone(),
         pod: name.to_owned(),
         pod_uid: root.at("metadata.uid").text().to_owned(),
         container,
-    };
-    Ok((pod.clone(), target))
-}
-
-/// Whether a pod's status says that a container runs.
-fn is_running(pod: &Object, container: &str) -> ApiResult<bool> {
-    let status = Field::root(pod.tree()?).get("status");
-    let lists = ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"];
-    let mut statuses = lists.iter().flat_map(|list| status.get(list).items());
-    Ok(statuses.any(|status| status.get("name").text() == container && status.at("state.running").value().is_some()))
+    })
 }
 
 /// The only container, or the one that the pod's annotation names.
@@ -163,7 +132,7 @@ fn check_log_options(pod: &str, query: &Query) -> ApiResult<()> {
 
 async fn logs(server: &ApiServer, scope: &Scope, query: &Query) -> ApiResult<Response<Body>> {
     check_log_options(scope.name()?, query)?;
-    let (_, target) = find_target(server, scope, query.get("container")).await?;
+    let target = find_target(server, scope, query.get("container")).await?;
     if target.node.is_empty() {
         // Nothing runs yet, so nothing was written.
         let mut response = Response::new(Body::empty());
@@ -190,131 +159,4 @@ async fn logs(server: &ApiServer, scope: &Scope, query: &Query) -> ApiResult<Res
     let mut response = Response::new(Body::stream(stream.map(|piece| piece.map_err(BodyError::from))));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(response)
-}
-
-/// Exec and attach.
-async fn session(
-    server: &ApiServer,
-    tasks: &Tasks,
-    scope: &Scope,
-    target: &Target<'_>,
-    mut request: Request<RequestBody>,
-) -> ApiResult<Response<Body>> {
-    let (pod, node) = find_target(server, scope, target.query.get("container")).await?;
-    if node.node.is_empty() {
-        return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", node.pod)));
-    }
-    // `kubectl` shows the answer to its last try, in a protocol that is not spoken here: say what hindered the first.
-    let handshake =
-        Handshake::negotiate(&request, &PROTOCOLS).or_else(|error| match is_running(&pod, &node.container)? {
-            true => Err(error),
-            false => Err(ApiError::bad_request(format!("container not found (\"{}\")", node.container))),
-        })?;
-    let flag = |name: &str| target.query.flag(name);
-    let nodes = &server.server().nodes;
-    let session = if target.subresource == "exec" {
-        let command: Vec<String> = target.query.all("command").map(str::to_owned).collect();
-        if command.is_empty() {
-            return Err(ApiError::bad_request("you must specify at least one command for the container"));
-        }
-        let (stdin, stdout, stderr, tty) = (flag("stdin"), flag("stdout"), flag("stderr"), flag("tty"));
-        nodes.exec(&node, ExecOptions { command, stdin, stdout, stderr: stderr && !tty, tty }).await?
-    } else {
-        let (stdin, stdout, stderr, tty) = (flag("stdin"), flag("stdout"), flag("stderr"), flag("tty"));
-        nodes.attach(&node, AttachOptions { stdin, stdout, stderr: stderr && !tty, tty }).await?
-    };
-    Ok(handshake.switch(tasks, "container-session", &mut request, move |socket| run(socket, session)))
-}
-
-/// Carries a session until its command ends or the client goes.
-async fn run(socket: Socket, session: Session) {
-    let Session { stdin, stdout, stderr, resize, exit } = session;
-    let (mut sink, mut source) = socket.split();
-    let (sender, mut outgoing) = tokio::sync::mpsc::channel::<Message>(16);
-
-    let output = {
-        let sender = sender.clone();
-        async move {
-            let outputs = [(stdout, channel::STDOUT), (stderr, channel::STDERR)].into_iter();
-            let outputs = outputs.filter_map(|(reader, channel)| Some(pump(reader?, channel, sender.clone())));
-            futures::future::join_all(outputs).await;
-            let status = exit_status(exit.await);
-            let _ = sender.send(framed(channel::ERROR, status.to_string().as_bytes())).await;
-            let _ = sender.send(closing()).await;
-        }
-    };
-    let write = async move {
-        while let Some(message) = outgoing.recv().await {
-            let closing = matches!(message, Message::Close(_));
-            if sink.send(message).await.is_err() || closing {
-                break;
-            }
-        }
-        let _ = sink.flush().await;
-    };
-    let input = async move {
-        let mut stdin = stdin;
-        while let Some(Ok(message)) = source.next().await {
-            match message {
-                Message::Close(_) => break,
-                Message::Ping(data) => drop(sender.send(Message::Pong(data)).await),
-                message => incoming(&message.into_data(), &mut stdin, resize.as_ref()).await,
-            }
-        }
-    };
-    // The session is over when the command is, or when the client has gone: then the command goes, too.
-    let work = std::pin::pin!(futures::future::join(output, write));
-    let input = std::pin::pin!(input);
-    futures::future::select(work, input).await;
-}
-
-/// One message of the client.
-async fn incoming(
-    data: &[u8],
-    stdin: &mut Option<Box<dyn tokio::io::AsyncWrite + Send + Unpin>>,
-    resize: Option<&tokio::sync::mpsc::Sender<TerminalSize>>,
-) {
-    match data {
-        [channel::STDIN, data @ ..] => {
-            if let Some(writer) = stdin
-                && writer.write_all(data).await.is_err()
-            {
-                *stdin = None;
-            }
-        }
-        [channel::CLOSE, channel::STDIN] => {
-            if let Some(mut writer) = stdin.take() {
-                let _ = writer.shutdown().await;
-            }
-        }
-        [channel::RESIZE, data @ ..] => {
-            let size: Value = serde_json::from_slice(data).unwrap_or_default();
-            let side = |name: &str| size[name].as_u64().and_then(|side| u16::try_from(side).ok());
-            if let (Some(width), Some(height), Some(resize)) = (side("Width"), side("Height"), resize) {
-                let _ = resize.try_send(TerminalSize { width, height });
-            }
-        }
-        _ => {}
-    }
-}
-
-/// How a command ended, as the error channel says it.
-fn exit_status(exit: Result<i32, RuntimeError>) -> Value {
-    match exit {
-        Ok(0) => json!({"metadata": {}, "status": "Success"}),
-        Ok(code) => json!({
-            "metadata": {},
-            "status": "Failure",
-            "message": format!("command terminated with non-zero exit code: command terminated with exit code {code}"),
-            "reason": "NonZeroExitCode",
-            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
-        }),
-        Err(error) => json!({
-            "metadata": {},
-            "status": "Failure",
-            "message": format!("Internal error occurred: error executing command in container: {error}"),
-            "reason": "InternalError",
-            "code": 500,
-        }),
-    }
 }

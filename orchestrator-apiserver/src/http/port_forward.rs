@@ -1,34 +1,35 @@
-//! Port-forward over a WebSocket: two channels for each port, one for its data and one for what goes wrong.
+//! Port-forward: connections to ports of a pod, in the ways that old and new clients ask for.
 //!
-//! Upstream: `pkg/kubelet/cri/streaming/portforward/websocket.go`. The first message of each channel is the port, two bytes in
-//! little endian.
+//! `kubectl` since 1.31 tunnels SPDY through a WebSocket, before it spoke SPDY alone. Other clients use the channels of a
+//! WebSocket.
 
 use std::sync::Arc;
 
-use futures::{SinkExt, StreamExt, future, stream::SplitSink};
 use http::{Request, Response};
 use orchestrator_core::{
     node_connector::{NodeConnector, Target},
     runtime::Duplex,
     status::{ApiError, ApiResult},
 };
-use tokio::{
-    io::{AsyncWriteExt, ReadHalf, WriteHalf},
-    sync::mpsc,
-};
-use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     body::{Body, RequestBody},
     executor::Tasks,
+    port_forward_channels, port_forward_streams,
     query::Query,
-    websocket::{Handshake, Socket, closing, framed, pump},
+    spdy::Transport,
+    upgrade::Upgrade,
 };
 use crate::{field::Field, limits, pipeline::Scope, server::ApiServer};
 
-const PROTOCOLS: [&str; 1] = ["v4.channel.k8s.io"];
+/// SPDY inside of a WebSocket; upstream: KEP-4006.
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
-type Writer = Option<WriteHalf<Box<dyn Duplex>>>;
+/// Protocols over WebSockets, the best one first.
+const OVER_WEB_SOCKET: [&str; 2] = [TUNNEL, "v4.channel.k8s.io"];
+
+/// The protocol over SPDY.
+const OVER_SPDY: [&str; 1] = ["portforward.k8s.io"];
 
 /// Connects a client with ports of a pod.
 pub(super) async fn port_forward(
@@ -38,7 +39,6 @@ pub(super) async fn port_forward(
     query: &Query,
     mut request: Request<RequestBody>,
 ) -> ApiResult<Response<Body>> {
-    let ports = ports(query)?;
     let name = scope.name()?;
     let pod = server.server().find_pod(&scope.namespace, name).await?;
     let root = Field::root(pod.tree()?);
@@ -52,9 +52,23 @@ pub(super) async fn port_forward(
     if target.node.is_empty() {
         return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
     }
-    let handshake = Handshake::negotiate(&request, &PROTOCOLS)?;
-    let nodes = server.server().nodes.clone();
-    Ok(handshake.switch(tasks, "port-forward", &mut request, move |socket| run(socket, nodes, target, ports)))
+    let pod = ForwardedPod { nodes: server.server().nodes.clone(), target };
+    let (task, env) = ("port-forward", tasks.env().clone());
+    Ok(match Upgrade::negotiate(&request, &OVER_WEB_SOCKET, &OVER_SPDY)? {
+        Upgrade::WebSocket(handshake) if handshake.protocol() == TUNNEL => {
+            let serve = move |socket| port_forward_streams::run(env, Transport::tunnel(socket), pod);
+            handshake.switch(tasks, task, &mut request, serve)
+        }
+        Upgrade::WebSocket(handshake) => {
+            let ports = ports(query)?;
+            let serve = move |socket| port_forward_channels::run(env, socket, pod, ports);
+            handshake.switch(tasks, task, &mut request, serve)
+        }
+        Upgrade::Spdy(handshake) => {
+            let serve = move |transport| port_forward_streams::run(env, transport, pod);
+            handshake.switch(tasks, task, &mut request, serve)
+        }
+    })
 }
 
 /// The ports that are asked for.
@@ -72,79 +86,18 @@ fn ports(query: &Query) -> ApiResult<Vec<u16>> {
     }
 }
 
-/// Carries data until all ports are at their end or the client goes.
-async fn run(socket: Socket, nodes: Arc<dyn NodeConnector>, target: Target, ports: Vec<u16>) {
-    let (sink, mut source) = socket.split();
-    let (sender, outgoing) = mpsc::channel(16);
-    let channels = (0_u8..=u8::MAX).step_by(2);
-    let work = async {
-        let connections =
-            ports.iter().zip(channels).map(|(port, channel)| open(&*nodes, &target, *port, channel, &sender));
-        let (readers, mut writers): (Vec<_>, Vec<Writer>) = future::join_all(connections).await.into_iter().unzip();
-        let output = async {
-            future::join_all(readers.into_iter().flatten().map(|(reader, at)| pump(reader, at, sender.clone()))).await;
-            let _ = sender.send(closing()).await;
-        };
-        let input = async {
-            while let Some(Ok(message)) = source.next().await {
-                match message {
-                    Message::Close(_) => break,
-                    Message::Ping(data) => drop(sender.send(Message::Pong(data)).await),
-                    message => incoming(&message.into_data(), &mut writers).await,
-                }
-            }
-        };
-        // The client has gone, or nothing will come any more.
-        future::select(std::pin::pin!(output), std::pin::pin!(input)).await;
-        drop(sender);
-    };
-    // What is on its way goes out before the end.
-    future::join(work, write(sink, outgoing)).await;
+/// A pod whose ports are forwarded.
+pub(super) struct ForwardedPod {
+    nodes: Arc<dyn NodeConnector>,
+    target: Target,
 }
 
-type Reader = Option<(ReadHalf<Box<dyn Duplex>>, u8)>;
-
-/// Connects one port, and says on its channels which one it is, or why it is none.
-async fn open(
-    nodes: &dyn NodeConnector,
-    target: &Target,
-    port: u16,
-    channel: u8,
-    sender: &mpsc::Sender<Message>,
-) -> (Reader, Writer) {
-    for channel in [channel, channel + 1] {
-        let _ = sender.send(framed(channel, &port.to_le_bytes())).await;
-    }
-    match nodes.port_forward(target, port).await {
-        Ok(connection) => {
-            let (reader, writer) = tokio::io::split(connection);
-            (Some((reader, channel)), Some(writer))
-        }
-        Err(error) => {
-            let (pod, uid) = (&target.pod, &target.pod_uid);
-            let text = format!("error forwarding port {port} to pod {pod}, uid {uid}: {error}");
-            let _ = sender.send(framed(channel + 1, text.as_bytes())).await;
-            (None, None)
-        }
-    }
-}
-
-async fn write(mut sink: SplitSink<Socket, Message>, mut outgoing: mpsc::Receiver<Message>) {
-    while let Some(message) = outgoing.recv().await {
-        if sink.send(message).await.is_err() {
-            return;
-        }
-    }
-    let _ = sink.flush().await;
-}
-
-/// One message of the client. A port that takes nothing more is closed.
-async fn incoming(data: &[u8], writers: &mut [Writer]) {
-    let [channel, data @ ..] = data else { return };
-    let Some(place) = writers.get_mut(usize::from(channel / 2)).filter(|_| channel.is_multiple_of(2)) else { return };
-    if let Some(writer) = place
-        && writer.write_all(data).await.is_err()
-    {
-        *place = None;
+impl ForwardedPod {
+    /// Connects to a port, or says why not.
+    pub(super) async fn connect(&self, port: u16) -> Result<Box<dyn Duplex>, String> {
+        self.nodes.port_forward(&self.target, port).await.map_err(|error| {
+            let (pod, uid) = (&self.target.pod, &self.target.pod_uid);
+            format!("error forwarding port {port} to pod {pod}, uid {uid}: {error}")
+        })
     }
 }

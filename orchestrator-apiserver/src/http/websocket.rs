@@ -20,6 +20,7 @@ use tokio_tungstenite::{
 use super::{
     body::{Body, RequestBody},
     executor::Tasks,
+    upgrade::text,
 };
 use crate::limits;
 
@@ -36,19 +37,20 @@ pub(super) struct Handshake {
 impl Handshake {
     /// The first of the protocols that the client speaks, too.
     pub(super) fn negotiate(request: &Request<RequestBody>, protocols: &[&'static str]) -> ApiResult<Self> {
-        let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if !text(header::UPGRADE).eq_ignore_ascii_case("websocket") {
-            return Err(ApiError::bad_request("Upgrade request required: this server streams over WebSockets"));
-        }
-        let offered: Vec<&str> = text(header::SEC_WEBSOCKET_PROTOCOL).split(',').map(str::trim).collect();
+        let offered: Vec<&str> =
+            text(request, header::SEC_WEBSOCKET_PROTOCOL.as_str()).split(',').map(str::trim).collect();
         let protocol = protocols.iter().copied().find(|protocol| offered.contains(protocol)).ok_or_else(|| {
             ApiError::bad_request(format!("unable to negotiate a protocol: offered {offered:?}, spoken {protocols:?}"))
         })?;
-        let key = text(header::SEC_WEBSOCKET_KEY);
+        let key = text(request, header::SEC_WEBSOCKET_KEY.as_str());
         if key.is_empty() {
             return Err(ApiError::bad_request("the WebSocket key is missing"));
         }
         Ok(Self { protocol, accept_key: derive_accept_key(key.as_bytes()) })
+    }
+
+    pub(super) fn protocol(&self) -> &'static str {
+        self.protocol
     }
 
     /// Answers that the connection leaves HTTP, and serves it once it has.

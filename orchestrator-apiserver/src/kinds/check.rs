@@ -191,6 +191,9 @@ pub(crate) fn quantity_positive(field: &Field<'_>, errors: &mut Errors) {
 /// The rules of a map of labels.
 pub(crate) fn labels(map: &Field<'_>, errors: &mut Errors) {
     for (key, value) in map.entries() {
+        if errors.is_full() {
+            return;
+        }
         for problem in names::qualified_name(key) {
             errors.add(map.path(), FieldErrorKind::Invalid, format!("{key:?}: {problem}"));
         }

@@ -13,11 +13,11 @@ use crate::{decode, limits};
 /// The tree after the operations.
 pub(super) fn apply(mut tree: Value, operations: &Value) -> ApiResult<Value> {
     let operations = parse(operations)?;
-    let mut copied_bytes = 0;
+    let mut growth = Growth { copied_bytes: 0, levels: levels(&tree) };
     for mut operation in operations.0 {
         count_from_front(&mut operation, &tree)?;
         let operation = &operation;
-        check(operation, &tree, &mut copied_bytes)?;
+        growth.check(operation, &tree)?;
         if !is_test_for_absence(operation, &tree) {
             json_patch::patch(&mut tree, std::slice::from_ref(operation)).map_err(|_| refused())?;
         }
@@ -86,33 +86,63 @@ fn positive(tree: &Value, pointer: &Pointer, adds: bool) -> Option<PointerBuf> {
     Some(PointerBuf::from_tokens(tokens))
 }
 
-/// Refuses an operation that would grow the tree out of bounds: upstream bounds what is copied, and a tree that is nested
-/// too deeply could not be read again.
-fn check(operation: &PatchOperation, tree: &Value, copied_bytes: &mut usize) -> ApiResult<()> {
-    let (path, value) = match operation {
-        PatchOperation::Add(add) => (&add.path, Some(&add.value)),
-        PatchOperation::Replace(replace) => (&replace.path, Some(&replace.value)),
-        PatchOperation::Move(moved) => (&moved.path, find(tree, &moved.from)),
-        PatchOperation::Copy(copied) => {
-            let value = find(tree, &copied.from);
-            *copied_bytes += value.map_or(0, serialized_bytes);
-            if *copied_bytes > limits::BODY_BYTES {
-                let message = format!(
-                    "Unable to complete the copy, the accumulated size increase of copy is {copied_bytes}, exceeding the \
-                     limit {}",
-                    limits::BODY_BYTES
-                );
-                return Err(ApiError::new(Reason::RequestEntityTooLarge, message));
+/// What the operations so far have done to the size of the tree.
+struct Growth {
+    copied_bytes: usize,
+    /// The tree is nested in no more than this many levels.
+    levels: usize,
+}
+
+impl Growth {
+    /// Refuses an operation that would grow the tree out of bounds: upstream bounds what is copied, and a tree that is nested
+    /// too deeply could not be read again.
+    fn check(&mut self, operation: &PatchOperation, tree: &Value) -> ApiResult<()> {
+        match operation {
+            PatchOperation::Add(add) => self.nest(&add.path, levels(&add.value)),
+            PatchOperation::Replace(replace) => self.nest(&replace.path, levels(&replace.value)),
+            PatchOperation::Move(moved) => self.nest_again(&moved.path, &moved.from, tree),
+            PatchOperation::Copy(copied) => {
+                self.copied_bytes += find(tree, &copied.from).map_or(0, serialized_bytes);
+                if self.copied_bytes > limits::BODY_BYTES {
+                    let message = format!(
+                        "Unable to complete the copy, the accumulated size increase of copy is {}, exceeding the limit {}",
+                        self.copied_bytes,
+                        limits::BODY_BYTES
+                    );
+                    return Err(ApiError::new(Reason::RequestEntityTooLarge, message));
+                }
+                self.nest_again(&copied.path, &copied.from, tree)
             }
-            (&copied.path, value)
+            PatchOperation::Remove(_) | PatchOperation::Test(_) => Ok(()),
         }
-        PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
-    };
-    let room = limits::OBJECT_DEPTH.checked_sub(path.count());
-    if value.is_some_and(|value| room.is_none_or(|room| !decode::fits(value, room))) {
-        return Err(ApiError::bad_request("the patched object would be nested too deeply"));
     }
-    Ok(())
+
+    /// Puts a part of the tree at another place in it. How deep the tree is, is looked up only when it may be too deep: to look at
+    /// all that is moved, each time, would cost more than the moves.
+    fn nest_again(&mut self, path: &Pointer, from: &Pointer, tree: &Value) -> ApiResult<()> {
+        if path.count() + self.levels > limits::OBJECT_DEPTH {
+            self.levels = levels(tree);
+            return self.nest(path, find(tree, from).map_or(0, levels));
+        }
+        self.nest(path, self.levels.saturating_sub(1))
+    }
+
+    fn nest(&mut self, path: &Pointer, levels: usize) -> ApiResult<()> {
+        self.levels = self.levels.max(path.count() + levels);
+        match self.levels <= limits::OBJECT_DEPTH {
+            true => Ok(()),
+            false => Err(ApiError::bad_request("the patched object would be nested too deeply")),
+        }
+    }
+}
+
+/// In how many levels a value is nested.
+fn levels(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or_default(),
+        Value::Object(members) => 1 + members.values().map(levels).max().unwrap_or_default(),
+        _ => 0,
+    }
 }
 
 /// Clients test for `null` what has to be absent; upstream takes that as it is meant.

@@ -2,32 +2,60 @@
 //!
 //! Upstream: `normalizeElementOrder` of `k8s.io/apimachinery/pkg/util/strategicpatch`.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 /// Puts merged items in order. Those that the patch names follow each other as it names them, the others as they were served;
 /// one of the others comes before a named one only where it was served before it.
 pub(super) fn in_order(merged: Vec<Value>, named: &[Value], served: &[Value], key: &str) -> Vec<Value> {
-    let place =
-        |list: &[Value], item: &Value| list.iter().position(|other| identity(other, key) == identity(item, key));
-    let (mut patched, mut others): (Vec<_>, Vec<_>) = merged.into_iter().partition(|item| place(named, item).is_some());
-    patched.sort_by_key(|item| place(named, item));
-    others.sort_by_key(|item| place(served, item));
+    let (named, served) = (Places::of(named, key), Places::of(served, key));
+    let (mut patched, mut others) = (Vec::new(), Vec::new());
+    for item in merged {
+        match named.find(&item) {
+            Some(place) => patched.push((place, item)),
+            None => others.push((served.find(&item), item)),
+        }
+    }
+    patched.sort_by_key(|(place, _)| *place);
+    others.sort_by_key(|(place, _)| *place);
     let mut ordered = Vec::with_capacity(patched.len() + others.len());
     let mut others = others.into_iter().peekable();
-    for item in patched {
-        let limit = place(served, &item);
-        while let Some(other) = others.next_if(|other| limit.is_some() && place(served, other) < limit) {
+    for (_, item) in patched {
+        let limit = served.find(&item);
+        while let Some((_, other)) = others.next_if(|(place, _)| limit.is_some() && *place < limit) {
             ordered.push(other);
         }
         ordered.push(item);
     }
-    ordered.extend(others);
+    ordered.extend(others.map(|(_, item)| item));
     ordered
 }
 
-/// What makes an item the same as another: the value of its key, or all of it where items are plain.
-fn identity<'a>(item: &'a Value, key: &str) -> &'a Value {
-    if key.is_empty() { item } else { item.get(key).unwrap_or(&Value::Null) }
+/// Where in a list an item stands first, by what makes it the same as another: the value of its key, or all of it where items
+/// are plain.
+struct Places<'a> {
+    places: BTreeMap<String, usize>,
+    key: &'a str,
+}
+
+impl<'a> Places<'a> {
+    fn of(list: &[Value], key: &'a str) -> Self {
+        let mut found = Self { places: BTreeMap::new(), key };
+        for (place, item) in list.iter().enumerate() {
+            let identity = found.identity(item);
+            found.places.entry(identity).or_insert(place);
+        }
+        found
+    }
+
+    fn find(&self, item: &Value) -> Option<usize> {
+        self.places.get(&self.identity(item)).copied()
+    }
+
+    fn identity(&self, item: &Value) -> String {
+        if self.key.is_empty() { item.to_string() } else { item.get(self.key).unwrap_or(&Value::Null).to_string() }
+    }
 }
 
 #[cfg(test)]

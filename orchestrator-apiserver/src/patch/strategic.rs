@@ -171,16 +171,18 @@ fn merge_list(
     }
     let served = old.clone();
     if strategy.key.is_empty() {
-        old.extend(patch.iter().filter(|item| !served.contains(item)).cloned());
+        let known: BTreeSet<String> = served.iter().map(Value::to_string).collect();
+        old.extend(patch.iter().filter(|item| !known.contains(&item.to_string())).cloned());
     } else {
-        merge_items(old, patch, strategy.key, schema)?;
+        *old = merge_items(std::mem::take(old), patch, strategy.key, schema)?;
     }
     *old = in_order(std::mem::take(old), patch, &served, strategy.key);
     Ok(())
 }
 
 /// Merges items that are the same where they have the same key.
-fn merge_items(old: &mut Vec<Value>, patch: &[Value], key: &str, schema: Option<&Message>) -> ApiResult<()> {
+fn merge_items(old: Vec<Value>, patch: &[Value], key: &str, schema: Option<&Message>) -> ApiResult<Vec<Value>> {
+    let mut list = KeyedList::new(old, key);
     for item in patch {
         let Value::Object(change) = item else {
             let kind = decode::go_kind(item);
@@ -189,28 +191,65 @@ fn merge_items(old: &mut Vec<Value>, patch: &[Value], key: &str, schema: Option<
         let Some(name) = change.get(key) else {
             return Err(refused(format!("map: {} does not contain declared merge key: {key}", shown(item))));
         };
-        let same = |old: &Value| old.get(key) == Some(name);
         match directive(item) {
-            Some("delete") => old.retain(|old| !same(old)),
-            None | Some("merge") => match old.iter_mut().find(|old| same(old)) {
+            Some("delete") => list.delete(name),
+            None | Some("merge") => match list.first(name) {
                 Some(Value::Object(old)) => merge_object(old, change, schema)?,
-                _ => old.push(added(change)),
+                _ => list.push(name, added(change)),
             },
             Some(other) => return Err(bad_directive(other, change)),
         }
     }
-    Ok(())
+    Ok(list.items.into_iter().flatten().collect())
+}
+
+/// A list whose items are found by their keys, however many there are.
+struct KeyedList {
+    /// Nothing where an item was deleted.
+    items: Vec<Option<Value>>,
+    places: BTreeMap<String, Vec<usize>>,
+}
+
+impl KeyedList {
+    fn new(items: Vec<Value>, key: &str) -> Self {
+        let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (place, item) in items.iter().enumerate() {
+            if let Some(key) = item.get(key) {
+                places.entry(key.to_string()).or_default().push(place);
+            }
+        }
+        Self { items: items.into_iter().map(Some).collect(), places }
+    }
+
+    fn first(&mut self, key: &Value) -> Option<&mut Value> {
+        let place = *self.places.get(&key.to_string())?.first()?;
+        self.items.get_mut(place)?.as_mut()
+    }
+
+    fn push(&mut self, key: &Value, item: Value) {
+        self.places.entry(key.to_string()).or_default().push(self.items.len());
+        self.items.push(Some(item));
+    }
+
+    fn delete(&mut self, key: &Value) {
+        for place in self.places.remove(&key.to_string()).unwrap_or_default() {
+            if let Some(item) = self.items.get_mut(place) {
+                *item = None;
+            }
+        }
+    }
 }
 
 fn delete_plain(members: &mut Map<String, Value>, list: &str, values: &Value) {
-    let values = values.as_array().map(Vec::as_slice).unwrap_or_default();
+    let values: BTreeSet<String> = values.as_array().into_iter().flatten().map(Value::to_string).collect();
     if let Some(Value::Array(items)) = members.get_mut(list) {
-        items.retain(|item| !values.contains(item));
+        items.retain(|item| !values.contains(&item.to_string()));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -218,6 +257,45 @@ mod tests {
     fn check(old: Value, patch: Value, expected: Value) {
         let schema = Schema::get().kind("", "v1", "Pod").unwrap();
         assert_eq!(merge(old, &patch, schema).unwrap(), expected);
+    }
+
+    fn names() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(0..8_u8, 0..10)
+    }
+
+    fn containers(names: &[u8]) -> Vec<Value> {
+        names.iter().enumerate().map(|(at, name)| json!({"name": name.to_string(), "image": at.to_string()})).collect()
+    }
+
+    proptest! {
+        /// Item by item, as one would do it with little to do. The order is another matter.
+        #[test]
+        fn a_long_list_is_merged_like_a_short_one(old in names(), patch in prop::collection::vec((0..8_u8, any::<bool>()), 0..10)) {
+            let mut expected = containers(&old);
+            let mut changes = Vec::new();
+            for (at, (name, deletes)) in patch.into_iter().enumerate() {
+                let (name, image) = (name.to_string(), format!("new {at}"));
+                if deletes {
+                    expected.retain(|item| item["name"] != name);
+                    changes.push(json!({"name": name, "$patch": "delete"}));
+                    continue;
+                }
+                changes.push(json!({"name": name, "image": image}));
+                match expected.iter_mut().find(|item| item["name"] == name) {
+                    Some(item) => item["image"] = image.into(),
+                    None => expected.push(json!({"name": name, "image": image})),
+                }
+            }
+            let schema = Schema::get().kind("", "v1", "Pod").unwrap();
+            let patch = json!({"spec": {"containers": changes}});
+            let merged = merge(json!({"spec": {"containers": containers(&old)}}), &patch, schema).unwrap();
+            let sorted = |items: &[Value]| {
+                let mut items: Vec<_> = items.iter().map(Value::to_string).collect();
+                items.sort();
+                items
+            };
+            prop_assert_eq!(sorted(merged["spec"]["containers"].as_array().unwrap()), sorted(&expected));
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! From protobuf to the tree that JSON would give.
 
+use std::cell::Cell;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -31,18 +33,40 @@ pub(crate) enum ProtobufError {
     /// Messages inside of messages without end.
     #[error("the protobuf message is nested too deeply")]
     Deep,
+    /// Values without end.
+    #[error("the object has more than {} values", limits::OBJECT_VALUES)]
+    ManyValues,
 }
 
-use ProtobufError::{Deep, Malformed, Prefix, Unknown};
+use ProtobufError::{Deep, Malformed, ManyValues, Prefix, Unknown};
+
+/// How deep inside of an object a message is, and how many values were read before it.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    depth: usize,
+    values: &'a Cell<usize>,
+}
+
+impl Place<'_> {
+    fn deeper(self) -> Result<Self, ProtobufError> {
+        if self.depth < limits::NESTING_DEPTH { Ok(Self { depth: self.depth + 1, ..self }) } else { Err(Deep) }
+    }
+
+    fn count(self) -> Result<(), ProtobufError> {
+        self.values.set(self.values.get() + 1);
+        if self.values.get() <= limits::OBJECT_VALUES { Ok(()) } else { Err(ManyValues) }
+    }
+}
 
 /// The object that is encoded here, as a tree.
 pub(crate) fn object(bytes: &[u8]) -> Result<Value, ProtobufError> {
-    let tree = nested(bytes, 0)?;
+    let values = Cell::new(0);
+    let tree = nested(bytes, Place { depth: 0, values: &values })?;
     // JSON inside of messages adds up with them: what is stored has to be readable as JSON.
     if decode::fits(&tree, limits::OBJECT_DEPTH) { Ok(tree) } else { Err(Deep) }
 }
 
-fn nested(bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
+fn nested(bytes: &[u8], place: Place<'_>) -> Result<Value, ProtobufError> {
     let envelope = bytes.strip_prefix(MAGIC).ok_or(Prefix)?;
     let (mut version, mut kind, mut raw) = ("", "", &[][..]);
     for entry in Entries(envelope) {
@@ -62,39 +86,41 @@ fn nested(bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
     }
     let unknown = || Unknown { version: version.to_owned(), kind: kind.to_owned() };
     let mut tree = Map::new();
-    fields(Schema::get().kind(version, kind).ok_or_else(unknown)?, raw, depth, &mut tree)?;
+    fields(Schema::get().kind(version, kind).ok_or_else(unknown)?, raw, place, &mut tree)?;
     tree.insert("apiVersion".to_owned(), version.into());
     tree.insert("kind".to_owned(), kind.into());
     Ok(Value::Object(tree))
 }
 
 /// Puts the fields of a message into a tree.
-fn fields(message: &Message, bytes: &[u8], depth: usize, tree: &mut Map<String, Value>) -> Result<(), ProtobufError> {
-    if depth > limits::NESTING_DEPTH {
-        return Err(Deep);
-    }
+fn fields(
+    message: &Message,
+    bytes: &[u8],
+    place: Place<'_>,
+    tree: &mut Map<String, Value>,
+) -> Result<(), ProtobufError> {
     for entry in Entries(bytes) {
         let (number, wire) = entry?;
         // What is not known is of a later version: clients may be newer than servers.
         let Some(field) = message.numbered(number) else { continue };
         match (field.label, field.of) {
             (Label::Inline, Type::Message(id)) => {
-                fields(Schema::get().message(id), wire.bytes()?, depth + 1, tree)?;
+                fields(Schema::get().message(id), wire.bytes()?, place.deeper()?, tree)?;
             }
             (Label::Map, of) => {
-                let (key, value) = pair(of, wire, depth)?;
+                let (key, value) = pair(of, wire, place)?;
                 if let Value::Object(map) = tree.entry(field.json).or_insert_with(|| Map::new().into()) {
                     map.insert(key, value);
                 }
             }
             (Label::List, of) => {
-                let element = value(of, wire, depth)?;
+                let element = value(of, wire, place)?;
                 if let Value::Array(list) = tree.entry(field.json).or_insert_with(|| Value::Array(Vec::new())) {
                     list.push(element);
                 }
             }
             (Label::One | Label::Inline, of) => {
-                let value = value(of, wire, depth)?;
+                let value = value(of, wire, place)?;
                 if is_shown(field, &value) {
                     tree.insert(field.json.to_owned(), value);
                 }
@@ -117,7 +143,7 @@ fn is_shown(field: &Field, value: &Value) -> bool {
 }
 
 /// An entry of a map: a message of key and value.
-fn pair(of: Type, wire: Wire<'_>, depth: usize) -> Result<(String, Value), ProtobufError> {
+fn pair(of: Type, wire: Wire<'_>, place: Place<'_>) -> Result<(String, Value), ProtobufError> {
     let (mut key, mut found) = ("", None);
     for entry in Entries(wire.bytes()?) {
         match entry? {
@@ -130,11 +156,12 @@ fn pair(of: Type, wire: Wire<'_>, depth: usize) -> Result<(String, Value), Proto
         Type::Bool | Type::Int | Type::Double => Wire::Number(0),
         _ => Wire::Bytes(&[]),
     };
-    Ok((key.to_owned(), value(of, found.unwrap_or(nothing), depth)?))
+    Ok((key.to_owned(), value(of, found.unwrap_or(nothing), place)?))
 }
 
 /// One value. Null for a time or JSON of which nothing is said.
-fn value(of: Type, wire: Wire<'_>, depth: usize) -> Result<Value, ProtobufError> {
+fn value(of: Type, wire: Wire<'_>, place: Place<'_>) -> Result<Value, ProtobufError> {
+    place.count()?;
     Ok(match of {
         Type::String => wire.text()?.into(),
         Type::Bytes => STANDARD.encode(wire.bytes()?).into(),
@@ -149,11 +176,11 @@ fn value(of: Type, wire: Wire<'_>, depth: usize) -> Result<Value, ProtobufError>
             let texts: Result<Vec<_>, _> = Entries(wire.bytes()?).map(|entry| entry?.1.text()).collect();
             texts?.into()
         }
-        Type::Json => json(wire, depth)?,
-        Type::SchemaOr(id) => either(Schema::get().message(id), wire.bytes()?, depth)?,
+        Type::Json => json(wire, place)?,
+        Type::SchemaOr(id) => either(Schema::get().message(id), wire.bytes()?, place)?,
         Type::Message(id) => {
             let mut tree = Map::new();
-            fields(Schema::get().message(id), wire.bytes()?, depth + 1, &mut tree)?;
+            fields(Schema::get().message(id), wire.bytes()?, place.deeper()?, &mut tree)?;
             tree.into()
         }
     })
@@ -171,19 +198,18 @@ fn first(wire: Wire<'_>) -> Result<Option<Wire<'_>>, ProtobufError> {
 }
 
 /// JSON inside of a message. Encoders may put an object in protobuf in its place.
-fn json(wire: Wire<'_>, depth: usize) -> Result<Value, ProtobufError> {
+fn json(wire: Wire<'_>, place: Place<'_>) -> Result<Value, ProtobufError> {
     let Some(raw) = first(wire)? else { return Ok(Value::Null) };
     match raw.bytes()? {
-        raw if raw.starts_with(MAGIC) && depth >= limits::NESTING_DEPTH => Err(Deep),
-        raw if raw.starts_with(MAGIC) => nested(raw, depth + 1),
+        raw if raw.starts_with(MAGIC) => nested(raw, place.deeper()?),
         raw => serde_json::from_slice(raw).map_err(|_| Malformed),
     }
 }
 
 /// A schema, or what may stand in its place.
-fn either(message: &Message, bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
+fn either(message: &Message, bytes: &[u8], place: Place<'_>) -> Result<Value, ProtobufError> {
     let mut tree = Map::new();
-    fields(message, bytes, depth + 1, &mut tree)?;
+    fields(message, bytes, place.deeper()?, &mut tree)?;
     let is_flag = message.fields.iter().any(|field| field.of == Type::Bool);
     let schema = tree.remove("schema");
     Ok(match (schema, tree.into_iter().next()) {

@@ -36,7 +36,7 @@ impl Server {
             Request::RemoveSandbox => self.stop_sandbox().map(|()| self.remove_waiters.push(from)),
             Request::Exec { id, options } => self.exec(from, &id, options),
             Request::Attach { id, options } => self.attach(from, &id, options),
-            Request::Connect { port } => self.dial(from, port, false),
+            Request::Connect { port } => self.dial(from, port, None),
             Request::Subscribe => {
                 if let Some(connection) = self.connections.get_mut(&from) {
                     connection.subscribed = true;
@@ -193,8 +193,8 @@ impl Server {
     }
 
     /// Begins to connect to a port in the pod, over IPv4 and then over IPv6.
-    fn dial(&mut self, from: ConnectionId, port: u16, version_6: bool) -> Result<(), Failure> {
-        let (family, address) = if version_6 {
+    fn dial(&mut self, from: ConnectionId, port: u16, over_version_4: Option<io::Error>) -> Result<(), Failure> {
+        let (family, address) = if over_version_4.is_some() {
             (AddressFamily::INET6, SocketAddr::from((Ipv6Addr::LOCALHOST, port)))
         } else {
             (AddressFamily::INET, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
@@ -204,17 +204,33 @@ impl Server {
             socket_with(family, SocketType::STREAM, flags, None).map(|socket| (connect(&socket, &address), socket));
         match connected {
             Ok((Ok(()), socket)) => self.finish(from, &Reply::Connected, vec![socket]),
-            Ok((Err(rustix::io::Errno::INPROGRESS), socket)) => self.dials.push(Dial {
-                connection: from,
-                port,
-                socket,
-                until: super::instant() + CONNECT_TIME,
-                try_version_6: !version_6,
-            }),
-            Ok((Err(_), _)) if !version_6 => return self.dial(from, port, true),
-            Ok((Err(error), _)) | Err(error) => return Err(not_connected(port, error.into())),
+            Ok((Err(rustix::io::Errno::INPROGRESS), socket)) => {
+                let until = super::instant() + CONNECT_TIME;
+                self.dials.push(Dial { connection: from, port, socket, until, over_version_4 });
+            }
+            Ok((Err(error), _)) | Err(error) => return self.dial_failed(from, port, over_version_4, error.into()),
         }
         Ok(())
+    }
+
+    /// Tries the other version of IP, if it was not tried before.
+    fn dial_failed(
+        &mut self,
+        from: ConnectionId,
+        port: u16,
+        over_version_4: Option<io::Error>,
+        error: io::Error,
+    ) -> Result<(), Failure> {
+        let Some(first) = over_version_4 else { return self.dial(from, port, Some(error)) };
+        // In containerd's words, down to the space at their end.
+        let message = format!(
+            "failed to connect to localhost:{port} inside namespace \"{}\", IPv4: dial tcp4 127.0.0.1:{port}: {} IPv6 dial tcp6 \
+             [::1]:{port}: {} ",
+            self.record.id,
+            go_words(&first),
+            go_words(&error),
+        );
+        Err(Failure::new(FailureKind::WrongState, message))
     }
 
     /// Goes on with a connection that is being made.
@@ -223,12 +239,12 @@ impl Server {
             return;
         }
         let dial = self.dials.remove(number);
-        let result = match getsockopt(&dial.socket, sockopt::SocketError) {
+        let error = match getsockopt(&dial.socket, sockopt::SocketError) {
             Ok(0) => return self.finish(dial.connection, &Reply::Connected, vec![dial.socket]),
-            Ok(_) if dial.try_version_6 => self.dial(dial.connection, dial.port, true),
-            Ok(error) => Err(not_connected(dial.port, io::Error::from_raw_os_error(error))),
-            Err(error) => Err(not_connected(dial.port, error.into())),
+            Ok(error) => io::Error::from_raw_os_error(error),
+            Err(error) => error.into(),
         };
+        let result = self.dial_failed(dial.connection, dial.port, dial.over_version_4, error);
         if let Err(failure) = result {
             self.finish(dial.connection, &failure.into(), Vec::new());
         }
@@ -240,12 +256,16 @@ impl Server {
         self.dials = waiting;
         let late: Vec<Dial> = late;
         for dial in late {
-            let failure = not_connected(dial.port, io::ErrorKind::TimedOut.into());
-            self.finish(dial.connection, &failure.into(), Vec::new());
+            let late = rustix::io::Errno::TIMEDOUT.into();
+            if let Err(failure) = self.dial_failed(dial.connection, dial.port, dial.over_version_4, late) {
+                self.finish(dial.connection, &failure.into(), Vec::new());
+            }
         }
     }
 }
 
-fn not_connected(port: u16, error: io::Error) -> Failure {
-    Failure::new(FailureKind::WrongState, format!("connecting to port {port} in the pod: {error}"))
+/// An error of the system as Go prints it.
+fn go_words(error: &io::Error) -> String {
+    let text = error.to_string().to_lowercase();
+    format!("connect: {}", text.split(" (os error").next().unwrap_or_default())
 }

@@ -70,8 +70,8 @@ pub(super) struct Dial {
     pub(super) port: u16,
     pub(super) socket: OwnedFd,
     pub(super) until: Instant,
-    /// What else to try.
-    pub(super) try_version_6: bool,
+    /// How it went over IPv4, when it is tried over IPv6.
+    pub(super) over_version_4: Option<io::Error>,
 }
 
 /// What a polled descriptor belongs to.

@@ -73,7 +73,9 @@ async fn ports_are_forwarded() {
         assert_eq!(answer, "hello 127.0.0.1 there");
     }
     let refused = place.runtime.port_forward(&pod.id, 9).await;
-    assert!(matches!(refused, Err(RuntimeError::WrongState(message)) if message.contains("refused")));
+    assert!(
+        matches!(refused, Err(RuntimeError::WrongState(message)) if message.contains("IPv4: dial tcp4 127.0.0.1:9: connect: connection refused IPv6 "))
+    );
     place.clean().await;
 }
 

@@ -19,6 +19,9 @@ pub(super) fn validate(spec: &Field<'_>, context: &Context<'_>, errors: &mut Err
         containers.required(errors, "");
     }
     for container in containers.items() {
+        if errors.is_full() {
+            return;
+        }
         common(&container, context, errors);
         unique_name(&container, &mut names, errors);
         probes::validate(&container, context.grace_seconds, errors);
@@ -26,6 +29,9 @@ pub(super) fn validate(spec: &Field<'_>, context: &Context<'_>, errors: &mut Err
     }
     unique_host_ports(&containers, errors);
     for container in spec.get("initContainers").items() {
+        if errors.is_full() {
+            return;
+        }
         common(&container, context, errors);
         unique_name(&container, &mut names, errors);
         init_container(&container, context, errors);

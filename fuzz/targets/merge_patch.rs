@@ -1,0 +1,4 @@
+//! Merge patches.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| orchestrator_fuzz::patch("application/merge-patch+json", data));

@@ -1,0 +1,4 @@
+//! Bodies in protobuf.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| orchestrator_fuzz::create("application/vnd.kubernetes.protobuf", data));

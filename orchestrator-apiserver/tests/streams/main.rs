@@ -1,0 +1,5 @@
+//! Requests that become streams, as clients of any age make them: over WebSockets, over SPDY, and over both at once.
+
+mod port_forward;
+mod sessions;
+mod support;
