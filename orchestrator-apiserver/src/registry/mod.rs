@@ -7,7 +7,7 @@ mod support;
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -165,8 +165,9 @@ pub(crate) struct Registry {
 /// Kinds that every request looks for.
 #[derive(Debug, Default)]
 struct Table {
-    kinds: HashMap<Resource, Arc<Kind>>,
-    groups: HashSet<Cow<'static, str>>,
+    /// By the plural name, which few have in common.
+    kinds: BTreeMap<Cow<'static, str>, Vec<Arc<Kind>>>,
+    groups: BTreeSet<Cow<'static, str>>,
 }
 
 /// The kinds of definitions, and all of them as a table.
@@ -179,9 +180,16 @@ struct Custom {
 
 impl Table {
     fn of(kinds: impl IntoIterator<Item = Arc<Kind>>) -> Self {
-        let kinds: HashMap<_, _> = kinds.into_iter().map(|kind| (kind.resource.clone(), kind)).collect();
-        let groups = kinds.keys().map(|resource| resource.group.clone()).collect();
-        Self { kinds, groups }
+        let mut table = Self::default();
+        for kind in kinds {
+            table.groups.insert(kind.resource.group.clone());
+            table.kinds.entry(kind.resource.plural.clone()).or_default().push(kind);
+        }
+        table
+    }
+
+    fn find(&self, resource: &Resource) -> Option<Arc<Kind>> {
+        self.kinds.get(&resource.plural)?.iter().find(|kind| kind.resource == *resource).cloned()
     }
 }
 
@@ -198,7 +206,7 @@ impl Registry {
     }
 
     pub(crate) fn find(&self, resource: &Resource) -> Option<Arc<Kind>> {
-        self.builtin.kinds.get(resource).cloned().or_else(|| self.custom().table.kinds.get(resource).cloned())
+        self.builtin.find(resource).or_else(|| self.custom().table.find(resource))
     }
 
     /// Whether anything of a group is served.
@@ -208,7 +216,7 @@ impl Registry {
 
     /// All kinds, the core group first, then by group, version and name.
     pub(crate) fn kinds(&self) -> Vec<Arc<Kind>> {
-        let mut kinds: Vec<_> = self.builtin.kinds.values().cloned().collect();
+        let mut kinds: Vec<_> = self.builtin.kinds.values().flatten().cloned().collect();
         kinds.sort_by(|left, right| left.resource.cmp(&right.resource));
         kinds.extend(self.custom().definitions.values().flatten().cloned());
         kinds
