@@ -79,6 +79,9 @@ pub(crate) const QUEUE_REQUESTS: usize = 10_000;
 /// Connections served at once.
 pub(crate) const CONNECTIONS: usize = 20_000;
 
+/// Connections that wait to be taken; what Linux allows by default, as Go asks for.
+pub(crate) const WAITING_CONNECTIONS: u32 = 4096;
+
 /// Time for a TLS handshake, for the first request after it, and for the head of each request.
 pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 

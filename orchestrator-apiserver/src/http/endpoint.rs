@@ -1,6 +1,7 @@
 //! A socket that the API is served on, with TLS.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -20,7 +21,7 @@ use orchestrator_core::{
     env::{Env, TaskHandle},
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -74,7 +75,7 @@ impl Endpoint {
         certificate: &Issued,
     ) -> Result<Self, EndpointError> {
         let config = authority.server_config(certificate)?;
-        let listener = TcpListener::bind(address).await.map_err(|source| EndpointError::Listen { address, source })?;
+        let listener = listen(address).map_err(|source| EndpointError::Listen { address, source })?;
         let address = listener.local_addr().map_err(|source| EndpointError::Listen { address, source })?;
         let shared = Shared {
             env: env.clone(),
@@ -104,6 +105,14 @@ impl Shared {
     fn serve_all(self, listener: TcpListener) -> TaskHandle {
         self.env.clone().spawn("api-endpoint", accept(listener, self))
     }
+}
+
+/// Listens with room for a crowd that comes at once: a connection that there is no room for is tried again a second later.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(limits::WAITING_CONNECTIONS)
 }
 
 /// Takes connections until it is told to stop, then ends them.
