@@ -15,8 +15,7 @@ use futures::{
     future::{Either, select},
     stream::BoxStream,
 };
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use http::{HeaderName, HeaderValue, Request, Response};
 use orchestrator_core::{
     env::Env,
     status::{ApiError, ApiResult, Reason},
@@ -36,6 +35,7 @@ use super::{
     body::{Body, RequestBody},
     executor::Tasks,
     pipe::feed,
+    upgrade,
     websocket::{Socket, closing},
 };
 use crate::{
@@ -88,18 +88,9 @@ impl Handshake {
     where
         F: Future<Output = ()> + Send,
     {
-        let upgrade = hyper::upgrade::on(request);
-        tasks.spawn(name, async move {
-            if let Ok(upgraded) = upgrade.await {
-                serve(Transport::plain(TokioIo::new(upgraded))).await;
-            }
-        });
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = response.headers_mut();
-        headers.insert(header::UPGRADE, HeaderValue::from_static(VERSION));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(PROTOCOL_HEADER, HeaderValue::from_static(self.protocol));
+        let mut response =
+            upgrade::switch(tasks, name, request, VERSION, |connection| serve(Transport::plain(connection)));
+        response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(self.protocol));
         response
     }
 }
@@ -111,7 +102,7 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    fn plain(connection: TokioIo<hyper::upgrade::Upgraded>) -> Self {
+    fn plain(connection: upgrade::Connection) -> Self {
         let (reader, writer) = tokio::io::split(connection);
         let source = ReaderStream::with_capacity(reader, limits::STREAM_MESSAGE_BYTES);
         let sink = FramedWrite::new(writer, BytesCodec::new());

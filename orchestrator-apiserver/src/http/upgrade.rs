@@ -1,9 +1,17 @@
 //! Leaving HTTP: which of the ways for streams a client asks for.
 
-use http::{Request, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
 use orchestrator_core::status::{ApiError, ApiResult};
 
-use super::{body::RequestBody, spdy, websocket};
+use super::{
+    body::{Body, RequestBody},
+    executor::Tasks,
+    spdy, websocket,
+};
+
+/// A connection that has left HTTP.
+pub(super) type Connection = TokioIo<hyper::upgrade::Upgraded>;
 
 /// What both sides agreed on.
 pub(super) enum Upgrade {
@@ -29,6 +37,31 @@ impl Upgrade {
         }
         Err(ApiError::bad_request("Upgrade request required"))
     }
+}
+
+/// Answers that the connection goes on in another protocol, and serves it once it does.
+pub(super) fn switch<F>(
+    tasks: &Tasks,
+    name: &'static str,
+    request: &mut Request<RequestBody>,
+    to: &'static str,
+    serve: impl FnOnce(Connection) -> F + Send + 'static,
+) -> Response<Body>
+where
+    F: Future<Output = ()> + Send,
+{
+    let upgrade = hyper::upgrade::on(request);
+    tasks.spawn(name, async move {
+        if let Ok(upgraded) = upgrade.await {
+            serve(TokioIo::new(upgraded)).await;
+        }
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static(to));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    response
 }
 
 /// A header's text, or none.

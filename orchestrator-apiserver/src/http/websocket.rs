@@ -1,8 +1,7 @@
 //! WebSockets with channels: the first byte of each message names its channel.
 
 use bytes::{BufMut, BytesMut};
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, Request, Response, header};
 use orchestrator_core::status::{ApiError, ApiResult};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -20,12 +19,12 @@ use tokio_tungstenite::{
 use super::{
     body::{Body, RequestBody},
     executor::Tasks,
-    upgrade::text,
+    upgrade::{self, text},
 };
 use crate::limits;
 
 /// A connection that has left HTTP.
-pub(super) type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+pub(super) type Socket = WebSocketStream<upgrade::Connection>;
 
 /// What both sides agreed on.
 pub(super) struct Handshake {
@@ -64,21 +63,13 @@ impl Handshake {
     where
         F: Future<Output = ()> + Send,
     {
-        let upgrade = hyper::upgrade::on(request);
-        tasks.spawn(name, async move {
-            if let Ok(upgraded) = upgrade.await {
-                let config = WebSocketConfig::default()
-                    .max_message_size(Some(limits::STREAM_MESSAGE_BYTES * 8))
-                    .max_frame_size(Some(limits::STREAM_MESSAGE_BYTES * 8));
-                let upgraded = TokioIo::new(upgraded);
-                serve(WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config)).await).await;
-            }
+        let mut response = upgrade::switch(tasks, name, request, "websocket", |connection| async move {
+            let config = WebSocketConfig::default()
+                .max_message_size(Some(limits::STREAM_MESSAGE_BYTES * 8))
+                .max_frame_size(Some(limits::STREAM_MESSAGE_BYTES * 8));
+            serve(WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await).await;
         });
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(self.protocol));
         if let Ok(value) = HeaderValue::from_str(&self.accept_key) {
             headers.insert(header::SEC_WEBSOCKET_ACCEPT, value);

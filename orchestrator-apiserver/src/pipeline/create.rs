@@ -70,11 +70,11 @@ impl Server {
         self.begin_metadata(scope, &mut tree);
 
         let generated = tree["metadata"].get("generateName").is_some() && !has_name(&tree);
+        let may_retry = generated || kind.strategy.allocates();
         for attempt in 1.. {
             if generated {
                 self.generate_name(&mut tree);
             }
-            let may_retry = generated || kind.strategy.allocates();
             let mut candidate = if may_retry { tree.clone() } else { std::mem::take(&mut tree) };
             kind.strategy.prepare_create(&mut candidate);
             if let Some(schema) = kind.schema {
