@@ -3,6 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -21,6 +22,7 @@ use orchestrator_testkit::{
     client::{self, Subject},
     client_contract,
     harness::simulated,
+    wrap::SlowStore,
 };
 
 struct InProcess {
@@ -42,12 +44,22 @@ impl Subject for InProcess {
 }
 
 async fn in_process(env: &Env) -> InProcess {
-    let store: Arc<dyn Store> = Arc::new(MemStore::new(env));
+    serving(env, Arc::new(MemStore::new(env))).await
+}
+
+/// Requests come in between the reads and the writes of others.
+async fn over_a_slow_store(env: &Env) -> InProcess {
+    let store = Arc::new(MemStore::new(env));
+    serving(env, Arc::new(SlowStore::new(store, env, Duration::from_millis(5)))).await
+}
+
+async fn serving(env: &Env, store: Arc<dyn Store>) -> InProcess {
     let server = ApiServer::builder(env, store.clone()).build().await.unwrap();
     InProcess { store, client: server.client() }
 }
 
 client_contract!(in_virtual_time, simulated, in_process);
+client_contract!(with_a_slow_store, simulated, over_a_slow_store);
 
 /// A client that loses something of each request on its way.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 //!
 //! Upstream: <https://kubernetes.io/docs/concepts/architecture/cri/>.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -145,6 +145,10 @@ pub struct ContainerKey {
     pub attempt: u32,
 }
 
+/// Labels or annotations of a sandbox or a container. A configuration, the runtime's record of it and every status that tells of
+/// it share one map.
+pub type Labels = Arc<BTreeMap<String, String>>;
+
 /// The sandbox of a pod, as asked for.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SandboxConfig {
@@ -165,9 +169,9 @@ pub struct SandboxConfig {
     /// Kernel parameters, by their dotted names.
     pub sysctls: BTreeMap<String, String>,
     /// Labels of the pod, returned by [`ContainerRuntime::list_sandboxes`].
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Annotations, returned by [`ContainerRuntime::list_sandboxes`].
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Labels,
 }
 
 /// `resolv.conf` in parts; all empty means the machine's own.
@@ -229,9 +233,9 @@ pub struct SandboxStatus {
     /// The pod's addresses, the first one primary; empty on the machine's network.
     pub addresses: Vec<IpAddr>,
     /// Labels given at creation.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Annotations given at creation.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Labels,
 }
 
 /// Whether a sandbox can hold running containers.
@@ -273,9 +277,9 @@ pub struct ContainerConfig {
     /// The signal that asks it to stop; the image's, or SIGTERM, when `None`.
     pub stop_signal: Option<String>,
     /// Labels, returned by [`ContainerRuntime::list_containers`].
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Annotations, returned by [`ContainerRuntime::list_containers`].
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Labels,
 }
 
 /// A path of the machine inside a container.
@@ -346,9 +350,9 @@ pub struct ContainerStatus {
     /// What it does now.
     pub state: ContainerState,
     /// Labels given at creation.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Annotations given at creation.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Labels,
 }
 
 /// What a container does.

@@ -23,8 +23,8 @@ fn sandbox(uid: &str) -> SandboxConfig {
         namespaces: NamespaceOptions::default(),
         resources: Resources::default(),
         sysctls: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
+        labels: BTreeMap::new().into(),
+        annotations: BTreeMap::new().into(),
     }
 }
 
@@ -43,8 +43,8 @@ fn container(name: &str) -> ContainerConfig {
         stdin: false,
         stdin_once: false,
         stop_signal: None,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
+        labels: BTreeMap::new().into(),
+        annotations: BTreeMap::new().into(),
     }
 }
 

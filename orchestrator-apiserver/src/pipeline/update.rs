@@ -73,7 +73,7 @@ impl Server {
             let old = old_object.to_tree()?;
 
             let mut new = self.changed(scope, change, &old, options, warnings)?;
-            let conditional = self.check_preconditions(scope, &new, &old)?;
+            self.check_preconditions(scope, &new, &old)?;
             keep_identity(&mut new, &old);
             if !matches!(change, Change::Replace(_)) {
                 metadata::unite_owners(&mut new, " after mutating admission happens", warnings);
@@ -109,8 +109,8 @@ impl Server {
                     return Ok(object);
                 }
                 Err(Refusal::Failed(error)) => return Err(error),
-                Err(Refusal::Moved) if conditional => return Err(ApiError::stale(kind.subject(scope.name()?))),
                 Err(Refusal::Taken(key)) if !drawn => return Err(Refusal::taken(kind, scope.name()?, &key)),
+                // A patch is applied again to what is there now; a version that the caller named is compared again.
                 Err(Refusal::Moved | Refusal::Taken(_)) => {}
             }
             warnings.truncate(warned);
@@ -118,8 +118,8 @@ impl Server {
         Err(ApiError::stale(kind.subject(scope.name()?)))
     }
 
-    /// The caller's UID and version must be the object's, where they are given. Tells whether a version was.
-    fn check_preconditions(&self, scope: &Scope, new: &Value, old: &Value) -> ApiResult<bool> {
+    /// The caller's UID and version must be the object's, where they are given.
+    fn check_preconditions(&self, scope: &Scope, new: &Value, old: &Value) -> ApiResult<()> {
         let text = |tree: &Value, name: &str| tree["metadata"][name].as_str().unwrap_or_default().to_owned();
         let subject = scope.kind.subject(scope.name()?);
         let (uid, current_uid) = (text(new, "uid"), text(old, "uid"));
@@ -149,12 +149,12 @@ impl Server {
                 };
                 return Err(ApiError::invalid(subject, &[error]));
             }
-            return Ok(false);
+            return Ok(());
         }
         if version != text(old, "resourceVersion") {
             return Err(ApiError::stale(subject));
         }
-        Ok(true)
+        Ok(())
     }
 
     async fn prepare_main(&self, scope: &Scope, new: &mut Value, old: &Value) -> ApiResult<()> {

@@ -4,12 +4,12 @@
 //! that is there; many similar events of one object become one combined event; an object that floods is cut off.
 
 use std::{
-    collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
 };
 
 use k8s_openapi::api::core::v1::Event;
+use lru::LruCache;
 
 use super::limits;
 use crate::object;
@@ -26,7 +26,7 @@ pub(super) enum Decision {
 }
 
 /// What makes two events the same: a digest of it, since thousands are remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key(u64, u64);
 
 impl Key {
@@ -44,9 +44,9 @@ impl Key {
 /// What was seen lately; bounded.
 #[derive(Debug)]
 pub(super) struct Correlator {
-    written: Recent<Written>,
-    similar: Recent<Similar>,
-    budgets: Recent<Budget>,
+    written: LruCache<Key, Written>,
+    similar: LruCache<Key, Similar>,
+    budgets: LruCache<Key, Budget>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,7 +72,8 @@ struct Budget {
 
 impl Correlator {
     pub(super) fn new() -> Self {
-        Self { written: Recent::new(), similar: Recent::new(), budgets: Recent::new() }
+        // A cache with a capacity would make room for all of it at once.
+        Self { written: LruCache::unbounded(), similar: LruCache::unbounded(), budgets: LruCache::unbounded() }
     }
 
     /// Decides on an event that happened `now`.
@@ -99,7 +100,7 @@ impl Correlator {
             count: event.count.unwrap_or(1),
             first: event.first_timestamp.clone(),
         };
-        self.written.insert(key, written);
+        remember(&mut self.written, key, written);
     }
 
     /// After so many different messages about the same thing they are combined.
@@ -111,7 +112,7 @@ impl Correlator {
         parts.extend([event.involved_object.field_path.as_deref(), event.message.as_deref()]);
         let key = Key::of(&parts);
         let fresh = Similar { messages: Vec::new(), last: now };
-        let mut similar = self.similar.remove(&similar_key).unwrap_or(fresh);
+        let mut similar = self.similar.pop(&similar_key).unwrap_or(fresh);
         if now.saturating_sub(similar.last) > limits::SIMILAR_TIME {
             similar.messages.clear();
         }
@@ -124,7 +125,7 @@ impl Correlator {
         if combined {
             similar.messages.remove(0);
         }
-        self.similar.insert(similar_key, similar);
+        remember(&mut self.similar, similar_key, similar);
         if !combined {
             return (event, key);
         }
@@ -135,7 +136,7 @@ impl Correlator {
 
     fn afford(&mut self, source: Key, now: Duration) -> bool {
         let full = Budget { tokens: limits::BURST_EVENTS, last: now };
-        let mut budget = self.budgets.remove(&source).unwrap_or(full);
+        let mut budget = self.budgets.pop(&source).unwrap_or(full);
         let gained = now.saturating_sub(budget.last).as_secs_f64() / limits::REFILL_TIME.as_secs_f64();
         budget.tokens = (budget.tokens + gained).min(limits::BURST_EVENTS);
         budget.last = now;
@@ -143,7 +144,7 @@ impl Correlator {
         if affordable {
             budget.tokens -= 1.0;
         }
-        self.budgets.insert(source, budget);
+        remember(&mut self.budgets, source, budget);
         affordable
     }
 }
@@ -162,44 +163,11 @@ fn source_of(event: &Event) -> [Option<&str>; 7] {
     ]
 }
 
-/// A map that forgets what was used least recently.
-#[derive(Debug)]
-struct Recent<V> {
-    entries: BTreeMap<Key, (u64, V)>,
-    order: BTreeMap<u64, Key>,
-    clock: u64,
-}
-
-impl<V> Recent<V> {
-    fn new() -> Self {
-        Self { entries: BTreeMap::new(), order: BTreeMap::new(), clock: 0 }
-    }
-
-    fn get(&mut self, key: &Key) -> Option<&V> {
-        self.clock += 1;
-        let (used, value) = self.entries.get_mut(key)?;
-        self.order.remove(used);
-        *used = self.clock;
-        self.order.insert(self.clock, *key);
-        Some(value)
-    }
-
-    fn remove(&mut self, key: &Key) -> Option<V> {
-        let (used, value) = self.entries.remove(key)?;
-        self.order.remove(&used);
-        Some(value)
-    }
-
-    fn insert(&mut self, key: Key, value: V) {
-        self.remove(&key);
-        self.clock += 1;
-        self.order.insert(self.clock, key);
-        self.entries.insert(key, (self.clock, value));
-        while self.entries.len() > limits::REMEMBERED_EVENTS
-            && let Some((_, oldest)) = self.order.pop_first()
-        {
-            self.entries.remove(&oldest);
-        }
+/// Remembers, and forgets what was used least recently.
+fn remember<V>(recent: &mut LruCache<Key, V>, key: Key, value: V) {
+    recent.put(key, value);
+    if recent.len() > limits::REMEMBERED_EVENTS {
+        recent.pop_lru();
     }
 }
 
@@ -210,8 +178,6 @@ pub(super) fn seconds(timestamp: jiff::Timestamp) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn event(message: &str) -> Event {
@@ -277,16 +243,16 @@ mod tests {
         assert!(publish(&mut correlator, "a", 600).is_some());
     }
 
-    proptest! {
-        #[test]
-        fn what_is_remembered_is_bounded(keys in prop::collection::vec(0..6000_u32, 0..200)) {
-            let mut recent = Recent::new();
-            for key in &keys {
-                recent.insert(Key::of(&[Some(&key.to_string())]), *key);
-                prop_assert_eq!(recent.get(&Key::of(&[Some(&key.to_string())])), Some(key));
-                prop_assert_eq!(recent.entries.len(), recent.order.len());
-                prop_assert!(recent.entries.len() <= limits::REMEMBERED_EVENTS);
-            }
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut recent = LruCache::unbounded();
+        let keys: Vec<Key> = (0..6_000).map(|number: u32| Key::of(&[Some(&number.to_string())])).collect();
+        for (number, key) in keys.iter().enumerate() {
+            remember(&mut recent, *key, number);
+            assert_eq!(recent.get(&keys[0]), Some(&0), "what is used is kept");
+            assert!(recent.len() <= limits::REMEMBERED_EVENTS);
         }
+        assert_eq!(recent.peek(&keys[1]), None);
+        assert_eq!(recent.peek(&keys[5_999]), Some(&5_999));
     }
 }

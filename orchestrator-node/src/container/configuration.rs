@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use orchestrator_core::runtime::{
-    ContainerConfig, ContainerKey, DnsConfig, Image, Mount, NamespaceOptions, Resources, SandboxConfig, SandboxKey,
+    ContainerConfig, ContainerKey, DnsConfig, Image, Labels, Mount, NamespaceOptions, Resources, SandboxConfig,
+    SandboxKey,
 };
 
 use super::{expand::expand, security};
@@ -89,18 +90,18 @@ pub(crate) fn sandbox(pod: &Pod, attempt: u32, node: &str, dns: DnsConfig) -> Sa
         resources: Resources::default(),
         sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
         labels: labels(pod, None),
-        annotations: pod.metadata.annotations.clone().unwrap_or_default(),
+        annotations: pod.metadata.annotations.clone().unwrap_or_default().into(),
     }
 }
 
-fn labels(pod: &Pod, container: Option<&str>) -> BTreeMap<String, String> {
+fn labels(pod: &Pod, container: Option<&str>) -> Labels {
     let mut labels =
         if container.is_none() { pod.metadata.labels.clone().unwrap_or_default() } else { BTreeMap::new() };
     labels.insert(POD_NAME_LABEL.to_owned(), pod::name(pod).to_owned());
     labels.insert(POD_NAMESPACE_LABEL.to_owned(), pod::namespace(pod).to_owned());
     labels.insert(POD_UID_LABEL.to_owned(), pod::uid(pod).to_owned());
     labels.extend(container.map(|name| (CONTAINER_NAME_LABEL.to_owned(), name.to_owned())));
-    labels
+    labels.into()
 }
 
 /// Everything about a container that has to be looked up first.
@@ -136,7 +137,7 @@ pub(crate) fn container(pod: &Pod, container: &Container, parts: Parts) -> Resul
         stdin_once: container.stdin_once == Some(true),
         stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
         labels: labels(pod, Some(&container.name)),
-        annotations: BTreeMap::new(),
+        annotations: Labels::default(),
         environment: parts.environment,
     })
 }

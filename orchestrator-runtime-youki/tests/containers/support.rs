@@ -198,8 +198,8 @@ pub(crate) fn sandbox() -> SandboxConfig {
         namespaces: NamespaceOptions::default(),
         resources: Resources::default(),
         sysctls: BTreeMap::new(),
-        labels: BTreeMap::from([("app".to_owned(), "test".to_owned())]),
-        annotations: BTreeMap::new(),
+        labels: BTreeMap::from([("app".to_owned(), "test".to_owned())]).into(),
+        annotations: BTreeMap::new().into(),
     }
 }
 
@@ -219,8 +219,8 @@ pub(crate) fn container(name: &str, command: &[&str]) -> ContainerConfig {
         stdin: false,
         stdin_once: false,
         stop_signal: None,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
+        labels: BTreeMap::new().into(),
+        annotations: BTreeMap::new().into(),
     }
 }
 

@@ -24,8 +24,8 @@ pub use objects::{
 };
 pub use parts::{clients_speak_for_their_users, scale_is_a_part_of_its_own, status_and_spec_are_apart};
 pub use patches::{
-    json_patches_apply_whole_or_not_at_all, merge_patches_remove_what_is_null, patches_need_their_object,
-    strategic_patches_merge_lists_by_key,
+    concurrent_patches_lose_none, json_patches_apply_whole_or_not_at_all, merge_patches_remove_what_is_null,
+    patches_need_their_object, strategic_patches_merge_lists_by_key,
 };
 pub use refusals::{
     odd_requests_are_refused, preconditions_guard_deletions, refusals_say_why, stale_writes_are_refused,
@@ -96,7 +96,7 @@ macro_rules! client_contract {
             refusals_say_why, odd_requests_are_refused, stale_writes_are_refused, preconditions_guard_deletions,
             unknown_fields_are_told,
             json_patches_apply_whole_or_not_at_all, merge_patches_remove_what_is_null,
-            strategic_patches_merge_lists_by_key, patches_need_their_object,
+            strategic_patches_merge_lists_by_key, patches_need_their_object, concurrent_patches_lose_none,
             status_and_spec_are_apart, scale_is_a_part_of_its_own, clients_speak_for_their_users,
             selectors_choose, lists_are_of_one_namespace_or_of_all, lists_come_in_pages_of_one_snapshot,
             lists_show_the_past_when_asked, collections_are_deleted_by_selection,

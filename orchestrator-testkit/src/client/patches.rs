@@ -57,6 +57,28 @@ pub async fn merge_patches_remove_what_is_null(subject: &dyn Subject, env: &Env)
     Outcome::Held
 }
 
+/// Many who patch one object at once, without a word of its version, are all heard.
+pub async fn concurrent_patches_lose_none(subject: &dyn Subject, env: &Env) -> Outcome {
+    const WRITERS: usize = 12;
+    let place = Place::new(subject, env).await;
+    let maps = place.config_maps();
+    maps.create(&json!({"metadata": {"name": "a"}, "data": {"first": "1"}})).await.unwrap();
+    let writer = async |number: usize| {
+        let change = json!({"data": {format!("by-{number}"): "1"}});
+        let step = json!([{"op": "add", "path": format!("/data/by-{number}"), "value": "1"}]);
+        let patch = match number % 3 {
+            0 => PatchBody::Merge(change),
+            1 => PatchBody::Strategic(change),
+            _ => PatchBody::Json(step),
+        };
+        maps.patch("a", patch).await.unwrap();
+    };
+    futures::future::join_all((0..WRITERS).map(writer)).await;
+    assert_eq!(maps.get("a").await.unwrap()["data"].as_object().unwrap().len(), WRITERS + 1);
+    place.leave().await;
+    Outcome::Held
+}
+
 /// A strategic patch finds the items of lists by their keys, and removes those that it is told to.
 pub async fn strategic_patches_merge_lists_by_key(subject: &dyn Subject, env: &Env) -> Outcome {
     let place = Place::new(subject, env).await;

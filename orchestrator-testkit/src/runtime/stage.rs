@@ -43,8 +43,8 @@ pub fn container(name: &str, image: &str, command: &[&str]) -> ContainerConfig {
         stdin: false,
         stdin_once: false,
         stop_signal: None,
-        labels: BTreeMap::from([("container".to_owned(), name.to_owned())]),
-        annotations: BTreeMap::new(),
+        labels: BTreeMap::from([("container".to_owned(), name.to_owned())]).into(),
+        annotations: Arc::default(),
     }
 }
 
@@ -59,8 +59,8 @@ pub(super) fn sandbox(name: &str) -> SandboxConfig {
         namespaces: NamespaceOptions::default(),
         resources: Resources::default(),
         sysctls: BTreeMap::new(),
-        labels: BTreeMap::from([("pod".to_owned(), name.to_owned())]),
-        annotations: BTreeMap::from([("example.org/pod".to_owned(), name.to_owned())]),
+        labels: BTreeMap::from([("pod".to_owned(), name.to_owned())]).into(),
+        annotations: BTreeMap::from([("example.org/pod".to_owned(), name.to_owned())]).into(),
     }
 }
 
