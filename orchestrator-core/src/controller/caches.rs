@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Kind,
     cache::{Cache, Core, Progress, follow},
-    context::Reads,
 };
 use crate::{
     client::{Client, Resource},
@@ -26,8 +25,6 @@ use crate::{
 pub struct Caches {
     inner: Arc<Inner>,
     client: Client,
-    /// Where reads are noted.
-    reads: Option<Arc<Reads>>,
 }
 
 struct Inner {
@@ -56,12 +53,7 @@ impl Caches {
             leases: Mutex::default(),
             tasks: Mutex::default(),
         };
-        Self { inner: Arc::new(inner), client: client.clone(), reads: None }
-    }
-
-    /// The same caches; what is read from them is noted.
-    pub(super) fn tracing(&self, reads: Arc<Reads>) -> Self {
-        Self { reads: Some(reads), ..self.clone() }
+        Self { inner: Arc::new(inner), client: client.clone() }
     }
 
     /// The same caches, for one whose writes are those of a field manager of this name: see
@@ -112,7 +104,7 @@ impl Caches {
         if let Some(lease) = leases.get(&id).and_then(Weak::upgrade)
             && let Ok(lease) = Arc::downcast::<Lease<K>>(lease)
         {
-            return Cache { lease, reads: self.reads.clone() };
+            return Cache { lease };
         }
         let end = self.inner.shutdown.child_token();
         let core = Arc::new(Core::new(metadata, decode));
@@ -122,7 +114,7 @@ impl Caches {
         leases.retain(|_, lease| lease.strong_count() > 0);
         let any: Arc<dyn AnyLease> = lease.clone();
         leases.insert(id, Arc::downgrade(&any));
-        Cache { lease, reads: self.reads.clone() }
+        Cache { lease }
     }
 
     /// The running caches of a resource, whatever their type.

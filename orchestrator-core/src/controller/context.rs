@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -26,7 +26,8 @@ use crate::{
 /// contain it. So a reconciler never acts on a state older than its own last write. (Deletions of whole collections are
 /// not waited for.)
 ///
-/// What is read through [`Self::client`] and through caches from [`Self::caches`] stands in the run's trace.
+/// What the run reads through [`Self::client`] and from any cache stands in its trace; what tasks read that it spawns does
+/// not.
 #[derive(Clone, Debug)]
 pub struct Context {
     client: Client,
@@ -35,15 +36,15 @@ pub struct Context {
 }
 
 impl Context {
-    pub(super) fn new(caches: &Caches, writes: Arc<Writes>, reads: Arc<Reads>) -> Self {
+    pub(super) fn new(caches: &Caches, writes: Arc<Writes>) -> Self {
         let client = caches.client().clone();
-        let backend = Remembering { client, caches: caches.clone(), writes: writes.clone(), reads: reads.clone() };
-        Self { client: Client::new(Arc::new(backend)), caches: caches.tracing(reads), writes }
+        let backend = Remembering { client, caches: caches.clone(), writes: writes.clone() };
+        Self { client: Client::new(Arc::new(backend)), caches: caches.clone(), writes }
     }
 
     /// A context outside of a controller, whose writes nobody waits for: for tests, and for loops of their own.
     pub fn detached(caches: &Caches) -> Self {
-        Self::new(caches, Arc::default(), Arc::default())
+        Self::new(caches, Arc::default())
     }
 
     /// The client to read and write through.
@@ -67,18 +68,37 @@ impl Context {
     }
 }
 
+tokio::task_local! {
+    /// What the present run has read.
+    static READS: Arc<Reads>;
+}
+
 /// What a run read.
 #[derive(Debug, Default)]
 pub(super) struct Reads(Mutex<Noted<Read>>);
 
 impl Reads {
-    pub(super) fn note(&self, resource: &Arc<Resource>, from_server: bool, scope: Scope) {
-        let read = Read { resource: resource.clone(), from_server, scope };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).note_once(read, limits::READS_PER_RUN);
+    /// Lets a run happen, and gives what it read as well.
+    pub(super) async fn of<F: Future>(run: F) -> (F::Output, Noted<Read>) {
+        let reads = Arc::new(Self::default());
+        let output = READS.scope(reads.clone(), run).await;
+        let noted = reads.lock().clone();
+        (output, noted)
     }
 
-    pub(super) fn noted(&self) -> Noted<Read> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Notes something about the present run, if this is within one.
+    pub(super) fn within_run(note: impl FnOnce(&Self)) {
+        // Others read as well, and their reads are nobody's.
+        let _ = READS.try_with(|reads| note(reads));
+    }
+
+    pub(super) fn note(&self, resource: &Arc<Resource>, from_server: bool, scope: Scope) {
+        let read = Read { resource: resource.clone(), from_server, scope };
+        self.lock().note_once(read, limits::READS_PER_RUN);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Noted<Read>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn requested(&self, resource: &Resource, namespace: Option<&String>, name: Option<&String>) {
@@ -96,7 +116,6 @@ struct Remembering {
     client: Client,
     caches: Caches,
     writes: Arc<Writes>,
-    reads: Arc<Reads>,
 }
 
 impl fmt::Debug for Remembering {
@@ -109,7 +128,7 @@ impl fmt::Debug for Remembering {
 impl Backend for Remembering {
     async fn request(&self, request: Request) -> ApiResult<Reply> {
         if let Call::Get { .. } | Call::List(_) = &request.call {
-            self.reads.requested(&request.resource, request.namespace.as_ref(), request.name.as_ref());
+            Reads::within_run(|it| it.requested(&request.resource, request.namespace.as_ref(), request.name.as_ref()));
         }
         let writing = Writing::of(&request, &self.caches);
         let result = self.client.request(request).await;
@@ -120,7 +139,7 @@ impl Backend for Remembering {
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, ApiError> {
-        self.reads.requested(&request.resource, request.namespace.as_ref(), None);
+        Reads::within_run(|it| it.requested(&request.resource, request.namespace.as_ref(), None));
         self.client.watch(request).await
     }
 }

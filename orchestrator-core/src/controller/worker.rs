@@ -79,9 +79,10 @@ impl<R: Reconciler> Worker<R> {
     async fn run_now(&self, key: &ObjectKey, causes: Noted<Cause>) {
         self.metrics.begin();
         let started = self.caches.env().monotonic();
-        let (writes, reads) = (Arc::new(Writes::default()), Arc::new(Reads::default()));
-        let context = Context::new(&self.caches, writes.clone(), reads.clone());
-        let result = AssertUnwindSafe(self.reconciler.reconcile(key, &context)).catch_unwind().await;
+        let writes = Arc::new(Writes::default());
+        let context = Context::new(&self.caches, writes.clone());
+        let run = AssertUnwindSafe(self.reconciler.reconcile(key, &context)).catch_unwind();
+        let (result, reads) = Reads::of(run).await;
         let outcome = match result {
             Ok(Ok(Action::Done)) => Outcome::Done,
             Ok(Ok(Action::RequeueAfter(delay))) => Outcome::RequeueAfter(delay),
@@ -94,7 +95,7 @@ impl<R: Reconciler> Worker<R> {
         }
         self.follow_up(key, &outcome);
         let duration = self.caches.env().monotonic().saturating_sub(started);
-        let (reads, writes) = (reads.noted(), writes.noted());
+        let writes = writes.noted();
         self.metrics.end(RunTrace { key: key.clone(), causes, reads, writes, outcome, duration });
     }
 

@@ -8,7 +8,7 @@ use kube_core::params::{DeleteParams, Patch, PatchParams, PostParams};
 use orchestrator_core::{
     client::{Api, Resource},
     controller::{
-        Action, Caches, Cause, Context, Controller, Outcome, Reconciler, RunTrace, limits,
+        Action, Cache, Caches, Cause, Context, Controller, Outcome, Reconciler, RunTrace, limits,
         trace::{Read, Scope},
     },
     object::ObjectKey,
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{config_map, simulate, value};
 
 /// Marks its object, and makes and removes as many pods as its value says.
-struct Busy;
+struct Busy(Cache<ConfigMap>);
 
 #[async_trait]
 impl Reconciler for Busy {
@@ -28,12 +28,11 @@ impl Reconciler for Busy {
     type Error = ApiError;
 
     async fn reconcile(&self, key: &ObjectKey, context: &Context) -> Result<Action, ApiError> {
-        let maps = context.caches().cache::<ConfigMap>();
-        let Some(map) = maps.get(key) else { return Ok(Action::Done) };
+        let Some(map) = self.0.get(key) else { return Ok(Action::Done) };
         if map.metadata.annotations.is_some() {
             return Ok(Action::RequeueAfter(Duration::from_secs(3600)));
         }
-        maps.list_namespace(&key.namespace);
+        self.0.list_namespace(&key.namespace);
         let pods = Api::<Pod>::namespaced(context.client(), &key.namespace);
         assert!(pods.get_opt("absent").await?.is_none());
         for _ in 0..value(&map).parse().unwrap_or(1) {
@@ -58,7 +57,7 @@ fn a_trace_names_causes_reads_and_writes() {
         let caches = Caches::new(&api.client(), &env);
         let controller = Controller::new("busy", &caches).reconciles::<ConfigMap>().reads::<Pod>();
         let (metrics, queue, shutdown) = (controller.metrics(), controller.queue(), CancellationToken::new());
-        let task = env.spawn("controller", controller.run(Busy, shutdown.clone()));
+        let task = env.spawn("controller", controller.run(Busy(caches.cache()), shutdown.clone()));
         let maps = Api::<ConfigMap>::namespaced(&api.client(), "default");
         maps.create(&PostParams::default(), &config_map("x", "1")).await.unwrap();
         env.sleep(Duration::from_secs(1)).await;
@@ -106,7 +105,7 @@ fn traces_are_bounded() {
         let caches = Caches::new(&api.client(), &env);
         let controller = Controller::new("busy", &caches).reconciles::<ConfigMap>();
         let (metrics, shutdown) = (controller.metrics(), CancellationToken::new());
-        let task = env.spawn("controller", controller.run(Busy, shutdown.clone()));
+        let task = env.spawn("controller", controller.run(Busy(caches.cache()), shutdown.clone()));
         let maps = Api::<ConfigMap>::namespaced(&api.client(), "default");
         maps.create(&PostParams::default(), &config_map("writes-much", "20")).await.unwrap();
         env.sleep(Duration::from_secs(1)).await;

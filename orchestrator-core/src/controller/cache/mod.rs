@@ -36,8 +36,6 @@ use crate::{
 /// the last clone (and the last [`Subscription`]) is dropped.
 pub struct Cache<K> {
     pub(super) lease: Arc<Lease<K>>,
-    /// Where reads are noted.
-    pub(super) reads: Option<Arc<Reads>>,
 }
 
 /// An object came (`old` is `None`), changed, or went (`new` is `None`). Both are never of different UIDs.
@@ -85,7 +83,7 @@ impl<K> Change<K> {
 
 impl<K> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        Self { lease: self.lease.clone(), reads: self.reads.clone() }
+        Self { lease: self.lease.clone() }
     }
 }
 
@@ -183,9 +181,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
     }
 
     fn note(&self, scope: impl FnOnce() -> Scope) {
-        if let Some(reads) = &self.reads {
-            reads.note(self.resource(), false, scope());
-        }
+        Reads::within_run(|reads| reads.note(self.resource(), false, scope()));
     }
 }
 
