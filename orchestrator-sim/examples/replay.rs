@@ -15,9 +15,10 @@ fn main() -> ExitCode {
     };
     let result = match (scenario, seed) {
         ("small", Some(seed)) => Scenario::small().run_from_nothing(seed),
+        ("leaders", Some(seed)) => Scenario::leaders().run_from_nothing(seed),
         ("large", Some(seed)) => Scenario::large().boot().and_then(|image| Scenario::large().run_from(&image, seed)),
         _ => {
-            eprintln!("usage: replay small|large SEED [FILE]");
+            eprintln!("usage: replay small|leaders|large SEED [FILE]");
             return ExitCode::FAILURE;
         }
     };

@@ -14,6 +14,7 @@ pub struct SimClusterBuilder {
     pub(crate) nodes_per_process: usize,
     pub(crate) node: NodeConfig,
     pub(crate) options: Options,
+    pub(crate) controller_managers: usize,
     pub(crate) delays: bool,
 }
 
@@ -39,6 +40,7 @@ impl SimClusterBuilder {
             nodes_per_process: 10,
             node: NodeConfig::default(),
             options: Options::default(),
+            controller_managers: 1,
             delays: true,
         }
     }
@@ -68,6 +70,14 @@ impl SimClusterBuilder {
     #[must_use]
     pub fn controller_options(mut self, options: Options) -> Self {
         self.options = options;
+        self
+    }
+
+    /// How many processes there are that could run the controllers. One runs them; several stand for a lease, and the one
+    /// runs them that leads.
+    #[must_use]
+    pub fn controller_managers(mut self, processes: usize) -> Self {
+        self.controller_managers = processes.max(1);
         self
     }
 

@@ -21,8 +21,10 @@ pub enum Fault {
     Agent,
     /// The link of the nodes that share a process is cut.
     Link,
-    /// All controllers are killed.
+    /// The controllers are killed, or the process of them that leads.
     Controllers,
+    /// The link of the controllers that work is cut.
+    ControllersLink,
     /// The scheduler is killed.
     Scheduler,
     /// The API server is killed.
@@ -50,6 +52,7 @@ enum Repair {
     Agent(String),
     Link(String),
     Controllers,
+    ControllersLink,
     Scheduler,
     ApiServer,
     /// A workload that was removed is made again.
@@ -65,6 +68,18 @@ impl Chaos {
             outage: Duration::from_secs(150),
             faults: vec![(Fault::Container, 6), (Fault::Sandbox, 2), (Fault::Node, 3), (Fault::Agent, 1)],
         }
+    }
+
+    /// Controllers fail while people change things.
+    pub fn of_controllers() -> Self {
+        let faults = vec![
+            (Fault::Controllers, 2),
+            (Fault::ControllersLink, 2),
+            (Fault::ApiServer, 1),
+            (Fault::Container, 1),
+            (Fault::People, 3),
+        ];
+        Self { outage: Duration::from_secs(60), faults, ..Self::of_nodes() }
     }
 
     /// Everything fails.
@@ -139,6 +154,7 @@ impl Chaos {
             Repair::Agent(node) => cluster.start_agent(&node),
             Repair::Link(node) => cluster.set_reachable(&node, true),
             Repair::Controllers => cluster.start_controllers(),
+            Repair::ControllersLink => cluster.set_controllers_reachable(true),
             Repair::Scheduler => cluster.start_scheduler(),
             Repair::Workload(resource, object) => people::create(cluster, resource, *object).await,
             Repair::ApiServer => {
@@ -183,6 +199,11 @@ fn strike(cluster: &SimCluster, fault: Fault, node: String) -> Option<Repair> {
             cluster.note("kill the controllers");
             cluster.kill_controllers();
             Some(Repair::Controllers)
+        }
+        Fault::ControllersLink => {
+            cluster.note("cut the link of the controllers");
+            cluster.set_controllers_reachable(false);
+            Some(Repair::ControllersLink)
         }
         Fault::Scheduler => {
             cluster.note("kill the scheduler");

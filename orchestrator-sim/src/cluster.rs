@@ -19,6 +19,7 @@ use orchestrator_store_mem::MemStore;
 use crate::{
     builder::{BuildError, SimClusterBuilder},
     control_plane::ControlPlane,
+    diary::Diary,
     history::History,
     image::Image,
     invariants::{ALWAYS, Invariant, SETTLED, Violation, noise, violations},
@@ -54,7 +55,7 @@ pub struct SimCluster {
     control_plane: Mutex<ControlPlane>,
     nodes: Mutex<Nodes>,
     seen: Mutex<Seen>,
-    diary: Mutex<Vec<String>>,
+    diary: Diary,
 }
 
 /// The objects as of a place in the history.
@@ -93,12 +94,14 @@ impl SimCluster {
         let directory = NodeDirectory::default();
         let mut nodes = Nodes::new(&env, &seat, &directory, delay);
         nodes.add(&builder, &image.machines);
+        let (options, diary) = (builder.options.clone(), Diary::new(&env));
+        let control_plane = ControlPlane::new(&env, &seat, delay, options, builder.controller_managers, &diary);
         let cluster = Self {
             user: seat.link(&env, Delay::None),
-            control_plane: Mutex::new(ControlPlane::new(&env, &seat, delay, builder.options.clone())),
+            control_plane: Mutex::new(control_plane),
             nodes: Mutex::new(nodes),
             seen: Mutex::default(),
-            diary: Mutex::default(),
+            diary,
             simulation,
             env,
             builder,
@@ -193,9 +196,14 @@ impl SimCluster {
         lock(&self.nodes).set_reachable(node, reachable);
     }
 
-    /// Kills all controllers where they stand.
+    /// Kills the controllers where they stand; of several processes of controllers, the one that leads.
     pub fn kill_controllers(&self) {
         lock(&self.control_plane).kill_controllers();
+    }
+
+    /// Cuts the link of the controllers that work, or mends those of all.
+    pub fn set_controllers_reachable(&self, reachable: bool) {
+        lock(&self.control_plane).set_controllers_reachable(reachable);
     }
 
     /// Starts the controllers, unless they run.
@@ -231,12 +239,12 @@ impl SimCluster {
 
     /// Notes what is done to the world, for whoever has to find out later.
     pub fn note(&self, what: impl fmt::Display) {
-        lock(&self.diary).push(format!("{} {what}", self.env.now()));
+        self.diary.note(what);
     }
 
     /// What was noted.
     pub fn diary(&self) -> Vec<String> {
-        lock(&self.diary).clone()
+        self.diary.lines()
     }
 }
 

@@ -10,6 +10,7 @@ mod builder;
 pub mod chaos;
 mod cluster;
 mod control_plane;
+mod diary;
 mod history;
 mod image;
 pub mod invariants;

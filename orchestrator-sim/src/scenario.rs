@@ -33,6 +33,8 @@ pub struct Scenario {
     pub stateful_sets: (usize, usize),
     /// How many replica sets without a deployment, and how many replicas each.
     pub replica_sets: (usize, usize),
+    /// How many processes there are that could run the controllers; see [`SimClusterBuilder::controller_managers`].
+    pub controller_managers: usize,
     /// The faults.
     pub chaos: Chaos,
     /// The longest time in which everything has to be as it should be, once the faults are over.
@@ -87,10 +89,25 @@ impl Scenario {
             deployments: (4, 15),
             stateful_sets: (2, 10),
             replica_sets: (2, 10),
+            controller_managers: 1,
             chaos: Chaos::of_nodes(),
             convergence: Duration::from_secs(1200),
             silence: Duration::from_secs(330),
             replay: "cargo run -p orchestrator-sim --example replay -- small",
+        }
+    }
+
+    /// 5 nodes and 32 pods; of three processes of controllers one leads, and they fail.
+    pub fn leaders() -> Self {
+        Self {
+            nodes: 5,
+            deployments: (2, 8),
+            stateful_sets: (2, 8),
+            replica_sets: (0, 0),
+            controller_managers: 3,
+            chaos: Chaos::of_controllers(),
+            replay: "cargo run -p orchestrator-sim --example replay -- leaders",
+            ..Self::small()
         }
     }
 
@@ -114,7 +131,7 @@ impl Scenario {
 
     /// A cluster without workloads.
     pub fn builder(&self, seed: u64) -> SimClusterBuilder {
-        SimCluster::builder(seed).nodes(self.nodes)
+        SimCluster::builder(seed).nodes(self.nodes).controller_managers(self.controller_managers)
     }
 
     /// A whole run that begins with nothing; the faults come while the workloads start.
