@@ -2,7 +2,7 @@
 
 use orchestrator_sim::scenario::Scenario;
 
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 12;
 
 #[test]
 fn controllers_hand_over_and_everything_comes_right() {
