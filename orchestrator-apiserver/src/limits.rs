@@ -76,6 +76,12 @@ pub(crate) const HAND_QUEUES: usize = 20;
 /// Requests that wait in one queue.
 pub(crate) const QUEUE_REQUESTS: usize = 10_000;
 
+/// Combinations of labels of one family of metrics; what comes beyond that is not counted.
+pub(crate) const METRIC_SERIES: usize = 10_000;
+
+/// Time for the store to say how it is; upstream's.
+pub(crate) const HEALTH_TIME: Duration = Duration::from_secs(2);
+
 /// Connections served at once.
 pub(crate) const CONNECTIONS: usize = 20_000;
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use orchestrator_core::{
     client::Reply,
+    metrics::Exposition,
     object::Object,
     status::{ApiError, ApiResult},
     yaml,
@@ -167,6 +168,11 @@ fn encode(code: StatusCode, tree: &Value, form: Form) -> Response<Body> {
         Some(bytes) => with_type(code, bytes, form.media()),
         None => with_type(code, json.into(), Form::Json.media()),
     }
+}
+
+/// Metrics as Prometheus reads them.
+pub(super) fn metrics(text: String) -> Response<Body> {
+    with_type(StatusCode::OK, text.into(), Exposition::MEDIA_TYPE)
 }
 
 pub(super) fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     limits,
+    metrics::WatchCounts,
     pipeline::Server,
     protobuf,
     registry::Kind,
@@ -39,6 +40,7 @@ struct Writer {
     kind: Arc<Kind>,
     style: Style,
     table: TableOptions,
+    counts: Arc<WatchCounts>,
 }
 
 /// The stream of a watch.
@@ -49,17 +51,20 @@ pub(super) fn respond(
     style: Style,
     table: TableOptions,
 ) -> Response<Body> {
-    let mut writer = Writer { server, kind, style, table };
+    let counts = server.metrics.watches.of(&kind.resource);
+    let mut writer = Writer { server, kind, style, table, counts };
     // What is ready together is sent together.
     let pieces = events.ready_chunks(limits::WATCH_EVENTS_AT_ONCE).map(move |events| {
         let mut out = BytesMut::with_capacity(events.len() * USUAL_EVENT_BYTES);
         for event in events {
+            let start = out.len();
             let written = event.and_then(|event| writer.write(event, &mut out));
             // Only the first table of a stream names the columns.
             writer.table.headers = false;
             if let Err(error) = written {
                 write_error(&error, writer.style.form, &mut out);
             }
+            writer.counts.sent(out.len() - start);
         }
         Ok(out.freeze())
     });

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Kind,
+    Kind, WorkQueues,
     cache::{Cache, Core, Progress, follow},
     context::Reads,
 };
@@ -36,6 +36,7 @@ struct Inner {
     shutdown: CancellationToken,
     leases: Mutex<BTreeMap<(Resource, TypeId), Weak<dyn AnyLease>>>,
     tasks: Mutex<Vec<TaskHandle>>,
+    work_queues: WorkQueues,
 }
 
 impl fmt::Debug for Caches {
@@ -55,6 +56,7 @@ impl Caches {
             shutdown: CancellationToken::new(),
             leases: Mutex::default(),
             tasks: Mutex::default(),
+            work_queues: WorkQueues::default(),
         };
         Self { inner: Arc::new(inner), client: client.clone(), reads: None }
     }
@@ -80,6 +82,11 @@ impl Caches {
     /// The environment that the caches run in.
     pub fn env(&self) -> &Env {
         &self.inner.env
+    }
+
+    /// What the controllers on these caches count. It keeps no cache alive.
+    pub fn work_queues(&self) -> &WorkQueues {
+        &self.inner.work_queues
     }
 
     /// The cache of a kind, in all namespaces. In process its objects are the ones that everybody else holds.
