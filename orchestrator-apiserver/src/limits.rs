@@ -106,6 +106,9 @@ pub(crate) const STREAMS_PER_CONNECTION: u32 = 250;
 /// A list is sent in pieces of about this size.
 pub(crate) const LIST_PIECE_BYTES: usize = 64 << 10;
 
+/// What is kept of a list in protobuf between finding out how long it is and sending it, in bytes.
+pub(crate) const KEPT_ENCODINGS_BYTES: usize = 1 << 20;
+
 /// Events of a watch that are sent in one piece.
 pub(crate) const WATCH_EVENTS_AT_ONCE: usize = 128;
 

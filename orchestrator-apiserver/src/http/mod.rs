@@ -15,6 +15,7 @@ mod pipe;
 mod port_forward;
 mod port_forward_channels;
 mod port_forward_streams;
+mod proxy;
 mod query;
 mod respond;
 mod routes;

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     decode, kinds, limits,
-    metrics::{Recording, objects},
+    metrics::{Present, Recording, objects},
     protobuf,
     server::ApiServer,
     views::{
@@ -64,7 +64,7 @@ pub(super) async fn route(
     let content_type = content_type.split(';').next().unwrap_or_default().trim().to_owned();
     let query = Query::parse(request.uri().query());
     let include = IncludeObject::parse(query.get("includeObject").unwrap_or_default()).unwrap_or_default();
-    let table = TableOptions { include_object: include, headers: true };
+    let table = TableOptions { include_object: include, ..TableOptions::default() };
     let accept = Accept::of(request.headers());
     let method = request.method().clone();
     let Some(path) = Path::parse(request.uri().path()) else {
@@ -135,13 +135,15 @@ impl Exchange<'_> {
         let (call, is_long) =
             measure::call(&server.registry, &self.method, path, raw_path, &self.query, &self.content_type);
         let requests = &server.metrics.requests;
-        let present = match is_long {
-            true => requests.long_running(&call).map(Arc::new),
-            false => Some(Arc::new(requests.in_flight(&call))),
+        let present = if is_long {
+            let running = requests.long_running(&call).map(Arc::new);
+            if let Some(gauge) = running.clone() {
+                request.extensions_mut().insert(Running::new(gauge));
+            }
+            Present::running(running)
+        } else {
+            Present::in_flight(requests.in_flight(&call))
         };
-        if let Some(running) = present.clone().filter(|_| is_long) {
-            request.extensions_mut().insert(Running::new(running));
-        }
         Recording::begin(&server.metrics, &server.env, call, present)
     }
 

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use orchestrator_core::metrics::{Buckets, Exposition, MetricSource};
 
 pub(crate) use flows::{FlowCounts, Refusal};
-pub(crate) use requests::{Call, Gauge, Recording, Requests};
+pub(crate) use requests::{Call, Gauge, Present, Recording, Requests};
 pub(crate) use store::{MeasuredStore, StoreTimes};
 pub(crate) use watches::{WatchCounts, Watches};
 

@@ -203,11 +203,30 @@ pub(crate) struct Recording {
     code: Option<u16>,
     /// What was sent, in bytes.
     bytes: u64,
-    _present: Option<Arc<Gauge>>,
+    _present: Present,
+}
+
+/// How a request is shown while it lasts.
+#[derive(Debug)]
+pub(crate) struct Present {
+    _in_flight: Option<Gauge>,
+    _running: Option<Arc<Gauge>>,
+}
+
+impl Present {
+    /// Among those in flight.
+    pub(crate) fn in_flight(gauge: Gauge) -> Self {
+        Self { _in_flight: Some(gauge), _running: None }
+    }
+
+    /// Among those that run long, together with the session that it may become.
+    pub(crate) fn running(gauge: Option<Arc<Gauge>>) -> Self {
+        Self { _in_flight: None, _running: gauge }
+    }
 }
 
 impl Recording {
-    pub(crate) fn begin(metrics: &Arc<super::Metrics>, env: &Env, call: Call, present: Option<Arc<Gauge>>) -> Self {
+    pub(crate) fn begin(metrics: &Arc<super::Metrics>, env: &Env, call: Call, present: Present) -> Self {
         let (metrics, env) = (metrics.clone(), env.clone());
         Self { started: env.monotonic(), metrics, env, call: Some(call), code: None, bytes: 0, _present: present }
     }
