@@ -32,6 +32,14 @@ pub(crate) struct FlowCounts {
     executing: Arc<AtomicI64>,
 }
 
+/// A family of gauges: its name and help, and where the gauge is.
+type Gauges = (&'static str, &'static str, fn(&FlowCounts) -> &AtomicI64);
+
+const GAUGES: [Gauges; 2] = [
+    ("apiserver_flowcontrol_current_executing_requests", "Requests whose turn it is", |counts| &counts.executing),
+    ("apiserver_flowcontrol_current_inqueue_requests", "Requests that wait for their turn", |counts| &counts.waiting),
+];
+
 impl FlowCounts {
     /// A request waits for its turn.
     pub(crate) fn wait(&self) -> Gauge {
@@ -53,18 +61,10 @@ impl FlowCounts {
 
     /// All schemas, by level and name.
     pub(crate) fn write(flows: &[(String, String, Arc<Self>)], out: &mut Exposition) {
-        fn labels<'a>((level, schema, _): &'a (String, String, Arc<FlowCounts>)) -> [(&'static str, &'a str); 2] {
+        fn labels((level, schema, _): &(String, String, Arc<FlowCounts>)) -> [(&'static str, &str); 2] {
             [("flow_schema", schema), ("priority_level", level)]
         }
-        let gauges: [(&str, &str, fn(&Self) -> &AtomicI64); 2] = [
-            ("apiserver_flowcontrol_current_executing_requests", "Requests whose turn it is", |counts| {
-                &counts.executing
-            }),
-            ("apiserver_flowcontrol_current_inqueue_requests", "Requests that wait for their turn", |counts| {
-                &counts.waiting
-            }),
-        ];
-        for (family, help, gauge) in gauges {
+        for (family, help, gauge) in GAUGES {
             out.family(family, MetricType::Gauge, help);
             for flow in flows {
                 out.sample(family, &labels(flow), gauge(&flow.2).load(Ordering::Relaxed));

@@ -34,6 +34,9 @@ enum Action {
 /// The actions in upstream's words, in the order of [`Action`].
 const ACTIONS: [&str; 6] = ["get", "list", "create", "update", "delete", "getCurrentResourceVersion"];
 
+/// How the keys of all kinds begin.
+const REGISTRY: &str = "/registry/";
+
 /// What all custom kinds are called: there may be any number of them, and they come and go.
 const CUSTOM: &str = "customresources";
 
@@ -47,6 +50,8 @@ pub(crate) struct StoreTimes {
     /// By the beginning of the kind's keys: group, resource and times.
     kinds: BTreeMap<String, (String, String, Times)>,
     custom: Times,
+    /// Of no kind, such as the store's own state.
+    other: Times,
 }
 
 impl StoreTimes {
@@ -55,7 +60,7 @@ impl StoreTimes {
             let (group, plural) = (kind.resource.group.to_string(), kind.resource.plural.to_string());
             (kind.prefix.clone(), (group, plural, Times::default()))
         };
-        Self { kinds: kinds.iter().rev().map(row).collect(), custom: Times::default() }
+        Self { kinds: kinds.iter().rev().map(row).collect(), custom: Times::default(), other: Times::default() }
     }
 
     fn of(&self, key: &str) -> &Times {
@@ -63,7 +68,11 @@ impl StoreTimes {
         let found = before.filter(|(prefix, _)| {
             key.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
-        found.map_or(&self.custom, |(_, (_, _, times))| times)
+        match found {
+            Some((_, (_, _, times))) => times,
+            None if key.starts_with(REGISTRY) => &self.custom,
+            None => &self.other,
+        }
     }
 
     fn record(&self, key: &str, action: Action, time: Duration) {
@@ -76,7 +85,7 @@ impl StoreTimes {
         let family = "etcd_request_duration_seconds";
         out.family(family, MetricType::Histogram, "Time that the store took, in seconds");
         let built_in = self.kinds.values().map(|(group, resource, times)| (group.as_str(), resource.as_str(), times));
-        for (group, resource, times) in built_in.chain([("", CUSTOM, &self.custom)]) {
+        for (group, resource, times) in built_in.chain([("", CUSTOM, &self.custom), ("", "", &self.other)]) {
             for (action, histogram) in ACTIONS.iter().zip(&times.0) {
                 let Some(histogram) = histogram.get() else { continue };
                 let labels = [("group", group), ("operation", *action), ("resource", resource)];
@@ -171,6 +180,7 @@ mod tests {
             }
             store.list(&KeyRange::prefix("/registry/pods/"), ListOptions::default()).await.unwrap();
             store.get(&key("/registry/pods/a/b")).await.unwrap();
+            store.status().await.unwrap();
             let mut out = Exposition::default();
             times.write(&mut out);
             out.into_text()
@@ -188,6 +198,7 @@ mod tests {
             line("", "list", "pods"),
             line("", "create", "pods"),
             line("", "create", CUSTOM),
+            line("", "getCurrentResourceVersion", ""),
         ];
         assert_eq!(counts, expected);
     }

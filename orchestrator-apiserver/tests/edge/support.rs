@@ -1,11 +1,7 @@
 //! A server whose store fails on demand, and a client of it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -16,59 +12,15 @@ use orchestrator_apiserver::{
 use orchestrator_core::{
     client::UserInfo,
     env::{Env, Simulation},
-    store::{
-        Batch, Capabilities, Entry, Key, KeyRange, ListOptions, Listing, Revision, Store, StoreError, StoreStatus,
-        WatchOptions, WatchStream,
-    },
 };
 use orchestrator_store_mem::MemStore;
+use orchestrator_testkit::wrap::{FaultRates, FaultyStore};
 use tower_service::Service;
-
-/// The store in memory, which does not know how it is while it is ill.
-#[derive(Debug)]
-struct Frail {
-    store: MemStore,
-    is_ill: Arc<AtomicBool>,
-}
-
-#[async_trait]
-impl Store for Frail {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        self.store.get(key).await
-    }
-
-    async fn list(&self, range: &KeyRange, options: ListOptions) -> Result<Listing, StoreError> {
-        self.store.list(range, options).await
-    }
-
-    async fn commit(&self, batch: Batch) -> Result<Revision, StoreError> {
-        self.store.commit(batch).await
-    }
-
-    async fn watch(&self, range: KeyRange, options: WatchOptions) -> Result<WatchStream, StoreError> {
-        self.store.watch(range, options).await
-    }
-
-    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
-        self.store.compact(revision).await
-    }
-
-    async fn status(&self) -> Result<StoreStatus, StoreError> {
-        if self.is_ill.load(Ordering::Relaxed) {
-            return std::future::pending().await;
-        }
-        self.store.status().await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.store.capabilities()
-    }
-}
 
 pub(crate) struct Api {
     pub(crate) env: Env,
     pub(crate) server: ApiServer,
-    is_ill: Arc<AtomicBool>,
+    store: FaultyStore,
 }
 
 pub(crate) struct Answer {
@@ -79,18 +31,19 @@ pub(crate) struct Answer {
 
 impl Api {
     async fn start(env: &Env) -> Self {
-        let is_ill = Arc::new(AtomicBool::new(false));
-        let store = Arc::new(Frail { store: MemStore::new(env), is_ill: is_ill.clone() });
+        let store = FaultyStore::new(Arc::new(MemStore::new(env)), env, FaultRates::default());
         let admission = Admission { service_account: false, ..Admission::default() };
         let config = Config { admission, ..Config::default() };
-        let server = ApiServer::builder(env, store).config(config).build().await.unwrap();
-        env.sleep(std::time::Duration::from_secs(1)).await;
-        Self { env: env.clone(), server, is_ill }
+        let server = ApiServer::builder(env, Arc::new(store.clone())).config(config).build().await.unwrap();
+        // Flow schemas are followed from here on.
+        env.sleep(Duration::from_secs(1)).await;
+        Self { env: env.clone(), server, store }
     }
 
-    /// Whether the store answers when it is asked how it is.
+    /// Whether the store refuses everything.
     pub(crate) fn set_ill(&self, is_ill: bool) {
-        self.is_ill.store(is_ill, Ordering::Relaxed);
+        let refused_per_mille = if is_ill { 1000 } else { 0 };
+        self.store.set_rates(FaultRates { refused_per_mille, ..FaultRates::default() });
     }
 
     pub(crate) async fn open(&self, user: UserInfo, method: &str, path: &str, body: &str) -> Response<Body> {

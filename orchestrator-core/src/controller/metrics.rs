@@ -134,6 +134,15 @@ impl WorkQueues {
     }
 }
 
+/// A family of plain numbers: its name, type and help, and where the number is.
+type Numbers = (&'static str, MetricType, &'static str, fn(&QueueCounts) -> u64);
+
+const NUMBERS: [Numbers; 3] = [
+    ("workqueue_adds_total", MetricType::Counter, "Keys that came into the queue", |counts| counts.adds),
+    ("workqueue_depth", MetricType::Gauge, "Keys that wait in the queue", |counts| counts.depth as u64),
+    ("workqueue_retries_total", MetricType::Counter, "Keys that came again after a failure", |counts| counts.retries),
+];
+
 impl MetricSource for WorkQueues {
     fn write(&self, out: &mut Exposition) {
         let controllers = self.controllers();
@@ -141,14 +150,7 @@ impl MetricSource for WorkQueues {
         let worked = controllers.iter().map(|controller| controller.worked.distribution());
         let worked: Vec<Distribution> = worked.collect();
         let names = || controllers.iter().map(|controller| [("name", controller.name)]);
-        let counters: [(&str, MetricType, &str, fn(&QueueCounts) -> u64); 3] = [
-            ("workqueue_adds_total", MetricType::Counter, "Keys that came into the queue", |counts| counts.adds),
-            ("workqueue_depth", MetricType::Gauge, "Keys that wait in the queue", |counts| counts.depth as u64),
-            ("workqueue_retries_total", MetricType::Counter, "Keys that came again after a failure", |counts| {
-                counts.retries
-            }),
-        ];
-        for (family, of, help, value) in counters {
+        for (family, of, help, value) in NUMBERS {
             out.family(family, of, help);
             names().zip(&counts).for_each(|(labels, counts)| out.sample(family, &labels, value(counts)));
         }
