@@ -2,7 +2,7 @@
 //!
 //! Start at [`ApiServer`]. Inside, `pipeline` is the one way that every request takes; `registry` says what is served,
 //! `kinds` what is particular to each kind, `decode` and `patch` make trees, `protobuf` writes them in another
-//! form, `views` shows them, `flow` says whose turn it is, `spdy` is what old clients stream over, and `http` is the edge: nothing outside of it names HTTP.
+//! form, `views` shows them, `flow` says whose turn it is, `metrics` counts, `spdy` is what old clients stream over, and `http` is the edge: nothing outside of it names HTTP.
 
 mod address_range;
 mod apply;
@@ -14,6 +14,7 @@ mod flow;
 pub mod http;
 mod kinds;
 mod limits;
+mod metrics;
 mod names;
 mod objects;
 mod patch;

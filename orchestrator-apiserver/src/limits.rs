@@ -76,6 +76,12 @@ pub(crate) const HAND_QUEUES: usize = 20;
 /// Requests that wait in one queue.
 pub(crate) const QUEUE_REQUESTS: usize = 10_000;
 
+/// Combinations of labels of one family of metrics; what comes beyond that is not counted.
+pub(crate) const METRIC_SERIES: usize = 10_000;
+
+/// Time for the store to say how it is; upstream's.
+pub(crate) const HEALTH_TIME: Duration = Duration::from_secs(2);
+
 /// Connections served at once.
 pub(crate) const CONNECTIONS: usize = 20_000;
 
@@ -99,6 +105,9 @@ pub(crate) const STREAMS_PER_CONNECTION: u32 = 250;
 
 /// A list is sent in pieces of about this size.
 pub(crate) const LIST_PIECE_BYTES: usize = 64 << 10;
+
+/// What is kept of a list in protobuf between finding out how long it is and sending it, in bytes.
+pub(crate) const KEPT_ENCODINGS_BYTES: usize = 1 << 20;
 
 /// Events of a watch that are sent in one piece.
 pub(crate) const WATCH_EVENTS_AT_ONCE: usize = 128;

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A hasher without a random seed: the order of a map is never looked at, but a run should repeat to the byte.
-type FixedState = BuildHasherDefault<std::hash::DefaultHasher>;
+pub(crate) type FixedState = BuildHasherDefault<std::hash::DefaultHasher>;
 
 /// The newest version of each object that was read.
 #[derive(Debug, Default)]

@@ -2,7 +2,10 @@
 
 use std::{
     net::Ipv4Addr,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,6 +17,7 @@ use orchestrator_core::{
         Backend, Client, Reply, Request, Resource, ResourceDiscovery, ResourceInfo, UserInfo, WatchRequest, WatchStream,
     },
     env::{Env, TaskHandle},
+    metrics::MetricSource,
     node_connector::{NodeConnector, NodeDirectory},
     status::{ApiError, ApiResult},
     store::Store,
@@ -24,6 +28,7 @@ use crate::{
     address_range::AddressRange,
     auth::{Authenticator, Authorizer, DefaultAuthorizer, TokenIssuer},
     flow::{self, Flows},
+    metrics::{MeasuredStore, Metrics, StoreTimes},
     objects::{self, Objects},
     pipeline::Server,
     recent::Recent,
@@ -214,18 +219,23 @@ impl ApiServerBuilder {
             Some(tokens) => tokens,
             None => TokenIssuer::generate()?,
         };
+        let registry = Registry::new();
+        let times = Arc::new(StoreTimes::new(&registry.kinds()));
+        let store = Arc::new(MeasuredStore::new(self.store, &self.env, times.clone()));
         let server = Server {
             env: self.env,
-            store: self.store,
-            registry: Registry::new(),
+            store,
+            registry,
             objects: Objects::default(),
             recent: Recent::default(),
             config: self.config,
             flows: Flows::default(),
+            metrics: Arc::new(Metrics::new(times)),
             authenticator: self.authenticator,
             authorizer: self.authorizer,
             tokens,
             nodes: self.nodes,
+            draining: AtomicBool::new(false),
             closed: CancellationToken::new(),
         };
         server.load_definitions().await?;
@@ -264,6 +274,16 @@ impl ApiServer {
         let kinds = self.server.registry.kinds();
         let found = kinds.iter().find(|row| row.kind == kind && row.api_version() == api_version)?;
         Some((found.resource.clone(), found.namespaced))
+    }
+
+    /// Shows what another part counts at `/metrics`, beside the server's own counts.
+    pub fn add_metrics(&self, source: Arc<dyn MetricSource>) {
+        self.server.metrics.add_source(source);
+    }
+
+    /// Says at `/readyz` that it is about to end, and goes on answering: those who balance loads send no more.
+    pub fn drain(&self) {
+        self.server.draining.store(true, Ordering::Relaxed);
     }
 
     /// Ends the service: whoever still holds a client of it is told so, and open watches end.

@@ -9,6 +9,7 @@ pub mod controller;
 pub mod env;
 pub mod events;
 pub mod meta;
+pub mod metrics;
 pub mod node_connector;
 pub mod object;
 pub mod quantity;

@@ -5,6 +5,7 @@
 //! as after `kill -9` of an agent. What a container does is said by a [`Script`], chosen by image, container name,
 //! command or annotation. Time is the `Env`'s, so the same code runs in virtual and in real time.
 
+mod http_answer;
 mod limits;
 mod logs;
 mod machine;

@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use crate::{
+    http_answer::HttpAnswer,
     limits::STREAM_BUFFER_BYTES,
     logs,
     machine::{End, Machine, Verb},
@@ -252,12 +253,7 @@ impl ContainerRuntime for SimRuntime {
                 let (reader, writer) = tokio::io::simplex(STREAM_BUFFER_BYTES);
                 Box::new(tokio::io::join(reader, writer))
             }
-            PortAnswer::Http { status, body } => {
-                let length = body.len();
-                let head =
-                    format!("HTTP/1.1 {status} Simulated\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-                Box::new(tokio::io::join(Cursor::new((head + body).into_bytes()), tokio::io::sink()))
-            }
+            PortAnswer::Http { status, body } => Box::new(HttpAnswer::new(*status, body)),
         })
     }
 

@@ -274,6 +274,7 @@ impl ClusterBuilder {
         let server = self.start_server(&env, store.clone(), &directory).await?;
         let (access, endpoint) = self.open_access(&env, &server).await?;
         let caches = Caches::new(&server.client(), &env);
+        server.add_metrics(Arc::new(caches.work_queues().clone()));
         let service = HttpService::new(&server, administrator());
         let mut cluster = Cluster {
             _service_guard: service.close_on_drop(),

@@ -125,6 +125,7 @@ impl Cluster {
     /// Boxed, as the start.
     fn end(self, stop_pods: bool) -> BoxFuture<'static, ()> {
         Box::pin(async move {
+            self.server.drain();
             self.parts.end(stop_pods).await;
             self.server.close();
             self.service.shutdown().await;

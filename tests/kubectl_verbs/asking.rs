@@ -191,6 +191,39 @@ fn names_are_completed() {
 }
 
 #[test]
+fn pods_and_services_are_asked_through_the_server() {
+    let kubectl = Stage::new("through").kubectl.clone();
+    kubectl.ok("run web --image=web:1 --port=8080 --expose");
+    kubectl.ok("wait --for=condition=Ready pod/web --timeout=60s");
+    let namespace = "/api/v1/namespaces/default";
+    assert_eq!(kubectl.ok(&format!("get --raw {namespace}/pods/web:8080/proxy/")), "hello");
+    assert_eq!(kubectl.ok(&format!("get --raw {namespace}/pods/web/proxy/any?thing")), "hello");
+    let ready = "-o custom-columns=READY:.endpoints[0].conditions.ready --no-headers --watch";
+    let slices = format!("get endpointslices -l kubernetes.io/service-name=web {ready}");
+    kubectl.follow(&slices, |line| line.trim() == "true");
+    assert_eq!(kubectl.ok(&format!("get --raw {namespace}/services/web:8080/proxy/")), "hello");
+    let refused = kubectl.run(&format!("get --raw {namespace}/pods/web:81/proxy/"));
+    let words = "error trying to reach service: dial tcp4 127.0.0.1:81: connect: connection refused";
+    assert!(refused.code == 1 && refused.stderr.contains(words), "{refused:?}");
+}
+
+#[test]
+fn the_server_shows_what_it_counts_and_how_it_is() {
+    let kubectl = Stage::new("shows").kubectl.clone();
+    let metrics = kubectl.ok("get --raw /metrics");
+    for family in [
+        "apiserver_request_total{code=\"200\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"serviceaccounts\"",
+        "apiserver_flowcontrol_dispatched_requests_total{",
+        "etcd_request_duration_seconds_bucket{",
+        "workqueue_depth{name=\"deployment\"}",
+    ] {
+        assert!(metrics.lines().any(|line| line.starts_with(family)), "{family} in {metrics}");
+    }
+    let verbose = kubectl.ok("get --raw /readyz?verbose");
+    assert!(verbose.contains("[+]etcd ok\n") && verbose.contains("readyz check passed"), "{verbose}");
+}
+
+#[test]
 fn a_proxy_passes_requests_on() {
     let stage = Stage::new("proxy");
     let kubectl = stage.kubectl.clone();

@@ -14,7 +14,7 @@ mod served;
 #[path = "../support/kubectl.rs"]
 mod support;
 
-use orchestrator::runtime_sim::Script;
+use orchestrator::runtime_sim::{PortAnswer, Script};
 use served::Served;
 use support::Kubectl;
 
@@ -26,7 +26,8 @@ struct Stage {
 
 impl Stage {
     fn new(name: &str) -> Self {
-        let served = Served::start(&format!("verbs-{name}"), Some(Script::forever()));
+        let script = Script::forever().listens(8080, PortAnswer::Http { status: 200, body: "hello".to_owned() });
+        let served = Served::start(&format!("verbs-{name}"), Some(script));
         let kubectl = Kubectl::new(&served.kubeconfig, served.directory.join("home"));
         kubectl.ok("wait --for=create serviceaccount/default --timeout=30s");
         Self { kubectl, served }

@@ -19,7 +19,10 @@ mod room;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
-use orchestrator_core::env::Env;
+use orchestrator_core::{
+    env::Env,
+    metrics::{Exposition, MetricSource},
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -28,6 +31,7 @@ pub(crate) use matching::{Asked, Place};
 pub(crate) use plan::Flow;
 pub(crate) use room::Seat;
 
+use crate::metrics::{FlowCounts, Refusal};
 use plan::Plan;
 
 /// Decides who is answered now.
@@ -42,7 +46,7 @@ pub(crate) enum Turn {
     /// It may run for as long as it holds the seat.
     Seated(Seat),
     /// Too many others came before.
-    Refused,
+    Refused(Refusal),
 }
 
 impl Flows {
@@ -62,6 +66,11 @@ impl Flows {
         *plan = Arc::new(Plan::new(seats, &levels, &schemas, &plan));
     }
 
+    /// Whether anything is known.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.0.read().unwrap_or_else(PoisonError::into_inner).counts().is_empty()
+    }
+
     /// Waits for the turn of a request, if it has to. `None` before anything is known.
     pub(crate) async fn turn(&self, env: &Env, asked: &Asked<'_>) -> Option<(Arc<Flow>, Turn)> {
         let plan = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -69,9 +78,19 @@ impl Flows {
         drop(plan);
         let turn = match flow.room() {
             None => Turn::Exempt,
-            Some(room) => room.seat(env, flow.hash_of(asked)).await.map_or(Turn::Refused, Turn::Seated),
+            Some(room) => {
+                let _waits = flow.counts().wait();
+                room.seat(env, flow.hash_of(asked)).await.map_or_else(Turn::Refused, Turn::Seated)
+            }
         };
         Some((flow, turn))
+    }
+}
+
+impl MetricSource for Flows {
+    fn write(&self, out: &mut Exposition) {
+        let plan = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        FlowCounts::write(&plan.counts(), out);
     }
 }
 

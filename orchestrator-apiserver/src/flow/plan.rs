@@ -16,7 +16,7 @@ use super::{
     queues::Shape,
     room::Room,
 };
-use crate::limits;
+use crate::{limits, metrics::FlowCounts};
 
 /// The schema and level of whatever no other schema is about.
 pub(super) const CATCH_ALL: &str = "catch-all";
@@ -37,6 +37,8 @@ pub(super) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Flow {
     name: String,
+    level: String,
+    counts: Arc<FlowCounts>,
     uid: Bytes,
     level_uid: Bytes,
     rules: Vec<PolicyRulesWithSubjects>,
@@ -72,8 +74,14 @@ impl Plan {
         }
         let mut schemas: Vec<&Arc<FlowSchema>> = schemas.iter().collect();
         schemas.sort_by_key(|schema| (precedence(schema), &schema.metadata.name));
-        let schemas = schemas.into_iter().filter_map(|schema| flow(schema, levels, &rooms)).map(Arc::new).collect();
+        let schemas =
+            schemas.into_iter().filter_map(|schema| flow(schema, levels, &rooms, before)).map(Arc::new).collect();
         Self { schemas, rooms }
+    }
+
+    /// What each schema counts, by level and name.
+    pub(super) fn counts(&self) -> Vec<(String, String, Arc<FlowCounts>)> {
+        self.schemas.iter().map(|flow| (flow.level.clone(), flow.name.clone(), flow.counts.clone())).collect()
     }
 
     /// The schema that decides about a request: the first one that is about it, or the last resort.
@@ -84,6 +92,11 @@ impl Plan {
 }
 
 impl Flow {
+    /// What it has counted.
+    pub(crate) fn counts(&self) -> &FlowCounts {
+        &self.counts
+    }
+
     /// The schema's UID.
     pub(crate) fn uid(&self) -> &Bytes {
         &self.uid
@@ -116,6 +129,7 @@ fn flow(
     schema: &FlowSchema,
     levels: &[Arc<PriorityLevelConfiguration>],
     rooms: &BTreeMap<String, Arc<Room>>,
+    before: &Plan,
 ) -> Option<Flow> {
     let spec = schema.spec.as_ref()?;
     let level = levels
@@ -127,8 +141,12 @@ fn flow(
         Some("ByNamespace") => Distinguisher::Namespace,
         _ => Distinguisher::Nothing,
     };
+    let name = schema.metadata.name.clone().unwrap_or_default();
+    let same = |flow: &&Arc<Flow>| flow.name == name && flow.level == spec.priority_level_configuration.name;
     Some(Flow {
-        name: schema.metadata.name.clone().unwrap_or_default(),
+        counts: before.schemas.iter().find(same).map(|flow| flow.counts.clone()).unwrap_or_default(),
+        name,
+        level: spec.priority_level_configuration.name.clone(),
         uid: uid(&schema.metadata.uid),
         level_uid: uid(&level.metadata.uid),
         rules: spec.rules.clone().unwrap_or_default(),

@@ -69,6 +69,11 @@ impl<W> Queues<W> {
         self.queues.resize_with(queues, || Queue { waiting: VecDeque::new(), running: 0, last_turn: 0 });
     }
 
+    /// Whether anybody can wait.
+    pub(super) fn has_queues(&self) -> bool {
+        self.shape.queues > 0
+    }
+
     /// A request arrives, of the flow with this hash.
     pub(super) fn arrive(&mut self, flow: u64) -> Arrival {
         let at = self.shortest(flow);

@@ -6,7 +6,7 @@ use orchestrator_core::env::Env;
 use tokio::sync::oneshot;
 
 use super::queues::{Arrival, Queues, Shape, Ticket};
-use crate::limits;
+use crate::{limits, metrics::Refusal};
 
 /// The seats and queues of a level.
 #[derive(Debug)]
@@ -49,20 +49,22 @@ impl Room {
         self.change(|queues| queues.reshape(shape));
     }
 
-    /// A seat for a request of the flow with this hash, perhaps after a while; `None` when there is no room.
-    pub(super) async fn seat(self: &Arc<Self>, env: &Env, flow: u64) -> Option<Seat> {
+    /// A seat for a request of the flow with this hash, perhaps after a while, or why there is none.
+    pub(super) async fn seat(self: &Arc<Self>, env: &Env, flow: u64) -> Result<Seat, Refusal> {
         let mut place = {
             let mut queues = self.lock();
             match queues.arrive(flow) {
-                Arrival::Runs(queue) => return Some(Seat { room: self.clone(), queue }),
-                Arrival::Refused => return None,
+                Arrival::Runs(queue) => return Ok(Seat { room: self.clone(), queue }),
+                Arrival::Refused if queues.has_queues() => return Err(Refusal::QueueFull),
+                Arrival::Refused => return Err(Refusal::ConcurrencyLimit),
                 Arrival::Waits(queue) => {
                     let (sender, seat) = oneshot::channel();
                     Place { room: self, queue, ticket: queues.wait(queue, sender), seat }
                 }
             }
         };
-        env.timeout(limits::QUEUE_TIME, &mut place.seat).await.ok()?.ok()
+        let seat = env.timeout(limits::QUEUE_TIME, &mut place.seat).await;
+        seat.ok().and_then(Result::ok).ok_or(Refusal::TimeOut)
     }
 
     /// Changes the state, and wakes those who have a seat now.
@@ -112,7 +114,7 @@ mod tests {
             assert!(late.as_mut().now_or_never().is_none());
             drop(second);
             drop(late);
-            assert!(room.seat(&env, 0).await.is_some());
+            assert!(room.seat(&env, 0).await.is_ok());
         });
         run.unwrap();
     }
@@ -126,14 +128,14 @@ mod tests {
             let _first = room.seat(&env, 0).await.unwrap();
             let waiting = future::join_all((0..5).map(|_| room.seat(&env, 0)));
             let before = env.monotonic();
-            assert!(waiting.await.iter().all(Option::is_none));
+            assert!(waiting.await.iter().all(Result::is_err));
             assert_eq!(env.monotonic() - before, limits::QUEUE_TIME);
             // Those who gave up hold no place.
             let patient = future::join(room.seat(&env, 0), async {
                 env.sleep(Duration::from_secs(1)).await;
                 room.reshape(Shape { seats: 2, ..SHAPE });
             });
-            assert!(patient.await.0.is_some());
+            assert!(patient.await.0.is_ok());
         });
         run.unwrap();
     }

@@ -16,7 +16,7 @@ use orchestrator_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::limits;
+use crate::{limits, metrics::Recording};
 
 /// Why a body broke off.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -57,6 +57,19 @@ impl Body {
 
     pub(super) fn stream(stream: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Self {
         Self::Stream(stream.boxed())
+    }
+
+    /// The same, and how much of it is sent is counted.
+    pub(super) fn recorded(self, mut recording: Recording) -> Self {
+        match self {
+            Self::Full(bytes) => {
+                recording.sent(bytes.as_ref().map_or(0, Bytes::len));
+                Self::Full(bytes)
+            }
+            Self::Stream(stream) => Self::stream(stream.inspect(move |piece| {
+                recording.sent(piece.as_ref().map_or(0, Bytes::len));
+            })),
+        }
     }
 
     /// The same, but what comes bit by bit ends when the token is cancelled.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use orchestrator_core::{
-    client::{Resource, UserInfo},
+    client::UserInfo,
     node_connector::{PodLogOptions, Target as NodeTarget},
     status::{ApiError, ApiResult, FieldError, FieldErrorKind, Subject},
 };
@@ -15,6 +15,7 @@ use super::{
     executor::Tasks,
     path::ResourcePath,
     port_forward::port_forward,
+    proxy,
     query::Query,
     session::session,
 };
@@ -29,8 +30,13 @@ pub(super) struct Target<'a> {
 
 /// Whether a subresource is a stream.
 pub(super) fn is_connect(path: &ResourcePath, subresource: &str) -> bool {
-    path.resource == Resource::new("", "v1", "pods")
-        && matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy")
+    let is_core = path.resource.group.is_empty() && path.resource.version == "v1";
+    let is_stream = match &*path.resource.plural {
+        "pods" => matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy"),
+        "services" | "nodes" => subresource == "proxy",
+        _ => false,
+    };
+    is_core && is_stream
 }
 
 pub(super) async fn connect(
@@ -47,18 +53,19 @@ pub(super) async fn connect(
         target.path.name.clone(),
         target.path.subresource.clone(),
     )?;
-    // A session can do what a write can, whatever the method: upstream asks for `create` as well.
-    let verb = if target.subresource == "log" { "get" } else { "create" };
+    let verb = match target.subresource {
+        "log" => "get",
+        "proxy" => proxy::verb(request.method())?,
+        // A session can do what a write can, whatever the method: upstream asks for `create` as well.
+        _ => "create",
+    };
     server.server().authorize(&scope, verb)?;
     match target.subresource {
         "log" if request.method() == Method::GET => logs(server, &scope, target.query).await,
         "exec" | "attach" => session(server, tasks, &scope, &target, request).await,
         "portforward" => port_forward(server, tasks, &scope, target.query, request).await,
-        "log" => Err(ApiError::method_not_allowed()),
-        other => Err(ApiError::new(
-            orchestrator_core::status::Reason::MethodNotAllowed,
-            format!("the subresource {other:?} is not supported by this server"),
-        )),
+        "proxy" => proxy::proxy(server, tasks, &scope, request).await,
+        _ => Err(ApiError::method_not_allowed()),
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{CertificateAuthority, Issued, TlsError, body, executor::Tasks, service, tls};
+use super::{CertificateAuthority, Issued, TlsError, body, executor::Tasks, proxy::Peer, service, tls};
 use crate::{limits, server::ApiServer};
 
 /// A socket that an [`ApiServer`] is served on.
@@ -154,13 +154,17 @@ async fn accept(listener: TcpListener, shared: Shared) {
 /// One connection, from the handshake to its end.
 async fn serve(stream: TcpStream, shared: Shared) {
     let _ = stream.set_nodelay(true);
+    let peer = stream.peer_addr().ok().map(|address| address.ip());
     let handshake = shared.env.timeout(limits::HANDSHAKE_TIME, shared.acceptor.accept(stream)).await;
     let Ok(Ok(stream)) = handshake else { return };
     let user = certificate_user(&stream, &shared.server);
     let (server, tasks) = (shared.server.clone(), shared.tasks.clone());
     let asked = Arc::new(AtomicBool::new(false));
     let asks = asked.clone();
-    let handler = service_fn(move |request: http::Request<Incoming>| {
+    let handler = service_fn(move |mut request: http::Request<Incoming>| {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(Peer(peer));
+        }
         asks.store(true, Ordering::Relaxed);
         let answer = service::answer(server.clone(), tasks.clone(), user.clone(), request.map(body::boxed));
         answer.map(Ok::<_, std::convert::Infallible>)

@@ -1,88 +1,146 @@
-//! A list in JSON, spliced of the encodings at hand, piece by piece as the connection takes it.
+//! Lists in any form, spliced of what is at hand, piece by piece as the connection takes it.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
 use orchestrator_core::{
-    object::{DecodeError, Object},
+    object::Object,
     status::{ApiError, ApiResult},
 };
 use serde_json::Value;
 
 use super::body::{Body, BodyError};
-use crate::{limits, registry::Kind};
+use crate::{
+    limits,
+    protobuf::ListWriter,
+    registry::Kind,
+    views::{partial, table::Table},
+};
 
-/// A list as the body of an answer. However long it is, a piece of it is in memory at a time.
-pub(super) fn body(kind: &Kind, items: Vec<Object>, metadata: &Value) -> ApiResult<Body> {
-    let mut pieces = Pieces::new(kind, items, metadata);
-    let first = pieces.piece()?;
-    if pieces.ended {
-        return Ok(Body::full(first));
-    }
-    Ok(Body::stream(stream::iter(std::iter::once(Ok(first)).chain(pieces).map(|piece| piece.map_err(BodyError::from)))))
+/// A list of whole objects in JSON.
+pub(super) fn json(kind: &Kind, items: Vec<Object>, metadata: &Value) -> ApiResult<Body> {
+    Pieces::of_objects(kind, items, metadata).body()
 }
 
-/// A list as a tree.
+/// A list of whole objects as a tree.
 pub(super) fn tree(kind: &Kind, items: Vec<Object>, metadata: &Value) -> ApiResult<Value> {
-    let pieces = Pieces::new(kind, items, metadata).collect::<Result<Vec<Bytes>, _>>()?;
+    let pieces = Pieces::of_objects(kind, items, metadata).collect::<ApiResult<Vec<Bytes>>>()?;
     serde_json::from_slice(&pieces.concat()).map_err(ApiError::internal)
 }
 
-struct Pieces {
+/// A list of metadata in JSON.
+pub(super) fn partial(items: Vec<Object>, metadata: &Value, meta_version: &'static str) -> ApiResult<Body> {
+    let begin = begin("PartialObjectMetadata", meta_version, metadata);
+    let write = move |item: &Object, out: &mut BytesMut| {
+        out.put_slice(partial::object(&item.to_tree()?, meta_version).to_string().as_bytes());
+        Ok(())
+    };
+    Pieces::new(begin, JSON, items, write).body()
+}
+
+/// A table in JSON.
+pub(super) fn table(table: Table, items: Vec<Object>, metadata: &Value) -> ApiResult<Body> {
+    let head = table.without_rows(metadata).to_string();
+    let head = head.strip_suffix('}').unwrap_or(&head);
+    let write = move |item: &Object, out: &mut BytesMut| {
+        out.put_slice(table.row(&item.to_tree()?).to_string().as_bytes());
+        Ok(())
+    };
+    Pieces::new(format!("{head},\"rows\":[").into(), JSON, items, write).body()
+}
+
+/// A list in protobuf.
+pub(super) fn protobuf(mut writer: ListWriter, items: Vec<Object>) -> ApiResult<Body> {
+    let begin = writer.begin();
+    let around = Around { between: b"", end: ListWriter::END };
+    let write = move |item: &Object, out: &mut BytesMut| writer.item(item, out).map_err(ApiError::internal);
+    Pieces::new(begin, around, items, write).body()
+}
+
+/// How a list of a kind begins in JSON.
+fn begin(kind: &str, api_version: &str, metadata: &Value) -> Bytes {
+    format!("{{\"kind\":\"{kind}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[").into()
+}
+
+/// What stands between the items of a list, and behind them.
+#[derive(Clone, Copy)]
+struct Around {
+    between: &'static [u8],
+    end: &'static [u8],
+}
+
+const JSON: Around = Around { between: b",", end: b"]}" };
+
+/// A list in the making. However long it is, a piece of it is in memory at a time.
+struct Pieces<W> {
     /// What the next piece begins with.
-    begin: String,
-    /// How items begin that say of what kind they are. In lists of built-in kinds they do not, as upstream.
-    type_prefix: Option<String>,
+    begin: Bytes,
+    around: Around,
     items: std::vec::IntoIter<Object>,
+    write: W,
     ended: bool,
 }
 
-impl Pieces {
-    fn new(kind: &Kind, items: Vec<Object>, metadata: &Value) -> Self {
+impl Pieces<()> {
+    fn of_objects(
+        kind: &Kind,
+        items: Vec<Object>,
+        metadata: &Value,
+    ) -> Pieces<impl FnMut(&Object, &mut BytesMut) -> ApiResult<()> + Send + use<>> {
         let (name, version) = (&kind.kind, kind.api_version());
-        Self {
-            begin: format!(
-                "{{\"kind\":\"{name}List\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\"items\":["
-            ),
-            type_prefix: (!kind.is_custom()).then(|| format!("{{\"kind\":\"{name}\",\"apiVersion\":\"{version}\",")),
-            items: items.into_iter(),
-            ended: false,
-        }
+        // Items begin with what they are. In lists of built-in kinds they do not say it, as upstream.
+        let prefix = (!kind.is_custom()).then(|| format!("{{\"kind\":\"{name}\",\"apiVersion\":\"{version}\","));
+        let write = move |item: &Object, out: &mut BytesMut| {
+            let start = out.len();
+            item.write_json(out)?;
+            if let Some(prefix) = &prefix
+                && out[start..].starts_with(prefix.as_bytes())
+            {
+                out[start] = b'{';
+                out.copy_within(start + prefix.len().., start + 1);
+                out.truncate(out.len() + 1 - prefix.len());
+            }
+            Ok(())
+        };
+        Pieces::new(begin(name, &version, metadata), JSON, items, write)
+    }
+}
+
+impl<W: FnMut(&Object, &mut BytesMut) -> ApiResult<()> + Send + 'static> Pieces<W> {
+    fn new(begin: Bytes, around: Around, items: Vec<Object>, write: W) -> Self {
+        Self { begin, around, items: items.into_iter(), write, ended: false }
     }
 
-    fn piece(&mut self) -> Result<Bytes, DecodeError> {
+    /// The body of an answer: all at once, if it fits into a piece.
+    fn body(mut self) -> ApiResult<Body> {
+        let first = self.piece()?;
+        if self.ended {
+            return Ok(Body::full(first));
+        }
+        let pieces = std::iter::once(Ok(first)).chain(self);
+        Ok(Body::stream(stream::iter(pieces.map(|piece| piece.map_err(BodyError::from)))))
+    }
+
+    fn piece(&mut self) -> ApiResult<Bytes> {
         let mut out = BytesMut::with_capacity(limits::LIST_PIECE_BYTES);
-        out.put_slice(std::mem::replace(&mut self.begin, ",".to_owned()).as_bytes());
+        out.put_slice(&std::mem::replace(&mut self.begin, Bytes::from_static(self.around.between)));
         while let Some(item) = self.items.next() {
-            self.item(&item, &mut out)?;
+            (self.write)(&item, &mut out)?;
             if self.items.as_slice().is_empty() {
                 break;
             }
             if out.len() >= limits::LIST_PIECE_BYTES {
                 return Ok(out.freeze());
             }
-            out.put_u8(b',');
+            out.put_slice(self.around.between);
         }
-        out.put_slice(b"]}");
+        out.put_slice(self.around.end);
         self.ended = true;
         Ok(out.freeze())
     }
-
-    fn item(&self, item: &Object, out: &mut BytesMut) -> Result<(), DecodeError> {
-        let start = out.len();
-        item.write_json(out)?;
-        if let Some(prefix) = &self.type_prefix
-            && out[start..].starts_with(prefix.as_bytes())
-        {
-            out[start] = b'{';
-            out.copy_within(start + prefix.len().., start + 1);
-            out.truncate(out.len() + 1 - prefix.len());
-        }
-        Ok(())
-    }
 }
 
-impl Iterator for Pieces {
-    type Item = Result<Bytes, DecodeError>;
+impl<W: FnMut(&Object, &mut BytesMut) -> ApiResult<()> + Send + 'static> Iterator for Pieces<W> {
+    type Item = ApiResult<Bytes>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
@@ -97,32 +155,93 @@ impl Iterator for Pieces {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use futures::executor::block_on;
+    use http_body_util::BodyExt;
+    use jiff::Timestamp;
     use orchestrator_core::client::Resource;
     use serde_json::json;
 
     use super::*;
-    use crate::registry::Registry;
+    use crate::{
+        protobuf,
+        registry::Registry,
+        views::table::{TableOptions, table as whole_table},
+    };
+
+    /// Both as a whole, and whether it came in pieces.
+    fn collected(body: Body) -> (Bytes, bool) {
+        let is_streamed = matches!(body, Body::Stream(_));
+        (block_on(body.collect()).unwrap().to_bytes(), is_streamed)
+    }
+
+    fn maps(count: usize) -> Vec<Object> {
+        let text = "x".repeat(limits::LIST_PIECE_BYTES / 3);
+        let item = |index: usize| {
+            let metadata = format!("{{\"name\":\"{index}\",\"annotations\":{{\"a\":\"{text}\"}}}}");
+            let map = format!("{{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"metadata\":{metadata}}}");
+            Object::from_bytes(map.into())
+        };
+        (0..count).map(item).collect()
+    }
+
+    fn kind() -> Arc<Kind> {
+        Registry::new().find(&Resource::new("", "v1", "configmaps")).unwrap()
+    }
+
+    /// Lists of no, some and many items. The last is longer than what is kept of a list in protobuf.
+    fn each_length(check: impl Fn(Vec<Object>, &[Value], &Value)) {
+        for count in [0, 1, 2, 3, 4, 10, 100] {
+            let items = maps(count);
+            let trees: Vec<Value> = items.iter().map(|item| item.to_tree().unwrap()).collect();
+            check(items, &trees, &json!({"resourceVersion": "7"}));
+        }
+    }
+
+    /// The list in JSON.
+    fn whole(trees: &[Value], metadata: &Value) -> Value {
+        let items: Vec<Value> = trees.iter().map(|tree| json!({"metadata": tree["metadata"]})).collect();
+        json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": metadata, "items": items})
+    }
 
     #[test]
     fn lists_of_any_length_are_whole() {
-        let registry = Registry::new();
-        let kind = registry.find(&Resource::new("", "v1", "configmaps")).unwrap();
-        let text = "x".repeat(limits::LIST_PIECE_BYTES / 3);
-        for count in [0_usize, 1, 2, 3, 4, 10] {
-            let item = |index: usize| {
-                Object::from_bytes(
-                    format!("{{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"data\":{{\"{index}\":\"{text}\"}}}}")
-                        .into(),
-                )
-            };
-            let items: Vec<Object> = (0..count).map(item).collect();
-            let list = tree(&kind, items.clone(), &json!({"resourceVersion": "7"})).unwrap();
-            assert_eq!(list["kind"], "ConfigMapList");
-            assert_eq!(list["metadata"]["resourceVersion"], "7");
-            let expected: Vec<Value> = (0..count).map(|index| json!({"data": {index.to_string(): text}})).collect();
-            assert_eq!(list["items"], Value::from(expected));
-            let is_streamed = matches!(body(&kind, items, &json!({})).unwrap(), Body::Stream(_));
-            assert_eq!(is_streamed, count > 3, "{count} items");
-        }
+        each_length(|items, trees, metadata| {
+            let (list, is_streamed) = collected(json(&kind(), items.clone(), metadata).unwrap());
+            assert_eq!(serde_json::from_slice::<Value>(&list).unwrap(), whole(trees, metadata));
+            assert_eq!(is_streamed, trees.len() > 3, "{} items", trees.len());
+            assert_eq!(tree(&kind(), items, metadata).unwrap(), whole(trees, metadata));
+        });
+    }
+
+    #[test]
+    fn lists_in_protobuf_are_whole() {
+        each_length(|items, trees, metadata| {
+            let writer = ListWriter::new(("v1", "ConfigMap"), metadata, &items).unwrap();
+            let (list, is_streamed) = collected(protobuf(writer, items).unwrap());
+            let mut decoded = protobuf::decode(&list).unwrap();
+            // In protobuf an empty list is none.
+            decoded.as_object_mut().unwrap().entry("items").or_insert(json!([]));
+            assert_eq!(decoded, whole(trees, metadata));
+            assert_eq!(is_streamed, trees.len() > 3, "{} items", trees.len());
+        });
+    }
+
+    #[test]
+    fn lists_of_metadata_and_tables_are_whole() {
+        each_length(|items, trees, metadata| {
+            let version = "meta.k8s.io/v1beta1";
+            let (list, _) = collected(partial(items.clone(), metadata, version).unwrap());
+            let parts: Vec<Value> = trees.iter().map(|tree| partial::object(tree, version)).collect();
+            let kind_of_list = "PartialObjectMetadataList";
+            let expected = json!({"kind": kind_of_list, "apiVersion": version, "metadata": metadata, "items": parts});
+            assert_eq!(serde_json::from_slice::<Value>(&list).unwrap(), expected);
+
+            let (now, options) = (Timestamp::UNIX_EPOCH, TableOptions::default());
+            let (rows, _) = collected(table(Table::new(&kind(), now, options), items, metadata).unwrap());
+            let expected = whole_table(&kind(), &trees.iter().collect::<Vec<_>>(), now, options, metadata);
+            assert_eq!(serde_json::from_slice::<Value>(&rows).unwrap(), expected);
+        });
     }
 }

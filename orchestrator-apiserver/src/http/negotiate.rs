@@ -9,6 +9,9 @@ use orchestrator_core::status::{ApiError, ApiResult, Reason};
 const OPEN_API_PROTOBUF: [&str; 2] =
     ["com.github.proto-openapi.spec.v2@v1.0+protobuf", "com.github.proto-openapi.spec.v2.v1.0+protobuf"];
 
+/// The versions of the group `meta.k8s.io`, and how objects name them; they are alike.
+const META_VERSIONS: [(&str, &str); 2] = [("v1", "meta.k8s.io/v1"), ("v1beta1", "meta.k8s.io/v1beta1")];
+
 /// How something is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -33,6 +36,8 @@ pub(super) enum View {
 pub(super) struct Style {
     pub(super) form: Form,
     pub(super) view: View,
+    /// The version of the group `meta.k8s.io` that tables and metadata are in, as `apiVersion`.
+    pub(super) meta_version: &'static str,
 }
 
 /// What discovery looks like.
@@ -117,8 +122,8 @@ impl Accept {
 
     fn style(&self, whole: &[Form]) -> Option<Style> {
         self.choose(Form::ALL, |form, target| {
-            let view = view(form, target)?;
-            (view != View::Whole || whole.contains(&form)).then_some(Style { form, view })
+            let (view, meta_version) = view(form, target)?;
+            (view != View::Whole || whole.contains(&form)).then_some(Style { form, view, meta_version })
         })
     }
 
@@ -156,17 +161,16 @@ impl Accept {
     }
 }
 
-/// How the target shows an object, where it can in this form.
-fn view(form: Form, target: Option<Target<'_>>) -> Option<View> {
-    match target {
-        None => Some(View::Whole),
-        Some(Target { group: "meta.k8s.io", version: "v1", kind }) => match kind {
-            "Table" if form != Form::Protobuf => Some(View::Table),
-            "PartialObjectMetadata" | "PartialObjectMetadataList" => Some(View::Partial),
-            _ => None,
-        },
-        Some(_) => None,
-    }
+/// How the target shows an object, where it can in this form, and in which version.
+fn view(form: Form, target: Option<Target<'_>>) -> Option<(View, &'static str)> {
+    let Some(Target { group, version, kind }) = target else { return Some((View::Whole, META_VERSIONS[0].1)) };
+    let (_, meta_version) = META_VERSIONS.into_iter().find(|(known, _)| *known == version && group == "meta.k8s.io")?;
+    let view = match kind {
+        "Table" if form != Form::Protobuf => View::Table,
+        "PartialObjectMetadata" | "PartialObjectMetadataList" => View::Partial,
+        _ => return None,
+    };
+    Some((view, meta_version))
 }
 
 fn not_acceptable(forms: impl Iterator<Item = String>) -> ApiError {
@@ -265,6 +269,9 @@ mod tests {
         assert_eq!(object(table, Form::ALL), Ok((Form::Json, View::Whole)));
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
         assert_eq!(object(table, Form::CUSTOM), Ok((Form::Json, View::Table)));
+        let old = Accept::parse("application/json;as=Table;v=v1beta1;g=meta.k8s.io").object(Form::ALL).unwrap();
+        assert_eq!((old.view, old.meta_version), (View::Table, "meta.k8s.io/v1beta1"));
+        assert!(object("application/json;as=Table;v=v2;g=meta.k8s.io", Form::ALL).is_err());
         assert!(object("application/json;as=Pod;v=v1;g=meta.k8s.io", Form::ALL).is_err());
     }
 

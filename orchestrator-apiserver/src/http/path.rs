@@ -51,6 +51,13 @@ impl ResourcePath {
             ["namespaces", name, subresource] if group.is_empty() && NAMESPACE_SUBRESOURCES.contains(&subresource) => {
                 path("namespaces", None, own(name), own(subresource))
             }
+            // Behind it stands a path of the other side.
+            ["namespaces", namespace, plural, name, "proxy", ..] if group.is_empty() => {
+                path(plural, own(namespace), own(name), own("proxy"))
+            }
+            [plural, name, "proxy", ..] if group.is_empty() && plural != "namespaces" => {
+                path(plural, None, own(name), own("proxy"))
+            }
             ["namespaces", namespace, plural] => path(plural, own(namespace), None, None),
             ["namespaces", namespace, plural, name] => path(plural, own(namespace), own(name), None),
             ["namespaces", namespace, plural, name, subresource] => {
@@ -112,6 +119,11 @@ mod tests {
         check("/api/v1/namespaces/a/pods/b/log", Some(("v1", "pods", "a", "b", "log")));
         check("/apis/apps/v1/namespaces/a/deployments/", Some(("apps/v1", "deployments", "a", "", "")));
         check("/apis/g/v1/namespaces/a/b%2Fc/d", Some(("g/v1", "b/c", "a", "d", "")));
+        check("/api/v1/namespaces/a/pods/b:80/proxy", Some(("v1", "pods", "a", "b:80", "proxy")));
+        check("/api/v1/namespaces/a/services/b/proxy/c/d", Some(("v1", "services", "a", "b", "proxy")));
+        check("/api/v1/nodes/b/proxy/c/d", Some(("v1", "nodes", "", "b", "proxy")));
+        check("/api/v1/namespaces/a/pods/proxy", Some(("v1", "pods", "a", "proxy", "")));
+        check("/api/v1/namespaces/a/pods/b/log/c", None);
         check("/api/v1", None);
         check("/apis/apps", None);
         check("/healthz", None);

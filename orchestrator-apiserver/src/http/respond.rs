@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use orchestrator_core::{
     client::Reply,
+    metrics::Exposition,
     object::Object,
     status::{ApiError, ApiResult},
     yaml,
@@ -17,11 +18,11 @@ use super::{
 };
 use crate::{
     pipeline::Server,
-    protobuf,
+    protobuf::{self, ListWriter},
     registry::Kind,
     views::{
         partial,
-        table::{self, TableOptions},
+        table::{self, Table, TableOptions},
     },
 };
 
@@ -98,9 +99,13 @@ impl Answer<'_> {
         let bytes = match (view, form) {
             (View::Whole, Form::Json) => object.bytes()?,
             (View::Whole, Form::Protobuf) => protobuf::object(&object.bytes()?).map_err(ApiError::internal)?,
-            (View::Partial, Form::Protobuf) => protobuf::partial(&object.bytes()?).map_err(ApiError::internal)?,
+            (View::Partial, Form::Protobuf) => {
+                protobuf::partial(&object.bytes()?, self.style.meta_version).map_err(ApiError::internal)?
+            }
             (View::Whole, Form::Yaml) => return Ok(encode(code, object.tree()?, form)),
-            (View::Partial, _) => return Ok(encode(code, &partial::object(object.tree()?), form)),
+            (View::Partial, _) => {
+                return Ok(encode(code, &partial::object(object.tree()?, self.style.meta_version), form));
+            }
             (View::Table, _) => {
                 let metadata = json!({"resourceVersion": object.metadata()?.resource_version});
                 return Ok(encode(code, &self.rows(&[object.tree()?], &metadata), form));
@@ -109,35 +114,53 @@ impl Answer<'_> {
         Ok(with_type(code, bytes, form.media()))
     }
 
-    fn list(self, items: Vec<Object>, metadata: &Value) -> ApiResult<Response<Body>> {
-        let form = self.style.form;
-        let tree = match (self.style.view, form) {
-            (View::Whole, Form::Json) => {
-                return Ok(with_body(StatusCode::OK, list::body(self.kind, items, metadata)?, form.media()));
+    fn list(self, mut items: Vec<Object>, metadata: &Value) -> ApiResult<Response<Body>> {
+        let Style { form, view, meta_version } = self.style;
+        if view == View::Table {
+            table::sort(self.kind, &mut items);
+        }
+        let body = match (view, form) {
+            (View::Whole, Form::Json) => list::json(self.kind, items, metadata)?,
+            (View::Partial, Form::Json) => list::partial(items, metadata, meta_version)?,
+            (View::Table, Form::Json) => {
+                let table = Table::new(self.kind, self.server.env.now(), self.table_options());
+                list::table(table, items, metadata)?
             }
-            (View::Whole | View::Partial, Form::Protobuf) => {
-                return Ok(with_type(StatusCode::OK, self.protobuf_list(&items, metadata)?, form.media()));
+            (View::Partial, Form::Protobuf) => {
+                let writer = ListWriter::partial(meta_version, metadata, &items).map_err(ApiError::internal)?;
+                list::protobuf(writer, items)?
             }
-            (View::Whole, Form::Yaml) => list::tree(self.kind, items, metadata)?,
-            (view, _) => {
-                let trees = items.iter().map(Object::to_tree).collect::<Result<Vec<Value>, _>>()?;
-                let rows: Vec<&Value> = trees.iter().collect();
-                if view == View::Partial { partial::list(&rows, metadata) } else { self.rows(&rows, metadata) }
+            (_, Form::Protobuf) => {
+                let kind = (self.kind.api_version(), &self.kind.kind);
+                let writer = ListWriter::new((&kind.0, kind.1), metadata, &items).map_err(ApiError::internal)?;
+                list::protobuf(writer, items)?
             }
+            // YAML is for people, who look at few objects.
+            (_, Form::Yaml) => return Ok(encode(StatusCode::OK, &self.tree(items, metadata)?, form)),
         };
-        Ok(encode(StatusCode::OK, &tree, form))
+        Ok(with_body(StatusCode::OK, body, form.media()))
+    }
+
+    fn tree(self, items: Vec<Object>, metadata: &Value) -> ApiResult<Value> {
+        let trees = |items: &[Object]| items.iter().map(Object::to_tree).collect::<Result<Vec<Value>, _>>();
+        Ok(match self.style.view {
+            View::Whole => list::tree(self.kind, items, metadata)?,
+            View::Table => self.rows(&trees(&items)?.iter().collect::<Vec<_>>(), metadata),
+            View::Partial => {
+                let meta_version = self.style.meta_version;
+                let items: Vec<Value> = trees(&items)?.iter().map(|tree| partial::object(tree, meta_version)).collect();
+                let kind = "PartialObjectMetadataList";
+                json!({"kind": kind, "apiVersion": meta_version, "metadata": metadata, "items": items})
+            }
+        })
+    }
+
+    fn table_options(self) -> TableOptions {
+        TableOptions { meta_version: self.style.meta_version, ..self.table }
     }
 
     fn rows(self, objects: &[&Value], metadata: &Value) -> Value {
-        table::table(self.kind, objects, self.server.env.now(), self.table, metadata)
-    }
-
-    fn protobuf_list(self, items: &[Object], metadata: &Value) -> ApiResult<Bytes> {
-        let list = match self.style.view {
-            View::Partial => protobuf::partial_list(metadata, items),
-            _ => protobuf::list((&self.kind.api_version(), &self.kind.kind), metadata, items),
-        };
-        list.map_err(ApiError::internal)
+        table::table(self.kind, objects, self.server.env.now(), self.table_options(), metadata)
     }
 }
 
@@ -167,6 +190,11 @@ fn encode(code: StatusCode, tree: &Value, form: Form) -> Response<Body> {
         Some(bytes) => with_type(code, bytes, form.media()),
         None => with_type(code, json.into(), Form::Json.media()),
     }
+}
+
+/// Metrics as Prometheus reads them.
+pub(super) fn metrics(text: String) -> Response<Body> {
+    with_type(StatusCode::OK, text.into(), Exposition::MEDIA_TYPE)
 }
 
 pub(super) fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use orchestrator_core::{
     client::{self, Call, FieldValidation, PatchBody, Resource, UserInfo, WatchRequest, WriteOptions},
+    metrics::{Exposition, MetricSource},
     object::Object,
     status::{ApiError, ApiResult, Reason},
     yaml,
@@ -15,15 +16,19 @@ use super::{
     body::{self, Body, RequestBody},
     connect,
     executor::Tasks,
+    health, measure,
     negotiate::{Accept, Discovery, Form},
     path::{Path, ResourcePath},
     query::Query,
     respond::{self, Answer},
     turn::{self, Way},
+    upgrade::Running,
     watch,
 };
 use crate::{
-    decode, kinds, limits, protobuf,
+    decode, kinds, limits,
+    metrics::{Present, Recording, objects},
+    protobuf,
     server::ApiServer,
     views::{
         discovery, openapi,
@@ -53,13 +58,13 @@ pub(super) async fn route(
     server: &ApiServer,
     tasks: &Tasks,
     user: Arc<UserInfo>,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
 ) -> Response<Body> {
     let content_type = text(request.headers(), header::CONTENT_TYPE);
     let content_type = content_type.split(';').next().unwrap_or_default().trim().to_owned();
     let query = Query::parse(request.uri().query());
     let include = IncludeObject::parse(query.get("includeObject").unwrap_or_default()).unwrap_or_default();
-    let table = TableOptions { include_object: include, headers: true };
+    let table = TableOptions { include_object: include, ..TableOptions::default() };
     let accept = Accept::of(request.headers());
     let method = request.method().clone();
     let Some(path) = Path::parse(request.uri().path()) else {
@@ -68,6 +73,7 @@ pub(super) async fn route(
     let raw_path = request.uri().path().to_owned();
     let manager = manager_of(text(request.headers(), header::USER_AGENT));
     let exchange = Exchange { server, tasks, user, method, query, accept, table, content_type, manager };
+    let mut recording = exchange.record(&path, &raw_path, &mut request);
     let way = Way {
         user: &exchange.user,
         method: &exchange.method,
@@ -75,13 +81,16 @@ pub(super) async fn route(
         raw_path: &raw_path,
         query: &exchange.query,
     };
-    let admitted = match turn::wait(server.server(), way).await {
-        Ok(admitted) => admitted,
-        Err(response) => return response,
+    let response = match turn::wait(server.server(), way).await {
+        Ok(admitted) => {
+            let mut response = exchange.answer(path, &raw_path, request).await;
+            admitted.mark(&mut response);
+            response
+        }
+        Err(refusal) => refusal,
     };
-    let mut response = exchange.answer(path, &raw_path, request).await;
-    admitted.mark(&mut response);
-    response
+    recording.answered(response.status().as_u16());
+    response.map(|body| body.recorded(recording))
 }
 
 /// The name of a program, without its version, as the name of a manager.
@@ -113,8 +122,29 @@ impl Exchange<'_> {
                 respond::warn(&mut response, notice);
                 response
             }
-            Path::Other(parts) => self.other(&parts, raw_path).unwrap_or_else(|error| self.error(&error)),
+            Path::Other(parts) => {
+                let answer = self.other(&parts, raw_path).await;
+                answer.unwrap_or_else(|error| self.error(&error))
+            }
         }
+    }
+
+    /// Counts the request from now on, by what it asks for.
+    fn record(&self, path: &Path, raw_path: &str, request: &mut Request<RequestBody>) -> Recording {
+        let server = self.server.server();
+        let (call, is_long) =
+            measure::call(&server.registry, &self.method, path, raw_path, &self.query, &self.content_type);
+        let requests = &server.metrics.requests;
+        let present = if is_long {
+            let running = requests.long_running(&call).map(Arc::new);
+            if let Some(gauge) = running.clone() {
+                request.extensions_mut().insert(Running::new(gauge));
+            }
+            Present::running(running)
+        } else {
+            Present::in_flight(requests.in_flight(&call))
+        };
+        Recording::begin(&server.metrics, &server.env, call, present)
     }
 
     /// The forms that whole objects of a resource have.
@@ -307,7 +337,7 @@ impl Exchange<'_> {
     }
 
     /// Paths that are no resources.
-    fn other(&self, parts: &[String], path: &str) -> ApiResult<Response<Body>> {
+    async fn other(&self, parts: &[String], path: &str) -> ApiResult<Response<Body>> {
         let server = self.server.server();
         let verb = self.method.as_str().to_lowercase();
         server.authorizer.authorize_path(&self.user, &verb, path).allow_path(&self.user, &verb, path)?;
@@ -320,12 +350,10 @@ impl Exchange<'_> {
             return self.discovery(&parts);
         }
         let document = match parts[..] {
-            ["healthz" | "livez" | "readyz"] if self.query.flag("verbose") => {
-                return Ok(respond::text(StatusCode::OK, format!("[+]ping ok\n{} check passed\n", parts[0])));
+            [root @ ("healthz" | "livez" | "readyz"), ref rest @ ..] => {
+                return Ok(health::answer(server, root, rest, &self.query).await.unwrap_or_else(not_found));
             }
-            ["healthz" | "livez" | "readyz"] | ["healthz" | "livez" | "readyz", "ping" | "log" | "etcd"] => {
-                return Ok(respond::text(StatusCode::OK, "ok"));
-            }
+            ["metrics"] => return Ok(self.metrics().await),
             ["version"] => Some(version()),
             ["openapi", "v2"] => match self.accept.open_api_in_protobuf() {
                 Some(false) => Some(openapi::v2(registry)),
@@ -338,6 +366,16 @@ impl Exchange<'_> {
             _ => return Ok(not_found()),
         };
         Ok(respond::document(&document.ok_or_else(ApiError::no_such_path)?))
+    }
+
+    /// What the server and those beside it have counted.
+    async fn metrics(&self) -> Response<Body> {
+        let server = self.server.server();
+        let mut out = Exposition::default();
+        server.metrics.write(&mut out);
+        server.flows.write(&mut out);
+        objects::write(server, &mut out).await;
+        respond::metrics(out.into_text())
     }
 
     /// Which groups, versions and resources there are.

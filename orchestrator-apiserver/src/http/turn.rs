@@ -3,23 +3,22 @@
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use orchestrator_core::client::UserInfo;
 
-use super::{body::Body, path::Path, query::Query, respond};
+use super::{body::Body, measure::LONG_RUNNING, path::Path, query::Query, respond};
 use crate::{
     flow::{Asked, Flow, Place, Seat, Turn},
+    metrics::Gauge,
     pipeline::Server,
 };
 
 const SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 const LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
-/// Subresources whose requests last as long as their clients want; nobody counts them.
-const LONG_RUNNING: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
-
 /// A request whose turn it is, until its answer begins.
 #[derive(Debug, Default)]
 pub(super) struct Admitted {
     flow: Option<std::sync::Arc<Flow>>,
     _seat: Option<Seat>,
+    _runs: Option<Gauge>,
 }
 
 impl Admitted {
@@ -49,6 +48,7 @@ pub(super) async fn wait(server: &Server, way: Way<'_>) -> Result<Admitted, Resp
     let place = match way.path {
         Path::Resource(path) => {
             let subresource = path.subresource.as_deref().unwrap_or_default();
+            // Nobody counts what lasts as long as clients want.
             if LONG_RUNNING.contains(&subresource) {
                 return Ok(Admitted::default());
             }
@@ -59,18 +59,18 @@ pub(super) async fn wait(server: &Server, way: Way<'_>) -> Result<Admitted, Resp
     };
     let asked = Asked { user: way.user, verb: verb(&way), place };
     let Some((flow, turn)) = server.flows.turn(&server.env, &asked).await else { return Ok(Admitted::default()) };
-    let (refused, seat) = match turn {
-        Turn::Exempt => (false, None),
-        Turn::Seated(seat) => (false, Some(seat)),
-        Turn::Refused => (true, None),
+    let seat = match turn {
+        Turn::Exempt => None,
+        Turn::Seated(seat) => Some(seat),
+        Turn::Refused(why) => {
+            flow.counts().refuse(why);
+            let mut response = too_many();
+            Admitted { flow: Some(flow), ..Admitted::default() }.mark(&mut response);
+            return Err(response);
+        }
     };
-    let admitted = Admitted { flow: Some(flow), _seat: seat };
-    if refused {
-        let mut response = too_many();
-        admitted.mark(&mut response);
-        return Err(response);
-    }
-    Ok(admitted)
+    let runs = Some(flow.counts().run());
+    Ok(Admitted { flow: Some(flow), _seat: seat, _runs: runs })
 }
 
 fn verb(way: &Way<'_>) -> &'static str {

@@ -1,5 +1,7 @@
 //! Leaving HTTP: which of the ways for streams a client asks for.
 
+use std::sync::Arc;
+
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use orchestrator_core::status::{ApiError, ApiResult};
@@ -9,9 +11,22 @@ use super::{
     executor::Tasks,
     spdy, websocket,
 };
+use crate::metrics::Gauge;
 
 /// A connection that has left HTTP.
 pub(super) type Connection = TokioIo<hyper::upgrade::Upgraded>;
+
+/// Counts a request among those that run for as long as it lives. Requests carry it, so that a session has it, too.
+#[derive(Clone, Debug)]
+pub(super) struct Running {
+    _gauge: Arc<Gauge>,
+}
+
+impl Running {
+    pub(super) fn new(gauge: Arc<Gauge>) -> Self {
+        Self { _gauge: gauge }
+    }
+}
 
 /// What both sides agreed on.
 pub(super) enum Upgrade {
@@ -50,11 +65,13 @@ pub(super) fn switch<F>(
 where
     F: Future<Output = ()> + Send,
 {
+    let running = request.extensions_mut().remove::<Running>();
     let upgrade = hyper::upgrade::on(request);
     tasks.spawn(name, async move {
         if let Ok(upgraded) = upgrade.await {
             serve(TokioIo::new(upgraded)).await;
         }
+        drop(running);
     });
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     limits,
+    metrics::WatchCounts,
     pipeline::Server,
     protobuf,
     registry::Kind,
@@ -39,6 +40,7 @@ struct Writer {
     kind: Arc<Kind>,
     style: Style,
     table: TableOptions,
+    counts: Arc<WatchCounts>,
 }
 
 /// The stream of a watch.
@@ -49,17 +51,21 @@ pub(super) fn respond(
     style: Style,
     table: TableOptions,
 ) -> Response<Body> {
-    let mut writer = Writer { server, kind, style, table };
+    let counts = server.metrics.watches.of(&kind.resource);
+    let table = TableOptions { meta_version: style.meta_version, ..table };
+    let mut writer = Writer { server, kind, style, table, counts };
     // What is ready together is sent together.
     let pieces = events.ready_chunks(limits::WATCH_EVENTS_AT_ONCE).map(move |events| {
         let mut out = BytesMut::with_capacity(events.len() * USUAL_EVENT_BYTES);
         for event in events {
+            let start = out.len();
             let written = event.and_then(|event| writer.write(event, &mut out));
             // Only the first table of a stream names the columns.
             writer.table.headers = false;
             if let Err(error) = written {
                 write_error(&error, writer.style.form, &mut out);
             }
+            writer.counts.sent(out.len() - start);
         }
         Ok(out.freeze())
     });
@@ -79,13 +85,13 @@ impl Writer {
             WatchEvent::Modified(object) => ("MODIFIED", object),
             WatchEvent::Deleted(object) => ("DELETED", object),
             WatchEvent::Bookmark { resource_version, initial_events_end } => {
-                let bookmark = bookmark(&self.kind, self.style.view, &resource_version, initial_events_end);
+                let bookmark = bookmark(&self.kind, self.style, &resource_version, initial_events_end);
                 return write_tree("BOOKMARK", bookmark, self.style.form, out);
             }
         };
         match self.style {
-            Style { form: Form::Protobuf, view: View::Partial } => {
-                let partial = protobuf::partial(&object.bytes()?).map_err(ApiError::internal)?;
+            Style { form: Form::Protobuf, view: View::Partial, meta_version } => {
+                let partial = protobuf::partial(&object.bytes()?, meta_version).map_err(ApiError::internal)?;
                 protobuf::event(name, &partial, out);
                 Ok(())
             }
@@ -94,7 +100,7 @@ impl Writer {
                 Ok(())
             }
             Style { view: View::Whole, .. } => line(name, &object, out),
-            Style { view, form } => write_tree(name, self.shown(&object, view)?, form, out),
+            Style { view, form, .. } => write_tree(name, self.shown(&object, view)?, form, out),
         }
     }
 
@@ -115,24 +121,24 @@ impl Writer {
         let tree = object.to_tree()?;
         Ok(match view {
             View::Whole => tree,
-            View::Partial => partial::object(&tree),
+            View::Partial => partial::object(&tree, self.style.meta_version),
             View::Table => table::single(&self.kind, &tree, self.server.env.now(), self.table),
         })
     }
 }
 
-fn bookmark(kind: &Kind, view: View, resource_version: &str, initial_events_end: bool) -> Value {
+fn bookmark(kind: &Kind, style: Style, resource_version: &str, initial_events_end: bool) -> Value {
     let mut metadata = json!({"resourceVersion": resource_version, "creationTimestamp": null});
     if initial_events_end {
         metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
     }
-    match view {
+    match style.view {
         View::Table => json!({
-            "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": resource_version},
+            "kind": "Table", "apiVersion": style.meta_version, "metadata": {"resourceVersion": resource_version},
             "columnDefinitions": null, "rows": [],
         }),
         View::Partial => {
-            json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            json!({"kind": "PartialObjectMetadata", "apiVersion": style.meta_version, "metadata": metadata})
         }
         View::Whole => json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata}),
     }

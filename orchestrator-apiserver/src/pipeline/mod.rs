@@ -23,7 +23,7 @@ mod track;
 mod update;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use orchestrator_core::{
     client::{Call, Reply, Request, UserInfo},
@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::{Attributes, Authenticator, Authorizer, TokenIssuer},
     flow::Flows,
+    metrics::Metrics,
     objects::Objects,
     recent::Recent,
     registry::{Kind, Registry},
@@ -54,10 +55,13 @@ pub(crate) struct Server {
     pub(crate) recent: Recent,
     pub(crate) config: Config,
     pub(crate) flows: Flows,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) tokens: TokenIssuer,
     pub(crate) nodes: Arc<dyn NodeConnector>,
+    /// Whether the server says that it is about to end.
+    pub(crate) draining: AtomicBool,
     /// Cancelled when the server answers nobody any more.
     pub(crate) closed: CancellationToken,
 }

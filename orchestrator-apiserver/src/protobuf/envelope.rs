@@ -1,6 +1,6 @@
 //! What stands around an encoded object: the words that say what it is, a list, an event of a watch.
 
-use std::fmt;
+use std::{collections::VecDeque, fmt};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use orchestrator_core::object::Object;
@@ -13,8 +13,10 @@ use super::{
     schema::{Message, Schema, Type},
     wire,
 };
+use crate::limits;
 
 const META_VERSION: &str = "meta.k8s.io/v1";
+const PARTIAL: &str = "PartialObjectMetadata";
 
 /// An object from its JSON, as the kind that it says it is.
 pub(crate) fn object(json: &[u8]) -> Result<Bytes, EncodeError> {
@@ -22,39 +24,103 @@ pub(crate) fn object(json: &[u8]) -> Result<Bytes, EncodeError> {
     encoded(&of.api_version, &of.kind, json)
 }
 
-/// The metadata of an object from its JSON.
-pub(crate) fn partial(json: &[u8]) -> Result<Bytes, EncodeError> {
-    encoded(META_VERSION, "PartialObjectMetadata", json)
-}
-
-/// A list of objects of a kind. `metadata` is that of the list.
-pub(crate) fn list(kind: (&str, &str), metadata: &Value, items: &[Object]) -> Result<Bytes, EncodeError> {
-    let (api_version, kind) = kind;
-    let list_kind = format!("{kind}List");
-    let of_list = known(api_version, &list_kind)?;
+/// The metadata of an object from its JSON, in a version of the group `meta.k8s.io`.
+pub(crate) fn partial(json: &[u8], meta_version: &str) -> Result<Bytes, EncodeError> {
     let mut encoder = Encoder::default();
-    let head = serde_json::json!({ "metadata": metadata }).to_string();
-    let mut raw = encoder.encode(of_list, head.as_bytes())?.to_vec();
-    let items_field = of_list.place("items").and_then(|place| Schema::get().field(of_list, place));
-    let Some((field, Type::Message(id))) = items_field.map(|field| (field, field.of)) else {
-        return Err(unknown(api_version, &list_kind));
-    };
-    let of_item = Schema::get().message(id);
-    let mut json = BytesMut::new();
-    for item in items {
-        json.clear();
-        item.write_json(&mut json)?;
-        let item = encoder.encode(of_item, &json)?;
-        raw.extend_from_slice(&field.tag);
-        wire::varint(&mut raw, item.len() as u64);
-        raw.extend_from_slice(item);
-    }
-    Ok(enveloped(api_version, &list_kind, &raw))
+    let raw = encoder.encode(known(META_VERSION, PARTIAL)?, json)?;
+    Ok(enveloped(meta_version, PARTIAL, raw))
 }
 
-/// A list of the metadata of objects.
-pub(crate) fn partial_list(metadata: &Value, items: &[Object]) -> Result<Bytes, EncodeError> {
-    list((META_VERSION, "PartialObjectMetadata"), metadata, items)
+/// A list, written item by item. What comes first says how long all of it is, so all items are encoded for that; the first
+/// ones are kept, and the others are encoded again when their turn comes.
+#[derive(Debug)]
+pub(crate) struct ListWriter {
+    begin: Bytes,
+    of_item: &'static Message,
+    tag: &'static [u8],
+    encoder: Encoder,
+    json: BytesMut,
+    kept: VecDeque<Bytes>,
+}
+
+impl ListWriter {
+    /// What stands behind the last item.
+    pub(crate) const END: &'static [u8] = &[3 << 3 | 2, 0, 4 << 3 | 2, 0];
+
+    /// For a list of objects of a kind. `metadata` is that of the list.
+    pub(crate) fn new(kind: (&str, &str), metadata: &Value, items: &[Object]) -> Result<Self, EncodeError> {
+        let (api_version, kind) = kind;
+        Self::measured((api_version, &format!("{kind}List")), api_version, metadata, items)
+    }
+
+    /// For a list of the metadata of objects, in a version of the group `meta.k8s.io`.
+    pub(crate) fn partial(meta_version: &str, metadata: &Value, items: &[Object]) -> Result<Self, EncodeError> {
+        Self::measured((META_VERSION, &format!("{PARTIAL}List")), meta_version, metadata, items)
+    }
+
+    fn measured(
+        (known_as, list_kind): (&str, &str),
+        api_version: &str,
+        metadata: &Value,
+        items: &[Object],
+    ) -> Result<Self, EncodeError> {
+        let of_list = known(known_as, list_kind)?;
+        let items_field = of_list.place("items").and_then(|place| Schema::get().field(of_list, place));
+        let Some((field, Type::Message(id))) = items_field.map(|field| (field, field.of)) else {
+            return Err(unknown(known_as, list_kind));
+        };
+        let mut encoder = Encoder::default();
+        let head = serde_json::json!({ "metadata": metadata }).to_string();
+        let head = encoder.encode(of_list, head.as_bytes())?.to_vec();
+        let mut new = Self {
+            begin: Bytes::new(),
+            of_item: Schema::get().message(id),
+            tag: &field.tag,
+            encoder,
+            json: BytesMut::new(),
+            kept: VecDeque::new(),
+        };
+        let (mut length, mut out) = (head.len(), BytesMut::new());
+        for item in items {
+            new.encode(item, &mut out)?;
+            length += out.len();
+            // What is kept is a beginning: items are taken from there in order.
+            if length <= limits::KEPT_ENCODINGS_BYTES {
+                new.kept.push_back(Bytes::copy_from_slice(&out));
+            }
+            out.clear();
+        }
+        new.begin = begin(api_version, list_kind, length, &head);
+        Ok(new)
+    }
+
+    /// What stands before the first item.
+    pub(crate) fn begin(&self) -> Bytes {
+        self.begin.clone()
+    }
+
+    /// Writes the next item.
+    pub(crate) fn item(&mut self, item: &Object, out: &mut BytesMut) -> Result<(), EncodeError> {
+        match self.kept.pop_front() {
+            Some(encoded) => {
+                out.put_slice(&encoded);
+                Ok(())
+            }
+            None => self.encode(item, out),
+        }
+    }
+
+    fn encode(&mut self, item: &Object, out: &mut BytesMut) -> Result<(), EncodeError> {
+        self.json.clear();
+        item.write_json(&mut self.json)?;
+        let encoded = self.encoder.encode(self.of_item, &self.json)?;
+        out.put_slice(self.tag);
+        let mut length = Vec::new();
+        wire::varint(&mut length, encoded.len() as u64);
+        out.put_slice(&length);
+        out.put_slice(encoded);
+        Ok(())
+    }
 }
 
 /// An event of a watch, behind its length. The object is already in its envelope; the event has none.
@@ -89,15 +155,21 @@ fn unknown(api_version: &str, kind: &str) -> EncodeError {
 
 /// Upstream's `runtime.Unknown`: the type, the object, and two fields that are always empty here.
 fn enveloped(api_version: &str, kind: &str, raw: &[u8]) -> Bytes {
+    let begin = begin(api_version, kind, raw.len(), &[]);
+    [&begin, raw, ListWriter::END].concat().into()
+}
+
+/// An envelope up to and with the beginning of what is in it.
+fn begin(api_version: &str, kind: &str, length: usize, head: &[u8]) -> Bytes {
     let mut of = Vec::new();
     wire::bytes(&mut of, 1, api_version.as_bytes());
     wire::bytes(&mut of, 2, kind.as_bytes());
-    let mut out = Vec::with_capacity(MAGIC.len() + of.len() + raw.len() + 20);
+    let mut out = Vec::with_capacity(MAGIC.len() + of.len() + head.len() + 20);
     out.extend_from_slice(MAGIC);
     wire::bytes(&mut out, 1, &of);
-    wire::bytes(&mut out, 2, raw);
-    wire::bytes(&mut out, 3, b"");
-    wire::bytes(&mut out, 4, b"");
+    out.push(2 << 3 | 2);
+    wire::varint(&mut out, length as u64);
+    out.extend_from_slice(head);
     out.into()
 }
 

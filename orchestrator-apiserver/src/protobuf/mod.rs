@@ -14,7 +14,7 @@ mod tests;
 mod wire;
 
 pub(crate) use decode::object as decode;
-pub(crate) use envelope::{event, list, object, partial, partial_list};
+pub(crate) use envelope::{ListWriter, event, object, partial};
 
 /// How every encoded object begins.
 const MAGIC: &[u8] = b"k8s\0";

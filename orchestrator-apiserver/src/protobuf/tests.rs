@@ -9,9 +9,9 @@ use proptest::{prelude::*, sample::Index};
 use serde_json::{Map, Value, json};
 
 use super::{
-    decode,
+    ListWriter, decode,
     decode::ProtobufError::{Deep, Malformed, Prefix, Unknown},
-    event, list, object, partial,
+    event, object, partial,
     schema::{Label, Message, Schema, Type},
     wire,
 };
@@ -95,7 +95,11 @@ fn lists_are_made_of_their_items() {
         let kind = json["kind"].as_str().and_then(|kind| kind.strip_suffix("List")).unwrap();
         let items = json["items"].as_array().unwrap().iter();
         let items: Vec<Object> = items.map(|item| Object::from_bytes(as_written(item).into())).collect();
-        let list = list((json["apiVersion"].as_str().unwrap(), kind), &json["metadata"], &items).unwrap();
+        let version = json["apiVersion"].as_str().unwrap();
+        let mut writer = ListWriter::new((version, kind), &json["metadata"], &items).unwrap();
+        let mut list = BytesMut::from(&*writer.begin());
+        items.iter().for_each(|item| writer.item(item, &mut list).unwrap());
+        list.extend_from_slice(ListWriter::END);
         assert!(list == bytes, "{name}");
     }
 }
@@ -125,7 +129,7 @@ fn every_kind_has_a_form() {
 #[test]
 fn metadata_alone() {
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
-    let partial = decode(&partial(map.to_string().as_bytes()).unwrap()).unwrap();
+    let partial = decode(&partial(map.to_string().as_bytes(), "meta.k8s.io/v1").unwrap()).unwrap();
     let expected = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "a"}});
     assert_eq!(partial, expected);
 }

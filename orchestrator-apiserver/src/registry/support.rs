@@ -6,11 +6,9 @@ use super::{Kind, builtin};
 use crate::{kinds, views::table::column_names};
 
 /// Places that discovery shows and that answer with a refusal: `apiVersion`, resource or subresource, and why.
-const REFUSED: [(&str, &str, &str); 5] = [
+const REFUSED: [(&str, &str, &str); 3] = [
     ("certificates.k8s.io/v1", "certificatesigningrequests/approval", "nobody signs certificates"),
     ("v1", "nodes/proxy", "the node API has no HTTP side"),
-    ("v1", "pods/proxy", "the node connector does not carry it"),
-    ("v1", "services/proxy", "the node connector does not carry it"),
     ("v1", "componentstatuses", "no component reports here; the list is empty, as there is nothing to get"),
 ];
 

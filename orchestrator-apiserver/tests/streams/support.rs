@@ -24,7 +24,7 @@ use orchestrator_core::{
     status::{ApiError, ApiResult, Reason},
 };
 use orchestrator_store_mem::MemStore;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     sync::{mpsc, oneshot},
@@ -49,7 +49,8 @@ pub(crate) struct Command {
     pub(crate) exit: oneshot::Sender<Result<i32, RuntimeError>>,
 }
 
-/// A node where something answers at port 80: it says each word twice, until it is told to stop. At port 82 nobody reads.
+/// A node where something answers at port 80: it says each word twice, until it is told to stop. At port 82 nobody
+/// reads, and at 8080 and 8443 there is a web server.
 #[derive(Debug)]
 struct Node {
     tasks: Mutex<TaskGroup>,
@@ -100,6 +101,8 @@ impl NodeConnector for Node {
                 self.tasks.lock().unwrap().spawn("echo", echo);
             }
             82 => self.deaf.send(far).unwrap(),
+            8080 => self.tasks.lock().unwrap().spawn("web", crate::proxy::serve(far)),
+            8443 => self.tasks.lock().unwrap().spawn("web", crate::proxy::serve_encrypted(far)),
             _ => return Err(ApiError::new(Reason::InternalError, "connection refused")),
         }
         Ok(Box::new(near))
@@ -131,14 +134,18 @@ impl Api {
         let container = json!({"name": "c", "image": "i"});
         for (name, node) in [("p", json!("n")), ("homeless", json!(null))] {
             let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node, "containers": [container]}});
-            let request = Request::post(PODS).header("content-type", "application/json");
-            let created = api.send(request.body(Full::new(pod.to_string().into())).unwrap()).await;
-            assert_eq!(created.status(), 201);
+            api.create(PODS, &pod).await;
         }
         api
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Response<Body> {
+    pub(crate) async fn create(&self, path: &str, object: &Value) {
+        let request = Request::post(path).header("content-type", "application/json");
+        let created = self.send(request.body(Full::new(object.to_string().into())).unwrap()).await;
+        assert_eq!(created.status(), 201, "{}", text(created).await);
+    }
+
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Response<Body> {
         self.service.clone().call(request).await.unwrap()
     }
 

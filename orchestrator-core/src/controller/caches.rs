@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Kind,
+    Kind, WorkQueues,
     cache::{Cache, Core, Progress, follow},
 };
 use crate::{
@@ -33,6 +33,7 @@ struct Inner {
     shutdown: CancellationToken,
     leases: Mutex<BTreeMap<(Resource, TypeId), Weak<dyn AnyLease>>>,
     tasks: Mutex<Vec<TaskHandle>>,
+    work_queues: WorkQueues,
 }
 
 impl fmt::Debug for Caches {
@@ -52,6 +53,7 @@ impl Caches {
             shutdown: CancellationToken::new(),
             leases: Mutex::default(),
             tasks: Mutex::default(),
+            work_queues: WorkQueues::default(),
         };
         Self { inner: Arc::new(inner), client: client.clone() }
     }
@@ -72,6 +74,11 @@ impl Caches {
     /// The environment that the caches run in.
     pub fn env(&self) -> &Env {
         &self.inner.env
+    }
+
+    /// What the controllers on these caches count. It keeps no cache alive.
+    pub fn work_queues(&self) -> &WorkQueues {
+        &self.inner.work_queues
     }
 
     /// The cache of a kind, in all namespaces. In process its objects are the ones that everybody else holds.

@@ -38,7 +38,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use cache::{Cache, Change, Subscription};
 pub use caches::Caches;
 pub use context::Context;
-pub use metrics::ControllerMetrics;
+pub use metrics::{ControllerMetrics, WorkQueues};
 pub use queue::Queue;
 pub use run::{Controller, generation_changed};
 pub use trace::{Cause, Outcome, RunTrace};

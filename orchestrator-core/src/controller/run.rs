@@ -158,6 +158,7 @@ impl<K: Kind> Controller<K> {
     /// when this returns.
     pub async fn run<R: Reconciler<Object = K>>(self, reconciler: R, shutdown: CancellationToken) {
         let Self { name, caches, queue, metrics, sources, resync, concurrency, filters, .. } = self;
+        caches.work_queues().insert(metrics.clone());
         let own = caches.cache::<K>();
         let subscription = own.on_change({
             let (queue, resource) = (queue.clone(), own.resource().clone());

@@ -6,6 +6,7 @@
 //!
 //! Documents are made anew at each call; the caller keeps them.
 
+mod connect;
 mod paths;
 mod protobuf;
 mod schemas;

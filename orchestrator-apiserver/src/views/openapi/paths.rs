@@ -2,16 +2,19 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schemas::{self, Definitions, Dialect, KindNames};
+use super::{
+    connect,
+    schemas::{self, Definitions, Dialect, KindNames},
+};
 use crate::registry::{Kind, Subresource};
 
 const BODY_TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
-const PATCH_TYPES: [&str; 5] = [
+const PATCH_TYPES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
-    "application/apply-patch+cbor",
+    // Custom kinds do not have it: their types say nothing about how lists are merged.
+    "application/strategic-merge-patch+json",
 ];
 
 /// A query parameter: name, type, description.
@@ -110,6 +113,11 @@ pub(super) fn add(paths: &mut Map<String, Value>, kind: &Kind, names: &KindNames
     let single = target(id.clone(), scope.clone());
     insert(paths, format!("{base}/{{name}}"), item(&single, &ITEM, &kind.verbs, definitions));
     for subresource in &kind.subresources {
+        if let Some(options) = connect::options_of(subresource) {
+            let place = (format!("{base}/{{name}}"), &id);
+            connect::add(paths, (&place.0, place.1), kind, subresource, options, &scope, dialect);
+            continue;
+        }
         let Some((body, object)) = subresource_body(kind, subresource, names, definitions) else { continue };
         let id = format!("{id}{}", capitalized(&subresource.name));
         let target = Target { kind, body, object: &object, list: &names.list, id, parameters: scope.clone() };
@@ -119,7 +127,7 @@ pub(super) fn add(paths: &mut Map<String, Value>, kind: &Kind, names: &KindNames
     }
 }
 
-/// Group, version and kind of a subresource's body, and its definition. `None` for those that are streams.
+/// Group, version and kind of a subresource's body, and its definition.
 fn subresource_body(
     kind: &Kind,
     subresource: &Subresource,
@@ -131,9 +139,6 @@ fn subresource_body(
     let body = json!({"group": group, "version": version, "kind": subresource.kind});
     if own.is_none() && subresource.kind == kind.kind {
         return Some((body, names.object.clone()));
-    }
-    if subresource.kind.ends_with("Options") {
-        return None;
     }
     definitions.kind(group, version, &subresource.kind).map(|object| (body, object))
 }
@@ -173,17 +178,20 @@ fn operation(target: &Target<'_>, verb: Verb, definitions: &Definitions) -> Valu
         ),
     };
     let mut parameters: Vec<Value> = parameters.iter().map(|parameter| query_parameter(*parameter, dialect)).collect();
-    let tag = format!("{}_{}", lowercased(&group_id(&target.kind.resource.group)), target.kind.resource.version);
     let mut operation = json!({
         "operationId": format!("{}{}", verb.id, target.id),
-        "tags": [tag],
-        "responses": {"200": response(answer, definitions)},
+        "tags": [tag(target.kind)],
+        "responses": responses(verb, answer, definitions),
         "x-kubernetes-action": verb.action,
         "x-kubernetes-group-version-kind": target.body,
     });
     if let Some(body) = body {
         let schema = definitions.reference(body, None);
-        let types: &[&str] = if verb.name == "patch" { &PATCH_TYPES } else { &BODY_TYPES };
+        let types: &[&str] = match verb.name {
+            "patch" if target.kind.is_custom() => PATCH_TYPES.get(..3).unwrap_or_default(),
+            "patch" => &PATCH_TYPES,
+            _ => &BODY_TYPES,
+        };
         let required = !matches!(verb.name, "delete" | "deletecollection");
         match dialect {
             Dialect::V2 => {
@@ -210,6 +218,24 @@ fn insert_member(value: &mut Value, name: &str, member: Value) {
     }
 }
 
+/// All answers that are no errors, and the one of those who are not known.
+fn responses(verb: Verb, definition: &str, definitions: &Definitions) -> Value {
+    let further: &[(&str, &str)] = match verb.name {
+        "create" => &[("201", "Created"), ("202", "Accepted")],
+        "update" | "patch" => &[("201", "Created")],
+        "delete" => &[("202", "Accepted")],
+        _ => &[],
+    };
+    let mut responses = Map::new();
+    for (code, text) in [("200", "OK")].iter().chain(further) {
+        let mut response = response(definition, definitions);
+        insert_member(&mut response, "description", (*text).into());
+        responses.insert((*code).to_owned(), response);
+    }
+    responses.insert("401".to_owned(), json!({"description": "Unauthorized"}));
+    Value::Object(responses)
+}
+
 fn response(definition: &str, definitions: &Definitions) -> Value {
     let schema = definitions.reference(definition, None);
     match definitions.dialect {
@@ -231,8 +257,12 @@ fn query_parameter((name, of, text): Parameter, dialect: Dialect) -> Value {
     }
 }
 
-fn path_parameter(name: &str, dialect: Dialect) -> Value {
-    let text = if name == "namespace" { "The namespace." } else { "The object's name." };
+pub(super) fn path_parameter(name: &str, dialect: Dialect) -> Value {
+    let text = match name {
+        "namespace" => "The namespace.",
+        "path" => "The path behind it.",
+        _ => "The object's name.",
+    };
     match dialect {
         Dialect::V2 => json!({"name": name, "in": "path", "description": text, "required": true, "type": "string"}),
         Dialect::V3 => {
@@ -241,15 +271,20 @@ fn path_parameter(name: &str, dialect: Dialect) -> Value {
     }
 }
 
+/// What operations of a group version have in common.
+pub(super) fn tag(kind: &Kind) -> String {
+    format!("{}_{}", lowercased(&group_id(&kind.resource.group)), kind.resource.version)
+}
+
 /// `rbac.authorization.k8s.io` to `RbacAuthorization`, and the core group to `Core`.
-fn group_id(group: &str) -> String {
+pub(super) fn group_id(group: &str) -> String {
     if group.is_empty() {
         return "Core".to_owned();
     }
     group.trim_end_matches(".k8s.io").split('.').map(capitalized).collect()
 }
 
-fn capitalized(text: &str) -> String {
+pub(super) fn capitalized(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }

@@ -44,6 +44,7 @@ enum Message {
     Responses,
     Response,
     Schema,
+    Primitive,
 }
 
 use Form::{Additional, Any, Anys, Each, Flag, Items, Named, One, ResponseSchema, Text, Texts, Type};
@@ -105,8 +106,10 @@ const QUERY_PARAMETER: &[(&str, u32, Form)] = &[
     ("name", 4, Text),
     ("type", 6, Text),
     ("format", 7, Text),
+    ("items", 8, One(Message::Primitive)),
     ("uniqueItems", 20, Flag),
 ];
+const PRIMITIVE: &[(&str, u32, Form)] = &[("type", 1, Text), ("format", 2, Text)];
 const PATH_PARAMETER: &[(&str, u32, Form)] = &[
     ("required", 1, Flag),
     ("in", 2, Text),
@@ -134,6 +137,7 @@ fn message(of: Message, value: &Value) -> Vec<u8> {
         // Each response stands in a choice of response and reference.
         Message::Responses => named(1, value, |response| wrapped(1, &message(Message::Response, response))),
         Message::Parameter => parameter(value),
+        Message::Primitive => members(PRIMITIVE, None, value),
     }
 }
 

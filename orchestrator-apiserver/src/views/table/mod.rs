@@ -15,6 +15,7 @@ mod storage;
 mod workloads;
 
 use jiff::Timestamp;
+use orchestrator_core::object::Object;
 use serde_json::{Value, json};
 
 use crate::registry::Kind;
@@ -58,32 +59,96 @@ pub(crate) struct TableOptions {
     pub(crate) include_object: IncludeObject,
     /// Whether the columns are defined; in a watch, only its first table does so.
     pub(crate) headers: bool,
+    /// The version of the group `meta.k8s.io`, as `apiVersion`.
+    pub(crate) meta_version: &'static str,
 }
 
 impl Default for TableOptions {
     fn default() -> Self {
-        Self { include_object: IncludeObject::default(), headers: true }
+        Self { include_object: IncludeObject::default(), headers: true, meta_version: "meta.k8s.io/v1" }
     }
 }
 
-/// Objects of a kind as a table. `metadata` is that of the list: version, continue token, remaining items.
-/// Times are told relative to `now`.
-pub(crate) fn table(kind: &Kind, objects: &[&Value], now: Timestamp, options: TableOptions, metadata: &Value) -> Value {
-    let mut objects = objects.to_vec();
+/// What it takes to show objects of a kind as rows.
+pub(crate) struct Table {
+    columns: Columns,
+    has_conditions: bool,
+    now: Timestamp,
+    options: TableOptions,
+}
+
+enum Columns {
+    BuiltIn(&'static [Value], columns::Print),
+    Custom(CustomTable),
+}
+
+impl Table {
+    /// Times are told relative to `now`.
+    pub(crate) fn new(kind: &Kind, now: Timestamp, options: TableOptions) -> Self {
+        let columns = if kind.is_custom() {
+            Columns::Custom(CustomTable::of(kind))
+        } else {
+            let (definitions, print) = columns::of(kind);
+            Columns::BuiltIn(definitions, print)
+        };
+        Self { columns, has_conditions: kind.is("", "pods"), now, options }
+    }
+
+    /// Of objects that are not of their resource's kind, but its `Scale`.
+    fn of_scales(now: Timestamp, options: TableOptions) -> Self {
+        let (definitions, print) = columns::of_scale();
+        Self { columns: Columns::BuiltIn(definitions, print), has_conditions: false, now, options }
+    }
+
+    /// A table without its rows. `metadata` is that of the list: version, continue token, remaining items.
+    pub(crate) fn without_rows(&self, metadata: &Value) -> Value {
+        let definitions = match &self.columns {
+            Columns::BuiltIn(definitions, _) => definitions,
+            Columns::Custom(table) => table.definitions.as_slice(),
+        };
+        json!({
+            "kind": "Table",
+            "apiVersion": self.options.meta_version,
+            "metadata": metadata,
+            "columnDefinitions": self.options.headers.then_some(definitions),
+        })
+    }
+
+    /// An object as a row.
+    pub(crate) fn row(&self, object: &Value) -> Value {
+        let included = match self.options.include_object {
+            IncludeObject::None => Value::Null,
+            IncludeObject::Metadata => partial::object(object, self.options.meta_version),
+            IncludeObject::Object => object.clone(),
+        };
+        let row = Row { object: Tree::new(object), now: self.now };
+        let cells = match &self.columns {
+            Columns::BuiltIn(_, print) => print(&row),
+            Columns::Custom(table) => table.cells(&row, object),
+        };
+        let mut row = json!({"cells": cells, "object": included});
+        if self.has_conditions
+            && let Some(conditions) = pods::conditions(Tree::new(object))
+        {
+            row["conditions"] = conditions;
+        }
+        row
+    }
+}
+
+/// Puts the objects of a list in the order of their rows: flow schemas are shown in the order in which they are tried.
+pub(crate) fn sort(kind: &Kind, objects: &mut [Object]) {
     if kind.is("flowcontrol.apiserver.k8s.io", "flowschemas") {
-        objects.sort_by_key(|schema| precedence(schema));
+        objects.sort_by_cached_key(|schema| schema.tree().ok().map(precedence));
     }
-    if kind.is_custom() && !are_scales(&objects) {
-        let table = CustomTable::of(kind);
-        let rows = rows(&objects, now, options, |row, object| table.cells(row, object));
-        return assemble(&table.definitions, rows, options, metadata);
-    }
-    let (definitions, print) = if are_scales(&objects) { columns::of_scale() } else { columns::of(kind) };
-    let mut rows = rows(&objects, now, options, |row, _| print(row));
-    if kind.is("", "pods") {
-        add_pod_conditions(&mut rows, &objects);
-    }
-    assemble(definitions, rows, options, metadata)
+}
+
+/// Objects of a kind as a table. `metadata` is that of the list.
+pub(crate) fn table(kind: &Kind, objects: &[&Value], now: Timestamp, options: TableOptions, metadata: &Value) -> Value {
+    let table = if are_scales(objects) { Table::of_scales(now, options) } else { Table::new(kind, now, options) };
+    let mut whole = table.without_rows(metadata);
+    whole["rows"] = objects.iter().map(|object| table.row(object)).collect();
+    whole
 }
 
 /// One object as a table.
@@ -101,45 +166,9 @@ fn version_of(object: &Value) -> Value {
     json!({"resourceVersion": Tree::new(object).at("metadata.resourceVersion").text()})
 }
 
-fn assemble(definitions: &[Value], rows: Vec<Value>, options: TableOptions, metadata: &Value) -> Value {
-    json!({
-        "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": metadata,
-        "columnDefinitions": options.headers.then_some(definitions),
-        "rows": rows,
-    })
-}
-
-fn rows(
-    objects: &[&Value],
-    now: Timestamp,
-    options: TableOptions,
-    cells: impl Fn(&Row<'_>, &Value) -> Vec<Value>,
-) -> Vec<Value> {
-    let row = |object: &&Value| {
-        let included = match options.include_object {
-            IncludeObject::None => Value::Null,
-            IncludeObject::Metadata => partial::object(object),
-            IncludeObject::Object => (*object).clone(),
-        };
-        json!({"cells": cells(&Row { object: Tree::new(object), now }, object), "object": included})
-    };
-    objects.iter().map(row).collect()
-}
-
-fn add_pod_conditions(rows: &mut [Value], objects: &[&Value]) {
-    for (row, object) in rows.iter_mut().zip(objects) {
-        if let (Some(row), Some(conditions)) = (row.as_object_mut(), pods::conditions(Tree::new(object))) {
-            row.insert("conditions".to_owned(), conditions);
-        }
-    }
-}
-
-/// Flow schemas are shown in the order in which they are tried.
-fn precedence(schema: &Value) -> (i64, &str) {
+fn precedence(schema: &Value) -> (i64, String) {
     let schema = Tree::new(schema);
-    (schema.at("spec.matchingPrecedence").int(), schema.at("metadata.name").text())
+    (schema.at("spec.matchingPrecedence").int(), schema.at("metadata.name").text().to_owned())
 }
 
 #[cfg(test)]

@@ -16,7 +16,10 @@ use super::{
     limits,
     trace::{Cause, Noted},
 };
-use crate::env::Env;
+use crate::{
+    env::Env,
+    metrics::{Buckets, Distribution, Histogram},
+};
 
 /// A deduplicating, delayed queue with exponential backoff per key. Cheap to clone.
 ///
@@ -29,6 +32,37 @@ struct Shared<T> {
     env: Env,
     state: Mutex<State<T>>,
     changed: Notify,
+    /// How long keys waited to be taken.
+    waited: Histogram,
+}
+
+/// Times of queues and of what works on their keys; upstream's buckets.
+pub(super) const TIMES: Buckets = Buckets {
+    bounds: &[
+        10,
+        100,
+        1_000,
+        10_000,
+        100_000,
+        1_000_000,
+        10_000_000,
+        100_000_000,
+        1_000_000_000,
+        10_000_000_000,
+        100_000_000_000,
+        1_000_000_000_000,
+    ],
+    units: 1_000_000_000,
+};
+
+/// What a queue has counted; upstream's `workqueue_` metrics.
+#[derive(Clone, Debug)]
+pub(super) struct QueueCounts {
+    pub(super) adds: u64,
+    pub(super) retries: u64,
+    /// Keys that wait, without the delayed ones.
+    pub(super) depth: usize,
+    pub(super) waited: Distribution,
 }
 
 impl<T> Clone for Queue<T> {
@@ -46,7 +80,8 @@ impl<T: Ord + Clone> fmt::Debug for Queue<T> {
 impl<T: Ord + Clone> Queue<T> {
     /// An empty queue.
     pub fn new(env: &Env) -> Self {
-        let shared = Shared { env: env.clone(), state: Mutex::new(State::new()), changed: Notify::new() };
+        let (state, waited) = (Mutex::new(State::new()), Histogram::new(TIMES));
+        let shared = Shared { env: env.clone(), state, changed: Notify::new(), waited };
         Self { shared: Arc::new(shared) }
     }
 
@@ -57,7 +92,8 @@ impl<T: Ord + Clone> Queue<T> {
 
     /// As [`Self::add`], and says why.
     pub(super) fn add_for(&self, key: T, cause: Cause) {
-        self.lock().add(key, cause);
+        let now = self.shared.env.monotonic();
+        self.lock().add(key, now, cause);
         self.shared.changed.notify_one();
     }
 
@@ -113,7 +149,10 @@ impl<T: Ord + Clone> Queue<T> {
                 self.shared.changed.notify_one();
             }
             match offer {
-                Offer::Take(key, causes) => return Some((key, causes)),
+                Offer::Take { key, causes, waited } => {
+                    self.shared.waited.observe_time(waited);
+                    return Some((key, causes));
+                }
                 Offer::Closed => return None,
                 Offer::Wait(None) => changed.await,
                 Offer::Wait(Some(until)) => {
@@ -138,6 +177,11 @@ impl<T: Ord + Clone> Queue<T> {
     /// How many keys wait, delayed ones included.
     pub fn len(&self) -> usize {
         self.lock().len()
+    }
+
+    pub(super) fn counts(&self) -> QueueCounts {
+        let (adds, retries, depth) = self.lock().counts();
+        QueueCounts { adds, retries, depth, waited: self.shared.waited.distribution() }
     }
 
     /// Whether no key waits.

@@ -13,7 +13,7 @@ use crate::controller::trace::{Cause, Noted};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Offer<T> {
     /// Take this one, for these causes; call `done` for it afterwards.
-    Take(T, Noted<Cause>),
+    Take { key: T, causes: Noted<Cause>, waited: Duration },
     /// Nothing before this time, as things are; `None`: nothing at all.
     Wait(Option<Duration>),
     /// Nothing any more.
@@ -24,14 +24,18 @@ pub(super) enum Offer<T> {
 pub(super) struct State<T> {
     /// To be handed out, in order of arrival.
     ready: VecDeque<T>,
-    /// To be worked on, and why: all of `ready`, and keys that were added while they were held.
-    dirty: BTreeMap<T, Noted<Cause>>,
+    /// To be worked on, since when and why: all of `ready`, and keys that were added while they were held.
+    dirty: BTreeMap<T, (Duration, Noted<Cause>)>,
     held: BTreeSet<T>,
     /// Ordered by time, then by arrival.
     delayed: BTreeMap<(Duration, u64), (T, Cause)>,
     due: BTreeMap<T, (Duration, u64)>,
     arrivals: u64,
     failures: BTreeMap<T, u32>,
+    /// How often a key came that did not wait already.
+    adds: u64,
+    /// How often a key failed.
+    retries: u64,
     closed: bool,
 }
 
@@ -45,20 +49,23 @@ impl<T: Ord + Clone> State<T> {
             due: BTreeMap::new(),
             arrivals: 0,
             failures: BTreeMap::new(),
+            adds: 0,
+            retries: 0,
             closed: false,
         }
     }
 
-    pub(super) fn add(&mut self, key: T, cause: Cause) {
+    pub(super) fn add(&mut self, key: T, now: Duration, cause: Cause) {
         if self.closed {
             return;
         }
-        if let Some(causes) = self.dirty.get_mut(&key) {
+        if let Some((_, causes)) = self.dirty.get_mut(&key) {
             return causes.add(cause);
         }
         let mut causes = Noted::default();
         causes.add(cause);
-        self.dirty.insert(key.clone(), causes);
+        self.adds += 1;
+        self.dirty.insert(key.clone(), (now, causes));
         if !self.held.contains(&key) {
             self.ready.push_back(key);
         }
@@ -85,6 +92,7 @@ impl<T: Ord + Clone> State<T> {
         let failures = self.failures.entry(key.clone()).or_default();
         let before = *failures;
         *failures = before.saturating_add(1);
+        self.retries += 1;
         before
     }
 
@@ -105,14 +113,14 @@ impl<T: Ord + Clone> State<T> {
         {
             if let Some((key, cause)) = self.delayed.remove(&(at, arrival)) {
                 self.due.remove(&key);
-                self.add(key, cause);
+                self.add(key, at, cause);
             }
         }
         match self.ready.pop_front() {
             Some(key) => {
-                let causes = self.dirty.remove(&key).unwrap_or_default();
+                let (since, causes) = self.dirty.remove(&key).unwrap_or_default();
                 self.held.insert(key.clone());
-                Offer::Take(key, causes)
+                Offer::Take { key, causes, waited: now.saturating_sub(since) }
             }
             None => Offer::Wait(self.delayed.first_key_value().map(|(&(at, _), _)| at)),
         }
@@ -120,7 +128,7 @@ impl<T: Ord + Clone> State<T> {
 
     /// The causes that came since a key was taken. Its holder sees to them now; the key does not come again for them.
     pub(super) fn take_more(&mut self, key: &T) -> Noted<Cause> {
-        if self.held.contains(key) { self.dirty.remove(key).unwrap_or_default() } else { Noted::default() }
+        if self.held.contains(key) { self.dirty.remove(key).unwrap_or_default().1 } else { Noted::default() }
     }
 
     pub(super) fn done(&mut self, key: &T) {
@@ -130,12 +138,18 @@ impl<T: Ord + Clone> State<T> {
     }
 
     pub(super) fn close(&mut self) {
-        *self = Self { held: std::mem::take(&mut self.held), closed: true, ..Self::new() };
+        let (held, adds, retries) = (std::mem::take(&mut self.held), self.adds, self.retries);
+        *self = Self { held, adds, retries, closed: true, ..Self::new() };
     }
 
     /// Keys that can be taken now or are due by now.
     pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// What is counted: keys that came, keys that failed, and keys that could be worked on now.
+    pub(super) fn counts(&self) -> (u64, u64, usize) {
+        (self.adds, self.retries, self.dirty.len())
     }
 
     /// Keys that wait to be taken, delayed ones included.
@@ -187,7 +201,7 @@ mod tests {
             for operation in operations {
                 match operation {
                     Operation::Add(key) => {
-                        state.add(key, Cause::ByHand);
+                        state.add(key, now, Cause::ByHand);
                         model.wanted.insert(key);
                     }
                     Operation::AddAfter(key, delay) => {
@@ -198,7 +212,7 @@ mod tests {
                     Operation::Take => {
                         model.wanted.extend(model.delayed.extract_if(.., |_, at| *at <= now).map(|(key, _)| key));
                         match state.take(now) {
-                            Offer::Take(key, _) => {
+                            Offer::Take { key, .. } => {
                                 prop_assert!(!model.held.contains(&key), "one holder per key");
                                 prop_assert!(model.wanted.remove(&key), "nobody asked for {key}");
                                 model.held.push(key);
@@ -230,13 +244,13 @@ mod tests {
     #[test]
     fn a_key_added_while_held_comes_again_after_done() {
         let mut state = State::new();
-        state.add(1, Cause::ByHand);
-        assert!(matches!(state.take(Duration::ZERO), Offer::Take(1, _)));
-        state.add(1, Cause::ByHand);
-        state.add(1, Cause::ByHand);
+        state.add(1, Duration::ZERO, Cause::ByHand);
+        assert!(matches!(state.take(Duration::ZERO), Offer::Take { key: 1, .. }));
+        state.add(1, Duration::ZERO, Cause::ByHand);
+        state.add(1, Duration::ZERO, Cause::ByHand);
         assert_eq!(state.take(Duration::ZERO), Offer::Wait(None));
         state.done(&1);
-        assert!(matches!(state.take(Duration::ZERO), Offer::Take(1, _)));
+        assert!(matches!(state.take(Duration::ZERO), Offer::Take { key: 1, .. }));
         state.done(&1);
         assert_eq!(state.take(Duration::ZERO), Offer::Wait(None));
     }
@@ -252,9 +266,10 @@ mod tests {
     #[test]
     fn a_closed_queue_gives_and_takes_nothing() {
         let mut state = State::new();
-        state.add(1, Cause::ByHand);
+        state.add(1, Duration::ZERO, Cause::ByHand);
         state.close();
-        state.add(2, Cause::ByHand);
+        assert_eq!(state.counts(), (1, 0, 0));
+        state.add(2, Duration::ZERO, Cause::ByHand);
         state.add_at(3, Duration::ZERO, Cause::Requeue);
         assert_eq!(state.take(Duration::ZERO), Offer::Closed);
         assert_eq!(state.len(), 0);
