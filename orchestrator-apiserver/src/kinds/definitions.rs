@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{check, rules::Rules};
+use super::{check, custom_schema, rules::Rules};
 use crate::{
     field::{Errors, Field, items_mut, member, set_default},
     names,
@@ -221,6 +221,12 @@ fn structural(schema: &Value, path: &str, root: bool, errors: &mut Errors) {
     } else if root && of != "object" {
         let detail = format!("{of:?}: must be object at the root");
         errors.add(format!("{path}.type"), orchestrator_core::status::FieldErrorKind::Invalid, detail);
+    }
+    if let Some(pattern) = schema["pattern"].as_str()
+        && let Err(error) = custom_schema::compile(pattern)
+    {
+        let detail = format!("{pattern:?}: must be a valid regular expression, but isn't: {error}");
+        errors.add(format!("{path}.pattern"), orchestrator_core::status::FieldErrorKind::Invalid, detail);
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         structural(property, &format!("{path}.properties[{name}]"), false, errors);

@@ -48,6 +48,34 @@ fn answered_objects_are_complete_and_valid() {
     assert!(seen > 200, "only {seen} objects were tried");
 }
 
+/// What is the first thing wrong with an object of each kind that has nothing but a name; nothing where that may be.
+const OF_AN_EMPTY_OBJECT: [(&str, &str); 0] = [];
+
+#[test]
+fn every_stored_kind_has_rules_of_its_own() {
+    let mut seen = Vec::new();
+    for kind in Registry::new().kinds() {
+        let (group, plural) = (&kind.resource.group, &kind.resource.plural);
+        let stored = kind.verbs.iter().any(|verb| verb == "update");
+        if !stored {
+            continue;
+        }
+        assert!(super::is_deep(group, plural), "{plural} of {group:?} has the rules of metadata alone");
+        assert_eq!(kind.strategy.has_status(), kind.subresource("status").is_some(), "the status of {plural}");
+        let name = if plural == "ipaddresses" { "10.0.0.1" } else { "x" };
+        let mut object = serde_json::json!({"metadata": {"name": name, "namespace": "default"}});
+        kind.strategy.default(&mut object);
+        kind.strategy.prepare_create(&mut object);
+        let mut errors = Errors::default();
+        kind.strategy.validate(&Field::root(&object), &mut errors);
+        kind.strategy.validate_create(&Field::root(&object), &mut errors);
+        let first = errors.into_vec().into_iter().next().map_or_else(String::new, |error| error.field);
+        seen.push((format!("{plural}.{}/{}", group, kind.resource.version), first));
+    }
+    let expected = OF_AN_EMPTY_OBJECT.map(|(kind, field)| (kind.to_owned(), field.to_owned()));
+    assert_eq!(seen, expected, "{seen:#?}");
+}
+
 /// Removes one part of a tree, which one the number says.
 fn take_one(tree: &mut Value, choice: usize) {
     match tree {

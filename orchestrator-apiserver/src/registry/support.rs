@@ -6,8 +6,7 @@ use super::{Kind, builtin};
 use crate::{kinds, views::table::column_names};
 
 /// Places that discovery shows and that answer with a refusal: `apiVersion`, resource or subresource, and why.
-const REFUSED: [(&str, &str, &str); 5] = [
-    ("certificates.k8s.io/v1", "certificatesigningrequests/approval", "nobody signs certificates"),
+const REFUSED: [(&str, &str, &str); 4] = [
     ("v1", "nodes/proxy", "the node API has no HTTP side"),
     ("v1", "pods/proxy", "the node connector does not carry it"),
     ("v1", "services/proxy", "the node connector does not carry it"),
@@ -15,7 +14,7 @@ const REFUSED: [(&str, &str, &str); 5] = [
 ];
 
 /// Kinds that are stored, with none of the effects that they have upstream: `apiVersion`, resource, and what is missing.
-const WITHOUT_EFFECT: [(&str, &str, &str); 7] = [
+const WITHOUT_EFFECT: [(&str, &str, &str); 8] = [
     ("admissionregistration.k8s.io/v1", "mutatingadmissionpolicies", "not evaluated"),
     ("admissionregistration.k8s.io/v1", "mutatingadmissionpolicybindings", "not evaluated"),
     ("admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", "not called"),
@@ -23,6 +22,7 @@ const WITHOUT_EFFECT: [(&str, &str, &str); 7] = [
     ("admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings", "not evaluated"),
     ("admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", "not called"),
     ("apiregistration.k8s.io/v1", "apiservices", "requests are not forwarded"),
+    ("certificates.k8s.io/v1", "certificatesigningrequests", "nobody signs, but whoever is asked to"),
 ];
 
 const INTRODUCTION: &str = "# Support matrix
