@@ -251,7 +251,7 @@ fn a_level_under_load_borrows_seats_that_others_do_not_need() {
         let (admin, somebody) = (UserInfo::admin(), user("somebody"));
         // Two seats, of which each serves fifty requests a second.
         let first = answered(api, &somebody, 0..5).await;
-        assert!((450..=520).contains(&first), "{first}");
+        assert!((450..=560).contains(&first), "{first}");
         let later = answered(api, &somebody, 10..15).await;
         assert!(later > 2 * first, "{first} at first, {later} later");
         // Who may not borrow has what is his own again.
@@ -262,7 +262,7 @@ fn a_level_under_load_borrows_seats_that_others_do_not_need() {
         assert_eq!(api.send(&admin, "PATCH", &format!("{LEVELS}/global-default"), limit).await.code, 200);
         api.settle().await;
         let alone = answered(api, &somebody, 10..15).await;
-        assert!((450..=520).contains(&alone), "{alone}");
+        assert!((450..=560).contains(&alone), "{alone}");
     });
 }
 

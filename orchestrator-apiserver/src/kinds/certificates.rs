@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use orchestrator_core::{client::UserInfo, status::FieldErrorKind};
 use serde_json::{Value, json};
-use x509_parser::{pem, prelude::FromDer};
+use x509_parser::{certification_request::X509CertificationRequest, pem, prelude::FromDer};
 
 use super::{check, rules::Rules};
 use crate::{
@@ -42,6 +42,8 @@ const USAGES: [&str; 23] = [
     "signing",
     "timestamping",
 ];
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+const MASTERS: &str = "system:masters";
 const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
 const SHORTEST_SECONDS: i64 = 600;
 const DOMAIN_BYTES: usize = 253;
@@ -146,13 +148,32 @@ fn validate(request: &Field<'_>, errors: &mut Errors) {
 
 /// What is wrong with a request, which is PEM in base64.
 fn request_problem(encoded: &str) -> Option<String> {
-    let text = BASE64_STANDARD.decode(encoded).unwrap_or_default();
-    let block = pem::Pem::iter_from_buffer(&text).next().and_then(Result::ok);
-    let Some(block) = block.filter(|block| block.label == "CERTIFICATE REQUEST") else {
+    let Some(block) = request_block(encoded) else {
         return Some("PEM block type must be CERTIFICATE REQUEST".to_owned());
     };
-    let parsed = x509_parser::certification_request::X509CertificationRequest::from_der(&block.contents);
+    let parsed = X509CertificationRequest::from_der(&block.contents);
     parsed.is_err().then(|| "asn1: structure error: malformed certificate request".to_owned())
+}
+
+fn request_block(encoded: &str) -> Option<pem::Pem> {
+    let text = BASE64_STANDARD.decode(encoded).ok()?;
+    let block = pem::Pem::iter_from_buffer(&text).next()?.ok()?;
+    (block.label == "CERTIFICATE REQUEST").then_some(block)
+}
+
+/// Whether somebody asks to be a member of this group, which certificates of clients say by their organizations.
+fn asks_for_group(encoded: &str, group: &str) -> bool {
+    let Some(block) = request_block(encoded) else { return false };
+    let Ok((_, request)) = X509CertificationRequest::from_der(&block.contents) else { return false };
+    let mut groups = request.certification_request_info.subject.iter_organization();
+    groups.any(|named| named.as_str().is_ok_and(|named| named == group))
+}
+
+/// Why nobody may ask for this: the signer of clients makes no masters of the cluster.
+pub(crate) fn forbidden_subject(request: &Value) -> Option<String> {
+    let (signer, text) = (&request["spec"]["signerName"], request["spec"]["request"].as_str()?);
+    let forbidden = signer == CLIENT_SIGNER && asks_for_group(text, MASTERS);
+    forbidden.then(|| format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed"))
 }
 
 /// What is wrong with issued certificates, which are PEM in base64.
@@ -310,6 +331,24 @@ mod tests {
             let found = with("signerName", signer.into());
             assert!(found.len() == 1 && found[0].contains(problem), "{signer}: {found:?}");
         }
+    }
+
+    #[test]
+    fn nobody_becomes_a_master_by_certificate() {
+        let request = |organization: &str, signer: &str| {
+            let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+            params.distinguished_name.push(rcgen::DnType::OrganizationName, organization);
+            let request = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap();
+            let text = BASE64_STANDARD.encode(request.pem().unwrap());
+            forbidden_subject(&json!({"spec": {"signerName": signer, "request": text}}))
+        };
+        assert_eq!(
+            request(MASTERS, CLIENT_SIGNER).unwrap(),
+            "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
+        );
+        assert_eq!(request("others", CLIENT_SIGNER), None);
+        assert_eq!(request(MASTERS, "example.com/signer"), None);
+        assert_eq!(forbidden_subject(&json!({"spec": {"signerName": CLIENT_SIGNER, "request": "x"}})), None);
     }
 
     fn status(conditions: &[(&str, &str)], certificate: &str) -> Value {

@@ -2,7 +2,10 @@
 //!
 //! Upstream: `kube-openapi/pkg/validation`, `apiextensions-apiserver/pkg/apiserver/validation` and its ratcheting.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use orchestrator_core::status::FieldErrorKind;
@@ -27,15 +30,19 @@ pub(super) struct Schema {
 impl Schema {
     /// `root` is `openAPIV3Schema`, or nothing.
     pub(super) fn new(root: Value) -> Self {
-        let mut patterns = BTreeMap::new();
-        collect_patterns(&root, &mut patterns);
-        Self { root, patterns }
+        let texts = patterns(&root).into_iter().take(limits::SCHEMA_PATTERNS);
+        let compiled = texts.filter_map(|text| Some((text.to_owned(), compile(text).ok()?))).collect();
+        Self { patterns: compiled, root }
     }
 
     /// The rules that an object breaks, but for what was so before.
     pub(super) fn validate(&self, object: &Field<'_>, old: Option<&Field<'_>>, errors: &mut Errors) {
-        let mut check = Check { patterns: &self.patterns, errors };
+        let steps = Cell::new(limits::SCHEMA_STEPS);
+        let mut check = Check { patterns: &self.patterns, errors, steps: &steps };
         check.value(object, old.and_then(Field::value), &self.root);
+        if steps.get() == 0 {
+            errors.add("<nil>", FieldErrorKind::Invalid, "\"\": the object is too large for its schema to be checked");
+        }
     }
 }
 
@@ -44,30 +51,40 @@ pub(super) fn compile(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern).size_limit(limits::PATTERN_BYTES).build()
 }
 
-fn collect_patterns(schema: &Value, patterns: &mut BTreeMap<String, Regex>) {
-    match schema {
-        Value::Object(members) => {
-            if let Some(pattern) = members.get("pattern").and_then(Value::as_str)
-                && let Ok(compiled) = compile(pattern)
-            {
-                patterns.insert(pattern.to_owned(), compiled);
+/// The patterns of a schema, each once.
+pub(super) fn patterns(schema: &Value) -> BTreeSet<&str> {
+    let mut found = BTreeSet::new();
+    collect_patterns(schema, &mut found);
+    found
+}
+
+fn collect_patterns<'s>(schema: &'s Value, found: &mut BTreeSet<&'s str>) {
+    for (name, part) in schema.as_object().into_iter().flatten() {
+        match (name.as_str(), part) {
+            ("pattern", Value::String(pattern)) => drop(found.insert(pattern)),
+            ("properties", Value::Object(parts)) => parts.values().for_each(|part| collect_patterns(part, found)),
+            ("allOf" | "anyOf" | "oneOf", Value::Array(parts)) => {
+                parts.iter().for_each(|part| collect_patterns(part, found));
             }
-            members.values().for_each(|member| collect_patterns(member, patterns));
+            ("items" | "additionalProperties" | "not", part) => collect_patterns(part, found),
+            _ => {}
         }
-        Value::Array(items) => items.iter().for_each(|item| collect_patterns(item, patterns)),
-        _ => {}
     }
 }
 
 struct Check<'c> {
     patterns: &'c BTreeMap<String, Regex>,
     errors: &'c mut Errors,
+    /// Values that may still be looked at, each time anew.
+    steps: &'c Cell<usize>,
 }
 
 impl Check<'_> {
     fn value<'a>(&mut self, field: &Field<'a>, old: Option<&Value>, schema: &Value) {
         let Some(value) = field.value() else { return };
-        if old == Some(value) || self.errors.is_full() || (value.is_null() && schema["nullable"] == true) {
+        self.steps.set(self.steps.get().saturating_sub(1));
+        let is_over = self.steps.get() == 0 || self.errors.is_full();
+        if is_over || old == Some(value) || (value.is_null() && schema["nullable"] == true) {
             return;
         }
         let fits = self.of_type(field, value, schema);
@@ -220,10 +237,10 @@ impl Check<'_> {
         let path = field.path();
         let mut broken =
             |why: String| self.errors.add("<nil>", FieldErrorKind::Invalid, format!("\"\": \"{path}\" {why}"));
-        let patterns = self.patterns;
+        let (patterns, steps) = (self.patterns, self.steps);
         let kept = |part: &&Value| {
             let mut own = Errors::default();
-            Check { patterns, errors: &mut own }.value(field, None, part);
+            Check { patterns, errors: &mut own, steps }.value(field, None, part);
             own.is_empty()
         };
         if !parts("anyOf").is_empty() && !parts("anyOf").iter().any(|part| kept(&part)) {

@@ -7,14 +7,16 @@ use serde_json::{Value, json};
 use super::{check, rules::Rules};
 use crate::{
     field::{Errors, Field, member, set_default},
-    flow, names,
+    flow, limits, names,
 };
 
 /// The level, and the schema, without limits.
 const EXEMPT: &str = "exempt";
 /// Verbs of requests, beside `*`.
 const VERBS: [&str; 9] = ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
-const QUEUES_MAX: i64 = 10_000_000;
+/// Upstream takes more; here each of them takes memory.
+const QUEUES_MAX: i64 = limits::LEVEL_QUEUES as i64;
+const QUEUE_LENGTH_MAX: i64 = limits::QUEUE_REQUESTS as i64;
 /// Bits of a flow's hash that can deal a hand.
 const HASH_BITS: i64 = 60;
 
@@ -132,8 +134,10 @@ fn validate_queuing(queuing: &Field<'_>, errors: &mut Errors) {
             field.invalid(errors, "must be positive");
         }
     }
-    if number(&queues) > QUEUES_MAX {
-        queues.invalid(errors, &format!("must not be greater than {QUEUES_MAX}"));
+    for (field, most) in [(&length, QUEUE_LENGTH_MAX), (&queues, QUEUES_MAX)] {
+        if number(field) > most {
+            field.invalid(errors, &format!("must not be greater than {most}"));
+        }
     }
     let bits = entropy_bits(number(&queues), number(&hand));
     if number(&hand) <= 0 {
@@ -355,8 +359,9 @@ mod tests {
                 format!("{place}.handSize: 1: should not be greater than queues (-1)"),
             ]
         );
-        let many = format!("{place}.queues: 10000001: must not be greater than 10000000");
-        assert_eq!(queuing(10_000_001, 1, 1), [many]);
+        let many = format!("{place}.queues: {}: must not be greater than {QUEUES_MAX}", QUEUES_MAX + 1);
+        assert_eq!(queuing(QUEUES_MAX + 1, 1, 1), [many]);
+        assert_eq!(queuing(64, 8, QUEUE_LENGTH_MAX + 1).len(), 1);
     }
 
     #[test]

@@ -105,8 +105,8 @@ impl Server {
         if scope.kind.is("apiextensions.k8s.io", "customresourcedefinitions") && subresource.is_none() {
             custom::warn_of_rules(tree, warnings);
         }
-        if let (true, Some(old)) = (scope.kind.is("certificates.k8s.io", "certificatesigningrequests"), old) {
-            self.admit_signing(scope, tree, old)?;
+        if scope.kind.is("certificates.k8s.io", "certificatesigningrequests") {
+            self.admit_request(scope, tree, old)?;
         }
         if let (true, None, Some(old)) = (scope.kind.is("", "persistentvolumeclaims"), subresource, old) {
             self.admit_larger_claim(scope, tree, old).await?;

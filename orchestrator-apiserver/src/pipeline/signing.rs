@@ -4,11 +4,23 @@ use orchestrator_core::status::{ApiError, ApiResult};
 use serde_json::Value;
 
 use super::{Scope, Server, create::name_of};
-use crate::auth::{Attributes, Decision};
+use crate::{
+    auth::{Attributes, Decision},
+    kinds,
+};
 
 impl Server {
+    /// Admits a request for a certificate, new or changed.
+    pub(super) fn admit_request(&self, scope: &Scope, tree: &Value, old: Option<&Value>) -> ApiResult<()> {
+        if let Some(old) = old {
+            return self.admit_signing(scope, tree, old);
+        }
+        let forbidden = |why: String| Err(ApiError::forbidden(scope.kind.subject(name_of(tree)), &why));
+        kinds::forbidden_subject(tree).map_or(Ok(()), forbidden)
+    }
+
     /// Who approves or signs must be allowed to do so for the signer, beside writing the object.
-    pub(super) fn admit_signing(&self, scope: &Scope, tree: &Value, old: &Value) -> ApiResult<()> {
+    fn admit_signing(&self, scope: &Scope, tree: &Value, old: &Value) -> ApiResult<()> {
         let signs = tree["status"]["certificate"] != old["status"]["certificate"];
         let verb = match scope.subresource.as_deref() {
             Some("approval") => "approve",

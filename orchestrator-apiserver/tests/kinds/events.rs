@@ -118,7 +118,7 @@ fn both_groups_list_and_watch_the_same_events() {
             }
             assert_eq!(list.as_array().unwrap().len(), 2);
         }
-        let mut request = WatchRequest::new(Resource::new(NEWER, "v1", "events"), Some("default".to_owned()));
+        let mut request = WatchRequest::new(Resource::new(NEWER, "v1", "events"), None);
         request.field_selector = "regarding.name=p".to_owned();
         let mut events = api.0.watch(request).await.unwrap();
         let WatchEvent::Added(event) = events.next().await.unwrap().unwrap() else { panic!("no addition") };

@@ -14,44 +14,44 @@ use orchestrator_store_mem::MemStore;
 use serde_json::{Value, json};
 use tower_service::Service;
 
-pub const JSON: &str = "application/json";
-pub const MERGE: &str = "application/merge-patch+json";
-pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub(crate) const JSON: &str = "application/json";
+pub(crate) const MERGE: &str = "application/merge-patch+json";
+pub(crate) const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
-pub struct Api {
+pub(crate) struct Api {
     /// The service holds its server weakly.
     _server: ApiServer,
     service: HttpService,
 }
 
-pub struct Answer {
-    pub code: u16,
-    pub warnings: Vec<String>,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) body: Value,
 }
 
 impl Answer {
-    pub fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         self.body["message"].as_str().unwrap_or_default()
     }
 
     /// The object, from somebody who was not refused.
-    pub fn object(self) -> Value {
+    pub(crate) fn object(self) -> Value {
         assert!(self.code < 300, "{} {}", self.code, self.body);
         self.body
     }
 
-    pub fn assert_refused(&self, code: u16, message: &str) {
+    pub(crate) fn assert_refused(&self, code: u16, message: &str) {
         assert_eq!((self.code, self.message()), (code, message), "{}", self.body);
     }
 }
 
 impl Api {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(Arc::new(DefaultAuthorizer)).await
     }
 
-    pub async fn start_with(authorizer: Arc<dyn Authorizer>) -> Self {
+    pub(crate) async fn start_with(authorizer: Arc<dyn Authorizer>) -> Self {
         let env = Env::real();
         let admission = Admission { service_account: false, ..Admission::default() };
         let config = Config { admission, ..Config::default() };
@@ -62,7 +62,7 @@ impl Api {
         Self { _server: server, service }
     }
 
-    pub async fn send(&self, method: &str, path: &str, media: &str, body: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn send(&self, method: &str, path: &str, media: &str, body: impl Into<Bytes>) -> Answer {
         let request = Request::builder().method(method).uri(path).header("content-type", media);
         let request = request.header("accept", JSON).body(Full::new(body.into())).unwrap();
         let (parts, body): (_, Body) = self.service.clone().call(request).await.unwrap().into_parts();
@@ -72,24 +72,24 @@ impl Api {
         Answer { code: parts.status.as_u16(), warnings: warnings.collect(), body }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, JSON, "").await
     }
 
-    pub async fn post(&self, path: &str, object: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, object: &Value) -> Answer {
         self.send("POST", path, JSON, object.to_string()).await
     }
 
-    pub async fn put(&self, path: &str, object: &Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, object: &Value) -> Answer {
         self.send("PUT", path, JSON, object.to_string()).await
     }
 
-    pub async fn merge(&self, path: &str, patch: &Value) -> Answer {
+    pub(crate) async fn merge(&self, path: &str, patch: &Value) -> Answer {
         self.send("PATCH", path, MERGE, patch.to_string()).await
     }
 
     /// Serves `things` of the cluster, whose specs have this schema.
-    pub async fn define(&self, spec: Value, more: Value) -> Answer {
+    pub(crate) async fn define(&self, spec: Value, more: Value) -> Answer {
         let mut version = json!({
             "name": "v1", "served": true, "storage": true,
             "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}},
@@ -101,8 +101,8 @@ impl Api {
     }
 }
 
-pub const THINGS: &str = "/apis/example.com/v1/things";
+pub(crate) const THINGS: &str = "/apis/example.com/v1/things";
 
-pub fn thing(name: &str, spec: Value) -> Value {
+pub(crate) fn thing(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": name}, "spec": spec})
 }

@@ -152,6 +152,15 @@ fn what_was_broken_before_may_stay_and_not_come_back() {
     assert_eq!(broken(schema, with(9, 9, 1)).len(), 3);
 }
 
+#[test]
+fn no_schema_is_looked_at_for_ever() {
+    let mut alternatives = vec![json!({"type": "string"}); 1000];
+    alternatives.push(json!({"type": "integer"}));
+    let schema = json!({"type": "array", "items": {"anyOf": alternatives}});
+    let found = broken(schema, vec![json!(1); 10_000].into());
+    assert_eq!(found, ["<nil>: Invalid value: \"\": the object is too large for its schema to be checked"]);
+}
+
 proptest! {
     #[test]
     fn an_unchanged_object_is_never_refused(size in any::<i64>(), text in "\\PC{0,8}") {
