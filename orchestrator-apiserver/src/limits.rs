@@ -156,3 +156,15 @@ pub(crate) const TERMINAL_SIZE_BYTES: usize = 1 << 10;
 
 /// How often a client that is not read from is sent something, to see whether it is still there.
 pub(crate) const PROBE_PERIOD: Duration = Duration::from_secs(10);
+
+/// Different patterns in the schema of a custom kind.
+pub(crate) const SCHEMA_PATTERNS: usize = 1000;
+
+/// Values that are held against the schema of a custom kind for one object, each as often as the schema looks at it.
+pub(crate) const SCHEMA_STEPS: usize = 5_000_000;
+
+/// Size of a compiled pattern of a custom kind's schema, in bytes.
+pub(crate) const PATTERN_BYTES: usize = 1 << 20;
+
+/// Time between two adjustments of the seats that priority levels lend each other; upstream's.
+pub(crate) const ADJUSTMENT_PERIOD: Duration = Duration::from_secs(10);

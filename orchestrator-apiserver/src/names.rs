@@ -11,6 +11,8 @@ pub(crate) enum NameRule {
     Label,
     /// Whatever can stand in a path.
     PathSegment,
+    /// An address in its canonical form.
+    Address,
 }
 
 const LABEL_FORMAT: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
@@ -26,7 +28,17 @@ impl NameRule {
             Self::Subdomain => subdomain(name),
             Self::Label => label(name),
             Self::PathSegment => path_segment(name),
+            Self::Address => address(name),
         }
+    }
+}
+
+/// What is wrong with an address in its canonical form.
+fn address(name: &str) -> Vec<String> {
+    match name.parse::<std::net::IpAddr>() {
+        Err(_) => vec![format!("ParseAddr({name:?}): unable to parse IP")],
+        Ok(address) if address.to_string() != name => vec!["must be a canonical format IP address".to_owned()],
+        Ok(_) => Vec::new(),
     }
 }
 

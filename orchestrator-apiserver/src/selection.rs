@@ -13,7 +13,7 @@ use orchestrator_core::{
 };
 use serde_json::Value;
 
-use crate::registry::Kind;
+use crate::{kinds::event_versions, registry::Kind};
 
 /// What of a collection is wanted.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Selection {
     labels: LabelSelector,
     fields: FieldSelector,
     /// The fields that the kind can be selected by, beside name and namespace.
-    selectable: &'static [&'static str],
+    selectable: Arc<[String]>,
 }
 
 /// What selectors look at in one version of an object: made once, however many there are.
@@ -29,7 +29,21 @@ pub(crate) struct Selection {
 pub(crate) struct Attributes {
     metadata: Arc<ObjectMeta>,
     /// The values of the selectable fields, once somebody selects by one.
-    fields: OnceLock<Vec<String>>,
+    fields: OnceLock<Values>,
+}
+
+/// Values of fields, which versions of a custom kind can differ in.
+#[derive(Debug)]
+struct Values {
+    of: Arc<[String]>,
+    values: Arc<[String]>,
+}
+
+impl Values {
+    fn read(selectable: &Arc<[String]>, object: impl FnOnce() -> Object) -> ApiResult<Self> {
+        let tree = object().to_tree()?;
+        Ok(Self { of: selectable.clone(), values: selectable.iter().map(|path| text_at(&tree, path)).collect() })
+    }
 }
 
 impl Attributes {
@@ -37,19 +51,22 @@ impl Attributes {
         Ok(Self { metadata: object.shared_metadata()?.clone(), fields: OnceLock::new() })
     }
 
-    fn fields(&self, selectable: &[&str], object: impl FnOnce() -> Object) -> ApiResult<&[String]> {
-        if let Some(fields) = self.fields.get() {
-            return Ok(fields);
-        }
-        let tree = object().to_tree()?;
-        let fields = selectable.iter().map(|path| text_at(&tree, path)).collect();
-        Ok(self.fields.get_or_init(|| fields))
+    fn fields(&self, selectable: &Arc<[String]>, object: impl Fn() -> Object) -> ApiResult<Arc<[String]>> {
+        let known = match self.fields.get() {
+            Some(known) => known,
+            None => {
+                let read = Values::read(selectable, &object)?;
+                self.fields.get_or_init(|| read)
+            }
+        };
+        let same = known.of == *selectable;
+        if same { Ok(known.values.clone()) } else { Ok(Values::read(selectable, object)?.values) }
     }
 }
 
 /// Fields beside name and namespace, by group and resource.
-fn selectable(kind: &Kind) -> &'static [&'static str] {
-    match (&*kind.resource.group, &*kind.resource.plural) {
+pub(crate) fn selectable(group: &str, plural: &str) -> Arc<[String]> {
+    let fields: &[&str] = match (group, plural) {
         ("", "pods") => &[
             "spec.nodeName",
             "spec.restartPolicy",
@@ -84,7 +101,13 @@ fn selectable(kind: &Kind) -> &'static [&'static str] {
         ("resource.k8s.io", "resourceslices") => &["spec.nodeName", "spec.driver"],
         ("certificates.k8s.io", "certificatesigningrequests") => &["spec.signerName"],
         _ => &[],
-    }
+    };
+    fields.iter().map(ToString::to_string).collect()
+}
+
+/// What a field is called in the version that objects are stored in, if it is a field at all.
+fn stored_name(kind: &Kind, field: &str) -> Option<String> {
+    if kind.is("events.k8s.io", "events") { event_versions::selectable(field) } else { Some(field.to_owned()) }
 }
 
 /// Upstream's words depend on who registered the fields of a kind.
@@ -93,10 +116,10 @@ fn unsupported(kind: &Kind, field: &str) -> String {
     match (&*kind.resource.group, &*kind.resource.plural) {
         ("batch", "jobs") => format!("field label {field:?} not supported for batchv1.Job"),
         ("apps", "statefulsets") => format!("{words} for appsv1.StatefulSet: {field}"),
-        (group, _) if kind.is_custom() || group == "resource.k8s.io" && !selectable(kind).is_empty() => {
+        (group, _) if kind.is_custom() || group == "resource.k8s.io" && !kind.selectable.is_empty() => {
             format!("{words} for {}, Kind={}: {field}", kind.api_version(), kind.kind)
         }
-        _ if selectable(kind).is_empty() => {
+        _ if kind.selectable.is_empty() => {
             format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
         }
         _ => format!("{words}: {field}"),
@@ -106,17 +129,19 @@ fn unsupported(kind: &Kind, field: &str) -> String {
 impl Selection {
     /// Refuses fields that the kind cannot be selected by.
     pub(crate) fn new(kind: &Kind, labels: LabelSelector, fields: FieldSelector) -> ApiResult<Self> {
-        for requirement in fields.requirements() {
-            let field = requirement.field.as_str();
-            let own = selectable(kind);
-            // Of a built-in kind without fields of its own nobody asks whether it has namespaces.
-            let placed = kind.namespaced || (own.is_empty() && !kind.is_custom());
-            let known = field == "metadata.name" || (field == "metadata.namespace" && placed);
-            if !known && !own.contains(&field) {
-                return Err(ApiError::bad_request(unsupported(kind, field)));
-            }
-        }
-        Ok(Self { labels, fields, selectable: selectable(kind) })
+        let own = kind.selectable.clone();
+        // Of a built-in kind without fields of its own nobody asks whether it has namespaces.
+        let placed = kind.namespaced || (own.is_empty() && !kind.is_custom());
+        let fields = fields.renamed(|field| {
+            let stored = stored_name(kind, field);
+            let known = |field: &str| {
+                field == "metadata.name"
+                    || (field == "metadata.namespace" && placed)
+                    || own.iter().any(|own| own == field)
+            };
+            stored.filter(|stored| known(stored)).ok_or_else(|| ApiError::bad_request(unsupported(kind, field)))
+        })?;
+        Ok(Self { labels, fields, selectable: own })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -133,16 +158,16 @@ impl Selection {
 
     /// Whether an object with these attributes is wanted. The object itself is looked at for the first of those who select
     /// by its fields.
-    pub(crate) fn matches(&self, attributes: &Attributes, object: impl FnOnce() -> Object) -> ApiResult<bool> {
+    pub(crate) fn matches(&self, attributes: &Attributes, object: impl Fn() -> Object) -> ApiResult<bool> {
         let metadata = &attributes.metadata;
         if !self.labels.is_empty() && !self.labels.matches(metadata.labels.as_ref().unwrap_or(&Default::default())) {
             return Ok(false);
         }
         let beyond_metadata =
             self.fields.requirements().iter().any(|requirement| !requirement.field.starts_with("metadata."));
-        let fields = if beyond_metadata { attributes.fields(self.selectable, object)? } else { &[] };
+        let fields = if beyond_metadata { attributes.fields(&self.selectable, object)? } else { Arc::default() };
         let value = |path: &str| {
-            let index = self.selectable.iter().position(|known| *known == path);
+            let index = self.selectable.iter().position(|known| known == path);
             index.and_then(|index| fields.get(index)).map(String::as_str)
         };
         let matches = self.fields.matches(|field| {
@@ -165,6 +190,8 @@ fn text_at(tree: &Value, path: &str) -> String {
         _ => "",
     };
     let path = match path {
+        // Who reports speaks for the source of an event that names none.
+        "source" if tree["source"]["component"].as_str().is_none_or(str::is_empty) => "reportingComponent",
         "source" => "source.component",
         "status.successful" => "status.succeeded",
         path => path,

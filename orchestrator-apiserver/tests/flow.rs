@@ -229,3 +229,66 @@ fn new_objects_decide_at_once() {
         assert_eq!(api.get(&somebody, "/api/v1/namespaces/a/pods/p").await.code, 404);
     });
 }
+
+/// How many requests of one user are answered in the seconds from here to there, if more are sent than there are seats.
+async fn answered(api: &Api, user: &UserInfo, seconds: std::ops::Range<u64>) -> usize {
+    let (start, end) = (Duration::from_secs(seconds.start), Duration::from_secs(seconds.end));
+    let begin = api.env.monotonic();
+    let worker = async || {
+        let mut answered = 0;
+        while api.env.monotonic() - begin < end {
+            let code = api.get(user, NAMESPACE).await.code;
+            answered += usize::from(code == 200 && api.env.monotonic() - begin >= start);
+        }
+        answered
+    };
+    future::join_all((0..30).map(|_| worker())).await.into_iter().sum()
+}
+
+#[test]
+fn a_level_under_load_borrows_seats_that_others_do_not_need() {
+    run(async |api| {
+        let (admin, somebody) = (UserInfo::admin(), user("somebody"));
+        // Two seats, of which each serves fifty requests a second.
+        let first = answered(api, &somebody, 0..5).await;
+        assert!((450..=560).contains(&first), "{first}");
+        let later = answered(api, &somebody, 10..15).await;
+        assert!(later > 2 * first, "{first} at first, {later} later");
+        // Who may not borrow has what is his own again.
+        let limit = json!({
+            "metadata": {"annotations": {"apf.kubernetes.io/autoupdate-spec": "false"}},
+            "spec": {"limited": {"borrowingLimitPercent": 0}},
+        });
+        assert_eq!(api.send(&admin, "PATCH", &format!("{LEVELS}/global-default"), limit).await.code, 200);
+        api.settle().await;
+        let alone = answered(api, &somebody, 10..15).await;
+        assert!((450..=560).contains(&alone), "{alone}");
+    });
+}
+
+#[test]
+fn schemas_say_whether_their_level_is_there() {
+    run(async |api| {
+        let admin = UserInfo::admin();
+        let schema = json!({"metadata": {"name": "s"}, "spec": {
+            "priorityLevelConfiguration": {"name": "later"},
+            "rules": [{
+                "subjects": [{"kind": "User", "user": {"name": "u"}}],
+                "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/x"]}],
+            }],
+        }});
+        assert_eq!(api.send(&admin, "POST", SCHEMAS, schema).await.code, 201);
+        let dangling = async |name: &str| {
+            api.settle().await;
+            let schema = api.get(&admin, &format!("{SCHEMAS}/{name}")).await.json();
+            let condition = &schema["status"]["conditions"][0];
+            (condition["type"] == "Dangling").then(|| condition["status"].as_str().unwrap().to_owned())
+        };
+        assert_eq!(dangling("s").await.as_deref(), Some("True"));
+        assert_eq!(dangling("global-default").await.as_deref(), Some("False"));
+        let level = json!({"metadata": {"name": "later"}, "spec": {
+            "type": "Limited", "limited": {"nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}}});
+        assert_eq!(api.send(&admin, "POST", LEVELS, level).await.code, 201);
+        assert_eq!(dangling("s").await.as_deref(), Some("False"));
+    });
+}

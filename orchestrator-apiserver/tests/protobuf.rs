@@ -184,9 +184,9 @@ async fn custom_kinds_have_no_protobuf() {
     api.get(THINGS, &partial).await.assert_protobuf(200, &["PartialObjectMetadataList"]);
     let headers = [("accept", "application/json"), ("content-type", PROTOBUF)];
     let refused = api.send("POST", THINGS, headers, Bytes::from_static(b"k8s\0")).await;
-    assert_eq!(refused.code, 415);
-    let message = "the body of the request was in an unknown format - accepted media types include: application/json, \
-                   application/yaml";
+    assert_eq!(refused.code, 400);
+    let message = "Thing in version \"v1\" cannot be handled as a Thing: object *unstructured.Unstructured does not implement \
+                   the protobuf marshalling interface and cannot be encoded to a protobuf message";
     assert_eq!(refused.json()["message"], message);
 }
 

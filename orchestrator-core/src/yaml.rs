@@ -19,6 +19,8 @@ pub const MAX_DEPTH: usize = 128;
 pub const MAX_EXPANDED_BYTES: usize = 64 << 20;
 /// The most that all aliases together may weigh, in bytes.
 pub const MAX_ALIASED_BYTES: usize = 8 << 20;
+/// How many repeated keys [`parse_lenient`] tells of.
+pub const MAX_DUPLICATES: usize = 100;
 /// What a node weighs besides its text, in bytes.
 const NODE_BYTES: usize = 16;
 /// Where the characters lie of which one marks texts that must be quoted: Unicode's private use area.
@@ -82,23 +84,37 @@ pub enum YamlProblem {
 
 /// Reads all documents of a text. Empty documents are left out.
 pub fn parse_all(text: &str) -> Result<Vec<Value>, YamlError> {
+    read(text, Reader::default()).map(|reader| reader.documents)
+}
+
+fn read(text: &str, mut reader: Reader) -> Result<Reader, YamlError> {
     if text.len() > MAX_TEXT_BYTES {
         return Err(YamlError { line: 1, problem: YamlProblem::TooLong });
     }
     let options = granit_parser::options! { emit_comments: false, flow_nesting_limit: MAX_DEPTH + 1,
     block_nesting_limit: MAX_DEPTH + 1 };
-    let mut reader = Reader::default();
     for event in Parser::new_from_str_with_options(text, options) {
         let (event, span) = event
             .map_err(|error| YamlError { line: error.marker().line(), problem: YamlProblem::Syntax(error.info()) })?;
+        reader.line = span.start.line();
         reader.event(event).map_err(|problem| YamlError { line: span.start.line(), problem })?;
     }
-    Ok(reader.documents)
+    Ok(reader)
 }
 
 /// Reads a text of one document; `null` if it is empty.
 pub fn parse(text: &str) -> Result<Value, YamlError> {
-    let mut documents = parse_all(text)?;
+    only(parse_all(text)?)
+}
+
+/// Reads a text of one document as those do who are not strict: of the values of a key that a mapping has twice the last one
+/// counts. Tells of each, up to [`MAX_DUPLICATES`].
+pub fn parse_lenient(text: &str) -> Result<(Value, Vec<YamlError>), YamlError> {
+    let reader = read(text, Reader { duplicates: Some(Vec::new()), ..Reader::default() })?;
+    Ok((only(reader.documents)?, reader.duplicates.unwrap_or_default()))
+}
+
+fn only(mut documents: Vec<Value>) -> Result<Value, YamlError> {
     match documents.len() {
         0 | 1 => Ok(documents.pop().unwrap_or_default()),
         more => Err(YamlError { line: 1, problem: YamlProblem::Documents(more) }),
@@ -123,12 +139,17 @@ struct Reader {
     weight: usize,
     /// How much of it comes of aliases.
     aliased: usize,
+    /// Of the event at hand, from 1.
+    line: usize,
+    /// Where repeated keys are noted that are no errors.
+    duplicates: Option<Vec<YamlError>>,
 }
 
 /// A mapping or sequence whose end has not come.
 struct Open {
     anchor: usize,
     weight_before: usize,
+    line: usize,
     kind: OpenKind,
 }
 
@@ -146,6 +167,7 @@ enum Key {
 struct Node {
     value: Value,
     merge: bool,
+    line: usize,
 }
 
 impl Reader {
@@ -156,7 +178,7 @@ impl Reader {
                 let plain = style == ScalarStyle::Plain;
                 let merge = plain && tag.is_none() && text == "<<";
                 let value = resolve(&text, plain, tag.as_deref())?;
-                self.finished(Node { value, merge }, anchor, NODE_BYTES + text.len())
+                self.finished(Node { value, merge, line: self.line }, anchor, NODE_BYTES + text.len())
             }
             Event::SequenceStart(_, anchor, _) => self.begin(anchor, OpenKind::Sequence(Vec::new())),
             Event::MappingStart(_, anchor, _) => {
@@ -175,7 +197,7 @@ impl Reader {
                 }
                 self.weight += weight;
                 self.aliased += weight;
-                self.finished(Node { value, merge: false }, 0, weight)
+                self.finished(Node { value, merge: false, line: self.line }, 0, weight)
             }
             Event::DocumentEnd => {
                 self.anchors.clear();
@@ -194,7 +216,7 @@ impl Reader {
         if self.open.len() >= MAX_DEPTH {
             return Err(YamlProblem::TooDeep);
         }
-        self.open.push(Open { anchor, weight_before: self.weight, kind });
+        self.open.push(Open { anchor, weight_before: self.weight, line: self.line, kind });
         self.weigh(NODE_BYTES)
     }
 
@@ -210,7 +232,7 @@ impl Reader {
             }
         };
         let weight = self.weight - open.weight_before;
-        self.finished(Node { value, merge: false }, open.anchor, weight)
+        self.finished(Node { value, merge: false, line: open.line }, open.anchor, weight)
     }
 
     /// Puts a finished node where it belongs.
@@ -227,10 +249,14 @@ impl Reader {
             Some(OpenKind::Mapping { members, merged, key }) => match key.take() {
                 None => *key = Some(if node.merge { Key::Merge } else { Key::Named(key_text(node.value)?) }),
                 Some(Key::Merge) => merged.extend(mergeable(node.value)?),
-                Some(Key::Named(name)) if members.contains_key(&name) => {
-                    return Err(YamlProblem::DuplicateKey(name));
-                }
                 Some(Key::Named(name)) => {
+                    if members.contains_key(&name) {
+                        let problem = YamlProblem::DuplicateKey(name.clone());
+                        let Some(duplicates) = &mut self.duplicates else { return Err(problem) };
+                        if duplicates.len() < MAX_DUPLICATES {
+                            duplicates.push(YamlError { line: node.line, problem });
+                        }
+                    }
                     members.insert(name, node.value);
                 }
             },
@@ -484,6 +510,15 @@ mod tests {
         assert!(matches!(problem("a: *nobody"), YamlProblem::Syntax(_)));
         assert!(matches!(problem("a: [1"), YamlProblem::Syntax(_)));
         assert!(matches!(problem(&"[".repeat(100_000)), YamlProblem::TooDeep | YamlProblem::Syntax(_)));
+    }
+
+    #[test]
+    fn who_is_not_strict_takes_the_last_of_repeated_keys() {
+        let (value, duplicates) = parse_lenient("a: 1\nb:\n  c: 1\n  c:\n    d: 2\na: 3\n").unwrap();
+        assert_eq!(value, json!({"a": 3, "b": {"c": {"d": 2}}}));
+        let shown: Vec<String> = duplicates.iter().map(YamlError::to_string).collect();
+        assert_eq!(shown, ["yaml: line 5: key \"c\" already set in map", "yaml: line 6: key \"a\" already set in map"]);
+        assert!(parse_lenient("a: [").is_err());
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl Builder {
 
     fn one(&mut self, of: Type) -> TypeId {
         match of {
-            Type::String | Type::Bytes | Type::Time => Types::TEXT,
+            Type::String | Type::Bytes | Type::Time(_) => Types::TEXT,
             Type::Int32 | Type::Int64 | Type::Double => Types::NUMBER,
             Type::Bool => Types::FLAG,
             Type::Quantity | Type::IntOrString => Types::ANY,

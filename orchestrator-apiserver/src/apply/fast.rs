@@ -70,7 +70,8 @@ fn meets(fields: &Value, set: &FieldSet) -> bool {
     set.nodes().any(|(element, node)| {
         fields
             .get(fields_v1::print_element(element))
-            .is_some_and(|below| node.member && is_member(below) || meets(below, &node.below))
+            // Who manages only what is below may do so by an older schema, by which the path was no piece.
+            .is_some_and(|below| node.member || meets(below, &node.below))
     })
 }
 

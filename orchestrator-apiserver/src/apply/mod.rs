@@ -1,7 +1,8 @@
 //! Server-side apply: who manages which field of an object, and what applied configurations make of it. Pure.
 //!
 //! Start at [`Tracker`], which stands between a write and the object that is stored. Below it `updater` decides who manages
-//! what, on `set`s of `path`s that come of values and their `types` by `field_set`, `compare`, `merge` and `remove`.
+//! what, on `set`s of `path`s that come of values and their `types` by `field_set`, `compare`, `merge` and `remove`; `reconcile` makes up
+//! for types that changed.
 
 mod ancient;
 mod builtin;
@@ -15,6 +16,7 @@ mod managers;
 mod merge;
 mod open_api;
 mod path;
+mod reconcile;
 mod remove;
 mod set;
 mod tracker;

@@ -170,6 +170,13 @@ impl<'a> TypeRef<'a> {
     }
 }
 
+impl MapType {
+    /// Whether nothing is said of the members, so that they are taken for what they look like.
+    pub(crate) fn is_deduced(&self) -> bool {
+        self.fields.is_empty() && self.others == Some(Types::DEDUCED)
+    }
+}
+
 impl ListType {
     /// What tells an item of the list from others, or why nothing does.
     pub(crate) fn element(&self, index: usize, item: &Value) -> Result<PathElement, String> {

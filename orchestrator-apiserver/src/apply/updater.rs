@@ -16,6 +16,7 @@ use super::{
     managers::{Managed, ManagerId, Managers},
     merge::merge,
     path::same,
+    reconcile::reconciled,
     remove::remove,
     set::FieldSet,
     types::TypeRef,
@@ -62,6 +63,7 @@ impl Updater<'_> {
         managers: &mut Managers,
         (writer, now): (ManagerId, Option<&str>),
     ) -> Result<(), Failure> {
+        self.reconcile(live, managers);
         self.settle(live, new, comparison, managers, None, true)?;
         let mut set = comparison.set();
         if set.is_empty() {
@@ -84,6 +86,7 @@ impl Updater<'_> {
         applier: &ManagerId,
         force: bool,
     ) -> Result<Option<Value>, Failure> {
+        self.reconcile(live, managers);
         let merged = merge(live, configuration, self.of);
         let mut set = field_set(configuration, self.of);
         set.subtract_with_all_below(self.ignored);
@@ -101,6 +104,17 @@ impl Updater<'_> {
         let comparison = self.compare(live, &new).map_err(Failure::Invalid)?;
         self.settle(live, &new, &comparison, managers, Some(applier), force)?;
         Ok((!same(live, &new)).then_some(new))
+    }
+
+    /// Brings what managers wrote by an older schema in line with the present one.
+    fn reconcile(&self, live: &Value, managers: &mut Managers) {
+        for managed in managers.values_mut() {
+            let Some(of) = self.versions.type_of(&managed.api_version) else { continue };
+            let live = self.versions.convert(live, &managed.api_version);
+            if let Some(set) = reconciled(&managed.set, &live, of) {
+                managed.set = set;
+            }
+        }
     }
 
     /// Takes from the other managers what changed and what is gone. After a failure nothing is known of them.

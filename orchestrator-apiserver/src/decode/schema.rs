@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
+use super::TimeForm;
 use crate::views::descriptions::is_required;
 
 const FIELDS: &str = include_str!("../../data/protobuf-fields.tsv");
@@ -69,7 +70,7 @@ pub(crate) enum Type {
     Bool,
     Double,
     Bytes,
-    Time,
+    Time(TimeForm),
     Quantity,
     IntOrString,
     /// A list of strings that has a message of its own.
@@ -217,7 +218,8 @@ impl Schema {
             _ => {}
         }
         match of.rsplit('.').next().unwrap_or(of) {
-            "Time" | "MicroTime" => Type::Time,
+            "Time" => Type::Time(TimeForm::Seconds),
+            "MicroTime" => Type::Time(TimeForm::Micros),
             "Quantity" => Type::Quantity,
             "IntOrString" => Type::IntOrString,
             "ExtraValue" | "Verbs" => Type::Strings,

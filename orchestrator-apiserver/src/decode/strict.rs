@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::{
     base64,
     schema::{FieldSchema, Message, Schema, Shape, Type},
+    time::{self, TimeForm},
 };
 use crate::limits;
 
@@ -108,6 +109,10 @@ fn object(
         if let Err(found) = member(value, schema, place, findings) {
             error = Some(found);
         }
+        // A time can turn out to be none.
+        if value.is_null() {
+            return false;
+        }
         // An empty list of managers says something: that they are to be forgotten.
         name == "managedFields" || !is_empty_collection(value, schema) || message.always_has(name)
     });
@@ -176,7 +181,7 @@ fn member(value: &mut Value, schema: &FieldSchema, place: Place<'_>, findings: &
 /// What Go makes of a null in a map.
 fn zero(of: Type) -> Value {
     match of {
-        Type::String | Type::Bytes | Type::Time => "".into(),
+        Type::String | Type::Bytes | Type::Time(_) => "".into(),
         Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString => 0.into(),
         Type::Quantity => "0".into(),
         Type::Bool => false.into(),
@@ -202,6 +207,7 @@ fn single(value: &mut Value, of: Type, place: Place<'_>, findings: &mut Findings
             }
         }
         Type::Quantity => quantity(value),
+        Type::Time(form) => time(value, form, place),
         Type::Free => Ok(()),
         Type::Bytes if value.is_string() => bytes(value),
         _ if fits(value, of) => Ok(()),
@@ -233,14 +239,14 @@ fn tree_kind(value: &Value) -> &'static str {
 
 fn fits(value: &Value, of: Type) -> bool {
     match of {
-        Type::String | Type::Bytes | Type::Time => value.is_string(),
+        Type::String | Type::Bytes => value.is_string(),
         Type::Bool => value.is_boolean(),
         Type::Int32 => value.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
         Type::Int64 => value.as_i64().is_some(),
         Type::Double => value.is_number(),
         Type::IntOrString => value.is_string() || value.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
         Type::Strings => value.as_array().is_some_and(|items| items.iter().all(Value::is_string)),
-        Type::Quantity | Type::Free | Type::Message(_) => true,
+        Type::Quantity | Type::Time(_) | Type::Free | Type::Message(_) => true,
     }
 }
 
@@ -252,6 +258,20 @@ fn bytes(value: &mut Value) -> Result<(), WrongType> {
     }
     if text.contains(['\r', '\n']) {
         *value = text.replace(['\r', '\n'], "").into();
+    }
+    Ok(())
+}
+
+/// Times are kept in UTC; the first of all is none.
+fn time(value: &mut Value, form: TimeForm, place: Place<'_>) -> Result<(), WrongType> {
+    let Value::String(text) = value else {
+        let go = if value.is_number() { "number".to_owned() } else { go_kind(value) };
+        let tree = format!("json: cannot unmarshal {go} into Go value of type string");
+        return Err(place.mismatch(value, "string", tree));
+    };
+    let canonical = time::canonical(text, form).map_err(WrongType::same)?;
+    if canonical.as_ref() != Some(text) {
+        *value = canonical.into();
     }
     Ok(())
 }
@@ -293,7 +313,8 @@ fn go_type(of: Type) -> String {
         Type::Bool => "bool".to_owned(),
         Type::Double => "float64".to_owned(),
         Type::Bytes => "[]uint8".to_owned(),
-        Type::Time => "v1.Time".to_owned(),
+        // Go reads a text first, and then the time in it.
+        Type::Time(_) => "string".to_owned(),
         Type::Quantity => "resource.Quantity".to_owned(),
         Type::IntOrString => "intstr.IntOrString".to_owned(),
         Type::Strings => "[]string".to_owned(),
@@ -338,6 +359,26 @@ mod tests {
             "ReplicaSet",
             json!({"spec": {"replicas": "three"}}),
             Err("json: cannot unmarshal string into Go struct field ReplicaSetSpec.spec.replicas of type int32"),
+        );
+    }
+
+    #[test]
+    fn times_are_checked_and_become_canonical() {
+        let pod = |time: Value| json!({"status": {"startTime": time}});
+        let canonical = pod("2026-01-01T00:00:00Z".into());
+        check("", "Pod", pod("2026-01-01T01:00:00.5+01:00".into()), Ok((canonical, &[])));
+        check("", "Pod", pod("0001-01-01T00:00:00Z".into()), Ok((json!({"status": {}}), &[])));
+        check(
+            "",
+            "Pod",
+            pod("yesterday".into()),
+            Err("parsing time \"yesterday\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"yesterday\" as \"2006\""),
+        );
+        check(
+            "",
+            "Pod",
+            pod(7.into()),
+            Err("json: cannot unmarshal number into Go struct field PodStatus.status.startTime of type string"),
         );
     }
 

@@ -31,6 +31,13 @@ pub(super) fn mandatory() -> impl Iterator<Item = Value> {
     objects().into_iter().filter(|object| MANDATORY.contains(&name(object)))
 }
 
+/// One of them, by its kind and name.
+pub(crate) fn mandatory_object(kind: &str, name_of: &str) -> Option<Value> {
+    // Told apart by name before anything is read: all levels and schemas are asked for.
+    let is_mandatory = MANDATORY.contains(&name_of);
+    is_mandatory.then(mandatory)?.find(|object| object["kind"] == kind && name(object) == name_of)
+}
+
 pub(super) fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
 }

@@ -1,11 +1,18 @@
 //! Keeps the plan true to the objects of the store, and the default objects there.
 
-use std::sync::{Arc, Weak};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Weak},
+};
 
-use futures::{StreamExt, stream};
+use futures::{
+    FutureExt, StreamExt,
+    future::{self, Either},
+    stream,
+};
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use orchestrator_core::{
-    client::{Call, ListOptions, Reply, Request, Resource, WriteOptions},
+    client::{Call, ListOptions, PatchBody, Reply, Request, Resource, WriteOptions},
     env::Env,
     object::Object,
     status::ApiResult,
@@ -13,7 +20,10 @@ use orchestrator_core::{
 };
 use serde::de::DeserializeOwned;
 
-use super::defaults::{self, Write};
+use super::{
+    dangling,
+    defaults::{self, Write},
+};
 use crate::{
     limits,
     pipeline::{Server, store_error},
@@ -22,13 +32,16 @@ use crate::{
 /// Who writes the default objects; upstream's name.
 const MANAGER: &str = "api-priority-and-fairness-config-producer-v1";
 
+/// Who writes the status of schemas; upstream's name.
+const CONSUMER: &str = "api-priority-and-fairness-config-consumer-v1";
+
 const LEVELS: &str = "prioritylevelconfigurations";
 const SCHEMAS: &str = "flowschemas";
 
 /// Follows for as long as the server lives.
 pub(crate) async fn follow(server: Weak<Server>, env: Env) {
     loop {
-        let followed = follow_once(&server).await;
+        let followed = follow_once(&server, &env).await;
         match server.upgrade() {
             Some(server) if !server.closed.is_cancelled() => {}
             _ => return,
@@ -41,8 +54,8 @@ pub(crate) async fn follow(server: Weak<Server>, env: Env) {
 }
 
 /// Looks at the objects, and again after each change. Ends when the store cannot go on.
-async fn follow_once(server: &Weak<Server>) -> ApiResult<()> {
-    let Some(store) = server.upgrade().map(|server| server.store.clone()) else { return Ok(()) };
+async fn follow_once(weak: &Weak<Server>, env: &Env) -> ApiResult<()> {
+    let Some(store) = weak.upgrade().map(|server| server.store.clone()) else { return Ok(()) };
     let after = Some(store.status().await.map_err(store_error)?.revision);
     let watch = async |resource: &str| {
         let options = WatchOptions { after, bookmarks: false };
@@ -50,15 +63,25 @@ async fn follow_once(server: &Weak<Server>) -> ApiResult<()> {
     };
     let mut changes = stream::select(watch(LEVELS).await?, watch(SCHEMAS).await?);
     drop(store);
+    let mut due = None;
+    let mut changed = true;
     loop {
-        let Some(server) = server.upgrade() else { return Ok(()) };
-        server.refresh_flows().await?;
+        let Some(server) = weak.upgrade() else { return Ok(()) };
+        if std::mem::take(&mut changed) {
+            server.refresh_flows().await?;
+            server.mark_dangling().await?;
+        }
+        let adjustment = due.get_or_insert_with(|| server.flows.due(env).boxed());
         drop(server);
-        match changes.next().await {
-            Some(Ok(WatchItem::Changes { .. })) => {}
-            Some(Ok(_)) => continue,
-            Some(Err(error)) => return Err(store_error(error)),
-            None => return Ok(()),
+        match future::select(changes.next(), adjustment).await {
+            Either::Left((Some(Ok(item)), _)) => changed = matches!(item, WatchItem::Changes { .. }),
+            Either::Left((Some(Err(error)), _)) => return Err(store_error(error)),
+            Either::Left((None, _)) => return Ok(()),
+            Either::Right(_) => {
+                due = None;
+                let Some(server) = weak.upgrade() else { return Ok(()) };
+                server.flows.adjust();
+            }
         }
     }
 }
@@ -71,7 +94,31 @@ impl Server {
             (levels, schemas) = (self.flow_objects(LEVELS).await?, self.flow_objects(SCHEMAS).await?);
         }
         let seats = self.config.requests_in_flight;
-        self.flows.load(seats, typed::<PriorityLevelConfiguration>(&levels), typed::<FlowSchema>(&schemas));
+        self.flows.load(&self.env, seats, typed::<PriorityLevelConfiguration>(&levels), typed::<FlowSchema>(&schemas));
+        Ok(())
+    }
+
+    /// Says in the status of each schema whether its level is there.
+    async fn mark_dangling(&self) -> ApiResult<()> {
+        let (levels, schemas) = (self.flow_objects(LEVELS).await?, self.flow_objects(SCHEMAS).await?);
+        let level_names: BTreeSet<String> =
+            levels.iter().filter_map(|level| level.metadata().ok()?.name.clone()).collect();
+        let mut writes = Vec::new();
+        for schema in &schemas {
+            let Some(status) = dangling::status(schema.tree()?, &level_names, &self.now()) else { continue };
+            let options =
+                WriteOptions { field_manager: Some(CONSUMER.to_owned()), force: true, ..WriteOptions::default() };
+            let call = Call::Patch { patch: PatchBody::Apply(status), options };
+            let name = schema.metadata()?.name.clone();
+            let request = Request { subresource: Some("status".to_owned()), ..flow_request(SCHEMAS, name, call) };
+            writes.push(self.handle(request));
+        }
+        for written in future::join_all(writes).await {
+            match written {
+                Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error),
+                _ => {}
+            }
+        }
         Ok(())
     }
 

@@ -3,12 +3,17 @@
 //! A request belongs to the first flow schema that is about it (`matching`), and with that to a priority level (`plan`).
 //! Levels share the seats of [`Config::requests_in_flight`](crate::Config::requests_in_flight) by
 //! `nominalConcurrencyShares`; within a level flows wait in queues and take turns (`queues`, a pure state machine; `room` is its
-//! edge). `defaults` are the objects that every cluster has, and `follow` keeps up with changes.
+//! edge). `defaults` are the objects that every cluster has, and `follow` keeps up with changes and says what it finds (`dangling`).
 //!
-//! Compared with upstream: each request takes one seat, whatever it costs, until its answer begins; and levels do not lend
-//! each other seats, so `lendablePercent` and `borrowingLimitPercent` change nothing.
+//! What a level does not need others borrow (`borrowing`): every so often seats are divided anew by what was asked for (`demand`).
+//!
+//! Compared with upstream: each request takes one seat, whatever it costs, until its answer begins; and what levels without a
+//! limit serve is not counted when seats are lent.
 
+mod borrowing;
+mod dangling;
 mod defaults;
+mod demand;
 mod follow;
 mod hand;
 mod matching;
@@ -25,18 +30,27 @@ use orchestrator_core::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::Notify;
 
+pub(crate) use defaults::mandatory_object;
 pub(crate) use follow::follow;
 pub(crate) use matching::{Asked, Place};
 pub(crate) use plan::Flow;
 pub(crate) use room::Seat;
 
-use crate::metrics::{FlowCounts, Refusal};
+use crate::{
+    limits,
+    metrics::{FlowCounts, Refusal},
+};
 use plan::Plan;
 
 /// Decides who is answered now.
 #[derive(Debug, Default)]
-pub(crate) struct Flows(RwLock<Arc<Plan>>);
+pub(crate) struct Flows {
+    plan: RwLock<Arc<Plan>>,
+    /// Told when somebody asked, so that nothing is adjusted where nobody asks.
+    asked: Arc<Notify>,
+}
 
 /// What a request gets.
 #[derive(Debug)]
@@ -51,7 +65,13 @@ pub(crate) enum Turn {
 
 impl Flows {
     /// Decides by these objects from now on, and by the mandatory ones, should they be missing.
-    fn load(&self, seats: usize, mut levels: Vec<Arc<PriorityLevelConfiguration>>, mut schemas: Vec<Arc<FlowSchema>>) {
+    fn load(
+        &self,
+        env: &Env,
+        seats: usize,
+        mut levels: Vec<Arc<PriorityLevelConfiguration>>,
+        mut schemas: Vec<Arc<FlowSchema>>,
+    ) {
         for object in defaults::mandatory() {
             let is_named = |name: &Option<String>| name.as_deref() == Some(defaults::name(&object));
             if object["kind"] == "FlowSchema" {
@@ -62,25 +82,45 @@ impl Flows {
                 levels.extend(typed(&object));
             }
         }
-        let mut plan = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        *plan = Arc::new(Plan::new(seats, &levels, &schemas, &plan));
+        let mut plan = self.plan.write().unwrap_or_else(PoisonError::into_inner);
+        *plan = Arc::new(Plan::new(env, seats, &levels, &schemas, &plan));
+    }
+
+    fn plan(&self) -> Arc<Plan> {
+        self.plan.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends when it is time to adjust who has how many seats: a while after somebody asked.
+    fn due(&self, env: &Env) -> impl Future<Output = ()> + Send + use<> {
+        let (asked, env) = (self.asked.clone(), env.clone());
+        async move {
+            asked.notified().await;
+            env.sleep(limits::ADJUSTMENT_PERIOD).await;
+        }
+    }
+
+    fn adjust(&self) {
+        let plan = self.plan();
+        plan.adjust();
+        if plan.is_busy() {
+            self.asked.notify_one();
+        }
     }
 
     /// Whether anything is known.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.0.read().unwrap_or_else(PoisonError::into_inner).counts().is_empty()
+        !self.plan().counts().is_empty()
     }
 
     /// Waits for the turn of a request, if it has to. `None` before anything is known.
-    pub(crate) async fn turn(&self, env: &Env, asked: &Asked<'_>) -> Option<(Arc<Flow>, Turn)> {
-        let plan = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let flow = plan.find(asked)?.clone();
-        drop(plan);
+    pub(crate) async fn turn(&self, asked: &Asked<'_>) -> Option<(Arc<Flow>, Turn)> {
+        let flow = self.plan().find(asked)?.clone();
         let turn = match flow.room() {
             None => Turn::Exempt,
             Some(room) => {
+                self.asked.notify_one();
                 let _waits = flow.counts().wait();
-                room.seat(env, flow.hash_of(asked)).await.map_or_else(Turn::Refused, Turn::Seated)
+                room.seat(flow.hash_of(asked)).await.map_or_else(Turn::Refused, Turn::Seated)
             }
         };
         Some((flow, turn))
@@ -89,7 +129,7 @@ impl Flows {
 
 impl MetricSource for Flows {
     fn write(&self, out: &mut Exposition) {
-        let plan = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let plan = self.plan();
         FlowCounts::write(&plan.counts(), out);
     }
 }

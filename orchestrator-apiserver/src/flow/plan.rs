@@ -10,8 +10,11 @@ use bytes::Bytes;
 use k8s_openapi::api::flowcontrol::v1::{
     FlowSchema, LimitedPriorityLevelConfiguration, PolicyRulesWithSubjects, PriorityLevelConfiguration,
 };
+use orchestrator_core::env::Env;
 
 use super::{
+    borrowing::{self, Bounds},
+    demand::Observed,
     matching::{Asked, Place, matches},
     queues::Shape,
     room::Room,
@@ -31,6 +34,8 @@ pub(super) struct Plan {
     schemas: Vec<Arc<Flow>>,
     /// By level. What a level does goes on when its object changes.
     rooms: BTreeMap<String, Arc<Room>>,
+    /// What each level may have, those without a limit included, and its room.
+    bounds: Vec<(Bounds, Option<Arc<Room>>)>,
 }
 
 /// A flow schema with its level.
@@ -58,25 +63,49 @@ enum Distinguisher {
 impl Plan {
     /// Levels share so many seats, and keep what they do now.
     pub(super) fn new(
+        env: &Env,
         seats: usize,
         levels: &[Arc<PriorityLevelConfiguration>],
         schemas: &[Arc<FlowSchema>],
         before: &Self,
     ) -> Self {
         let shares: Vec<usize> = levels.iter().map(|level| shares(level)).collect();
-        let mut rooms = BTreeMap::new();
-        for (level, seats) in levels.iter().zip(divide(seats, &shares)) {
-            let (Some(name), Some(limited)) = (&level.metadata.name, limited(level)) else { continue };
-            let shape = shape(limited, seats);
-            let room = before.rooms.get(name).cloned().unwrap_or_else(|| Arc::new(Room::new(shape)));
-            room.reshape(shape);
-            rooms.insert(name.clone(), room);
+        let (mut rooms, mut bounds) = (BTreeMap::new(), Vec::new());
+        for (level, nominal) in levels.iter().zip(divide(seats, &shares)) {
+            let limited = limited(level);
+            let room = level.metadata.name.as_ref().zip(limited).map(|(name, limited)| {
+                let shape = shape(limited, nominal);
+                let room = before.rooms.get(name).cloned().unwrap_or_else(|| Arc::new(Room::new(env, shape)));
+                room.reshape(shape);
+                rooms.insert(name.clone(), room.clone());
+                room
+            });
+            let borrowing = limited.and_then(|limited| limited.borrowing_limit_percent);
+            bounds.push((Bounds::new(nominal, lendable(level), borrowing, seats), room));
         }
         let mut schemas: Vec<&Arc<FlowSchema>> = schemas.iter().collect();
         schemas.sort_by_key(|schema| (precedence(schema), &schema.metadata.name));
         let schemas =
             schemas.into_iter().filter_map(|schema| flow(schema, levels, &rooms, before)).map(Arc::new).collect();
-        Self { schemas, rooms }
+        Self { schemas, rooms, bounds }
+    }
+
+    /// Lets levels lend each other what they did not need since this was last done. What goes to levels without a limit is
+    /// not counted, so that they lend all that they may.
+    pub(super) fn adjust(&self) {
+        let idle = Observed { most: 0.0, smoothed: 0.0 };
+        let observed = |room: &Option<Arc<Room>>| room.as_ref().map_or(idle, |room| room.observe());
+        let levels: Vec<_> = self.bounds.iter().map(|(bounds, room)| (*bounds, observed(room))).collect();
+        for ((_, room), seats) in self.bounds.iter().zip(borrowing::divide(&levels)) {
+            if let Some(room) = room {
+                room.seat_so_many(seats);
+            }
+        }
+    }
+
+    /// Whether anybody runs or waits.
+    pub(super) fn is_busy(&self) -> bool {
+        self.rooms.values().any(|room| room.is_busy())
     }
 
     /// What each schema counts, by level and name.
@@ -161,6 +190,14 @@ fn precedence(schema: &FlowSchema) -> i32 {
 
 fn limited(level: &PriorityLevelConfiguration) -> Option<&LimitedPriorityLevelConfiguration> {
     level.spec.as_ref().filter(|spec| spec.type_ == "Limited").and_then(|spec| spec.limited.as_ref())
+}
+
+/// The part of its seats, in percent, that a level may lend.
+fn lendable(level: &PriorityLevelConfiguration) -> Option<i32> {
+    match limited(level) {
+        Some(limited) => limited.lendable_percent,
+        None => level.spec.as_ref()?.exempt.as_ref()?.lendable_percent,
+    }
 }
 
 fn shares(level: &PriorityLevelConfiguration) -> usize {

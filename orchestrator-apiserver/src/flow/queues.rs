@@ -74,6 +74,16 @@ impl<W> Queues<W> {
         self.shape.queues > 0
     }
 
+    /// Has so many seats from now on.
+    pub(super) fn seat_so_many(&mut self, seats: usize) {
+        self.shape.seats = seats;
+    }
+
+    /// Seats that would be taken now, were there enough.
+    pub(super) fn asked_for(&self) -> usize {
+        self.running + self.waiting
+    }
+
     /// A request arrives, of the flow with this hash.
     pub(super) fn arrive(&mut self, flow: u64) -> Arrival {
         let at = self.shortest(flow);

@@ -9,6 +9,7 @@ use orchestrator_core::{
 use serde_json::Value;
 
 use super::path::unescape;
+use crate::decode;
 
 /// The parameters of a request, in order.
 #[derive(Clone, Debug, Default)]
@@ -117,6 +118,14 @@ impl Query {
 
     pub(super) fn timeout(&self) -> ApiResult<Option<Duration>> {
         Ok(self.int("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs))
+    }
+
+    /// Refuses a time limit that is none. Requests that are no watches are answered at once, so that there is nothing to limit.
+    pub(super) fn check_time_limit(&self) -> ApiResult<()> {
+        let problem = self.get("timeout").and_then(decode::duration_problem);
+        problem.map_or(Ok(()), |problem| {
+            Err(ApiError::bad_request(format!("invalid timeout specified in the request URL - {problem}")))
+        })
     }
 
     /// How to write; `kind` is what upstream calls the options of the verb.

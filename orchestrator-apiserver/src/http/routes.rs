@@ -165,6 +165,7 @@ impl Exchange<'_> {
         if self.method == Method::GET && path.name.is_none() && self.query.flag("watch") {
             return self.watch(path).await;
         }
+        self.query.check_time_limit()?;
         let server = self.server.server();
         let kind = server.registry.find(&path.resource).ok_or_else(ApiError::no_such_path)?;
         let style = self.accept.object(self.forms(&path.resource))?;
@@ -241,21 +242,33 @@ impl Exchange<'_> {
         let bytes = body::read(self.tasks.env(), request.into_body()).await?;
         // Scales are of a built-in kind, whatever they scale.
         let is_scale = path.subresource.as_deref() == Some("scale");
-        Ok(match self.body_form(if is_scale { Form::ALL } else { self.forms(&path.resource) })? {
-            Form::Json => Object::from_bytes(bytes),
-            Form::Yaml => Object::from_tree(parse_yaml(&bytes)?),
-            Form::Protobuf => Object::from_tree(parse_protobuf(&bytes)?),
+        let kind = self.server.server().registry.find(&path.resource).filter(|kind| kind.is_custom() && !is_scale);
+        Ok(match (self.body_form()?, kind) {
+            (Form::Json, _) => Object::from_bytes(bytes),
+            (Form::Yaml, _) => {
+                let strict = self.query.get("fieldValidation") == Some("Strict");
+                Object::from_tree(parse_yaml(&bytes, strict)?)
+            }
+            // Upstream takes the form for one that it knows, and then finds nothing to read the body into.
+            (Form::Protobuf, Some(kind)) => {
+                let (name, version) = (&kind.kind, &kind.resource.version);
+                return Err(ApiError::bad_request(format!(
+                    "{name} in version {version:?} cannot be handled as a {name}: object *unstructured.Unstructured does not \
+                     implement the protobuf marshalling interface and cannot be encoded to a protobuf message"
+                )));
+            }
+            (Form::Protobuf, None) => Object::from_tree(parse_protobuf(&bytes)?),
         })
     }
 
     /// What the body is written in; JSON where nothing is said.
-    fn body_form(&self, forms: &[Form]) -> ApiResult<Form> {
+    fn body_form(&self) -> ApiResult<Form> {
         let form = match self.content_type.as_str() {
             "" => Some(Form::Json),
             "application/x-yaml" => Some(Form::Yaml),
-            given => forms.iter().copied().find(|form| form.media() == given),
+            given => Form::ALL.iter().copied().find(|form| form.media() == given),
         };
-        form.ok_or_else(|| unsupported(&forms.iter().map(|form| form.media()).collect::<Vec<_>>().join(", ")))
+        form.ok_or_else(|| unsupported(&Form::ALL.iter().map(|form| form.media()).collect::<Vec<_>>().join(", ")))
     }
 
     async fn patch(&self, path: &ResourcePath, request: Request<RequestBody>) -> ApiResult<Call> {
@@ -279,19 +292,17 @@ impl Exchange<'_> {
         let applies = self.content_type.ends_with("yaml");
         let options = if applies { self.query.write("PatchOptions")? } else { self.options()? };
         let bytes = body::read(self.tasks.env(), request.into_body()).await?;
-        let (tree, duplicates) = if applies {
-            parse_configuration(&bytes)?
-        } else {
-            decode::parse(&bytes).map_err(|error| {
-                let why = decode::complaint(&bytes).unwrap_or_else(|| error.to_string());
-                let strategic = self.content_type.starts_with("application/strategic");
-                let prefix = if strategic { "" } else { "error decoding patch: " };
-                ApiError::bad_request(format!("{prefix}{why}"))
-            })?
-        };
+        if applies {
+            return Ok(Call::Patch { patch: make(parse_configuration(&bytes, options.field_validation)?), options });
+        }
+        let (tree, duplicates) = decode::parse(&bytes).map_err(|error| {
+            let why = decode::complaint(&bytes).unwrap_or_else(|| error.to_string());
+            let strategic = self.content_type.starts_with("application/strategic");
+            let prefix = if strategic { "" } else { "error decoding patch: " };
+            ApiError::bad_request(format!("{prefix}{why}"))
+        })?;
         if let (Some(path), FieldValidation::Strict) = (duplicates.first(), options.field_validation) {
-            let what = if applies { "error strict decoding YAML" } else { "strict decoding error" };
-            return Err(ApiError::bad_request(format!("{what}: duplicate field {path:?}")));
+            return Err(ApiError::bad_request(format!("strict decoding error: duplicate field {path:?}")));
         }
         Ok(Call::Patch { patch: make(tree), options })
     }
@@ -301,8 +312,7 @@ impl Exchange<'_> {
         if bytes.is_empty() {
             return Ok(None);
         }
-        // How to delete is said in any form, whatever is deleted.
-        match self.body_form(Form::ALL)? {
+        match self.body_form()? {
             Form::Json => {
                 let garbage = |error: serde_json::Error| {
                     let why = decode::complaint(&bytes).unwrap_or_else(|| error.to_string());
@@ -311,7 +321,7 @@ impl Exchange<'_> {
                 let (tree, _) = decode::parse(&bytes).map_err(garbage)?;
                 Ok(Some(tree))
             }
-            Form::Yaml => parse_yaml(&bytes).map(Some),
+            Form::Yaml => parse_yaml(&bytes, false).map(Some),
             Form::Protobuf => parse_protobuf(&bytes).map(Some),
         }
     }
@@ -427,19 +437,40 @@ fn platform() -> &'static str {
     }
 }
 
-/// A configuration to apply: mostly JSON, which is YAML and read faster as what it is.
-fn parse_configuration(bytes: &[u8]) -> ApiResult<(Value, Vec<String>)> {
-    if let Ok(parsed) = decode::parse(bytes) {
-        return Ok(parsed);
+/// A configuration to apply: mostly JSON, which is YAML and read faster as what it is. Those who are not strict are not even
+/// warned of repeated keys: upstream's warning has more than one line, and no header can carry that.
+fn parse_configuration(bytes: &[u8], validation: FieldValidation) -> ApiResult<Value> {
+    if let Ok((tree, duplicates)) = decode::parse(bytes)
+        && (duplicates.is_empty() || validation != FieldValidation::Strict)
+    {
+        return Ok(tree);
     }
     let failed = |error: &dyn std::fmt::Display| ApiError::bad_request(format!("error decoding YAML: {error}"));
     let text = std::str::from_utf8(bytes).map_err(|error| failed(&error))?;
-    Ok((yaml::parse(text).map_err(|error| failed(&error))?, Vec::new()))
+    let (tree, duplicates) = yaml::parse_lenient(text).map_err(|error| failed(&error))?;
+    if duplicates.is_empty() || validation != FieldValidation::Strict {
+        return Ok(tree);
+    }
+    Err(ApiError::bad_request(format!(
+        "error strict decoding YAML: error converting YAML to JSON: {}",
+        repeated(&duplicates)
+    )))
 }
 
-fn parse_yaml(bytes: &[u8]) -> ApiResult<Value> {
-    let text = std::str::from_utf8(bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    yaml::parse(text).map_err(|error| ApiError::bad_request(error.to_string()))
+/// What upstream's strict reader of YAML says of keys that a mapping has twice.
+fn repeated(duplicates: &[yaml::YamlError]) -> String {
+    let lines = duplicates.iter().map(|error| format!("\n  line {}: {}", error.line, error.problem));
+    format!("yaml: unmarshal errors:{}", lines.collect::<String>())
+}
+
+fn parse_yaml(bytes: &[u8], strict: bool) -> ApiResult<Value> {
+    let failed = |error: &dyn std::fmt::Display| ApiError::bad_request(error.to_string());
+    let text = std::str::from_utf8(bytes).map_err(|error| failed(&error))?;
+    let (tree, duplicates) = yaml::parse_lenient(text).map_err(|error| failed(&error))?;
+    if duplicates.is_empty() || !strict {
+        return Ok(tree);
+    }
+    Err(ApiError::bad_request(format!("strict decoding error: {}", repeated(&duplicates))))
 }
 
 fn parse_protobuf(bytes: &[u8]) -> ApiResult<Value> {

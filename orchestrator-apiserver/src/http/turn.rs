@@ -58,7 +58,7 @@ pub(super) async fn wait(server: &Server, way: Way<'_>) -> Result<Admitted, Resp
         Path::Other(_) => Place::Path(way.raw_path),
     };
     let asked = Asked { user: way.user, verb: verb(&way), place };
-    let Some((flow, turn)) = server.flows.turn(&server.env, &asked).await else { return Ok(Admitted::default()) };
+    let Some((flow, turn)) = server.flows.turn(&asked).await else { return Ok(Admitted::default()) };
     let seat = match turn {
         Turn::Exempt => None,
         Turn::Seated(seat) => Some(seat),

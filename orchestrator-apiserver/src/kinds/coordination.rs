@@ -48,7 +48,8 @@ pub(super) const NEW_EVENTS: Rules = Rules {
             set_default(event, name, Value::Null);
         }
     },
-    validate: validate_new_event,
+    validate: |event, errors| validate_event(event, &NEW_NAMES, errors),
+    validate_create: validate_new_event,
     validate_update: new_event_stays,
     ..Rules::NONE
 };
@@ -126,9 +127,9 @@ fn validate_event(event: &Field<'_>, names: &EventNames, errors: &mut Errors) {
     }
 }
 
-/// The rules of the newer group alone.
+/// The rules of the newer group alone. An event that came by way of the core group is not held to them when it changes.
 fn validate_new_event(event: &Field<'_>, errors: &mut Errors) {
-    validate_event(event, &NEW_NAMES, errors);
+    validate_series(&event.get("series"), errors);
     if !event.get("eventTime").exists() {
         event.get("eventTime").required(errors, "");
     }
@@ -150,12 +151,32 @@ fn validate_new_event(event: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+fn validate_series(series: &Field<'_>, errors: &mut Errors) {
+    if !series.exists() {
+        return;
+    }
+    let (count, time) = (series.get("count"), series.get("lastObservedTime"));
+    if count.int().unwrap_or(0) < 2 {
+        count.wrong(errors, "\"\"", "should be at least 2");
+    }
+    if !time.exists() {
+        time.required(errors, "");
+    }
+}
+
 /// An event of the newer group tells once what happened; only its series goes on.
 fn new_event_stays(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    if new.get("series").value() != old.get("series").value() {
+        validate_series(&new.get("series"), errors);
+    }
     for (name, place) in [
         ("regarding", "involvedObject"),
         ("reason", "reason"),
         ("note", "message"),
+        ("deprecatedSource", "source"),
+        ("deprecatedFirstTimestamp", "firstTimestamp"),
+        ("deprecatedLastTimestamp", "lastTimestamp"),
+        ("deprecatedCount", "count"),
         ("type", "type"),
         ("eventTime", "eventTime"),
         ("action", "action"),

@@ -1,10 +1,14 @@
-//! Custom kinds: what the schema of their definition fills in where an object says nothing.
+//! Custom kinds: what the schema of their definition fills in where an object says nothing, and what it refuses.
 //!
 //! Upstream: `apiextensions-apiserver/pkg/apiserver/schema/defaulting`.
 
+use std::sync::OnceLock;
+
 use serde_json::{Map, Value};
 
+use super::custom_schema::Schema;
 use crate::{
+    field::{Errors, Field},
     names::NameRule,
     strategy::{Plain, Strategy},
 };
@@ -14,13 +18,19 @@ use crate::{
 pub(crate) struct Custom {
     plain: Plain,
     schema: Value,
+    /// Compiled for the first object: definitions come and go without any.
+    compiled: OnceLock<Schema>,
 }
 
 impl Custom {
     /// `schema` is `openAPIV3Schema`, or nothing.
     pub(crate) fn new(has_status: bool, schema: Option<&Value>) -> Self {
         let plain = Plain { generation: true, status: has_status, names: NameRule::Subdomain };
-        Self { plain, schema: schema.cloned().unwrap_or_default() }
+        Self { plain, schema: schema.cloned().unwrap_or_default(), compiled: OnceLock::new() }
+    }
+
+    fn validate_change(&self, new: &Field<'_>, old: Option<&Field<'_>>, errors: &mut Errors) {
+        self.compiled.get_or_init(|| Schema::new(self.schema.clone())).validate(new, old, errors);
     }
 }
 
@@ -39,6 +49,18 @@ impl Strategy for Custom {
 
     fn default(&self, object: &mut Value) {
         fill(object, &self.schema);
+    }
+
+    fn validate_create(&self, object: &Field<'_>, errors: &mut Errors) {
+        self.validate_change(object, None, errors);
+    }
+
+    fn validate_update(&self, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        self.validate_change(new, Some(old), errors);
+    }
+
+    fn validate_status(&self, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        self.validate_change(new, Some(old), errors);
     }
 }
 

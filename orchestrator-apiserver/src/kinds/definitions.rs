@@ -4,12 +4,13 @@
 
 use std::collections::BTreeSet;
 
+use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
-use super::{check, rules::Rules};
+use super::{check, custom_schema, rules::Rules};
 use crate::{
     field::{Errors, Field, items_mut, member, set_default},
-    names,
+    limits, names,
 };
 
 /// Definitions of kinds.
@@ -200,8 +201,26 @@ fn schemas(versions: &[Field<'_>], errors: &mut Errors) {
             format!("spec.versions[{index}].schema.openAPIV3Schema")
         };
         structural(tree, &path, true, errors);
+        patterns(tree, &path, errors);
         if shared {
             return;
+        }
+    }
+}
+
+/// Every pattern must be one, and there may not be too many.
+fn patterns(schema: &Value, path: &str, errors: &mut Errors) {
+    let patterns = custom_schema::patterns(schema);
+    if patterns.len() > limits::SCHEMA_PATTERNS {
+        let detail = format!("{}: must have at most {} different patterns", patterns.len(), limits::SCHEMA_PATTERNS);
+        return errors.add(path, FieldErrorKind::TooMany, detail);
+    }
+    for pattern in patterns {
+        if let Err(error) = custom_schema::compile(pattern) {
+            // The last line says what is wrong, and those before it show where.
+            let (all, why) = (error.to_string(), "must be a valid regular expression, but isn't");
+            let detail = format!("{pattern:?}: {why}: {}", all.lines().last().unwrap_or_default());
+            errors.add(path, FieldErrorKind::Invalid, detail);
         }
     }
 }
@@ -217,10 +236,10 @@ fn structural(schema: &Value, path: &str, root: bool, errors: &mut Errors) {
         } else {
             "must not be empty for specified object fields"
         };
-        errors.add(format!("{path}.type"), orchestrator_core::status::FieldErrorKind::Required, detail);
+        errors.add(format!("{path}.type"), FieldErrorKind::Required, detail);
     } else if root && of != "object" {
         let detail = format!("{of:?}: must be object at the root");
-        errors.add(format!("{path}.type"), orchestrator_core::status::FieldErrorKind::Invalid, detail);
+        errors.add(format!("{path}.type"), FieldErrorKind::Invalid, detail);
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         structural(property, &format!("{path}.properties[{name}]"), false, errors);

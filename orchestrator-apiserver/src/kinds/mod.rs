@@ -2,21 +2,27 @@
 //!
 //! Start with [`rules::Rules`]: what can differ between kinds. `podspec` is shared by all that make pods; `check` by all.
 
+mod api_services;
 mod app_status;
 mod apps;
 mod autoscaler_versions;
 mod autoscaling;
 mod batch;
+mod certificates;
 pub(crate) mod check;
 mod classes;
 mod config;
 mod coordination;
 mod cron;
 mod custom;
+mod custom_schema;
 mod definitions;
+mod devices;
 mod difference;
 mod drivers;
 mod endpoints;
+pub(crate) mod event_versions;
+mod flow_control;
 mod go;
 mod job_policies;
 mod namespace;
@@ -35,6 +41,7 @@ mod webhooks;
 
 use std::{borrow::Cow, sync::Arc};
 
+pub(crate) use certificates::{forbidden_subject, name_requestor, time_conditions};
 pub(crate) use custom::Custom;
 use rules::Rules;
 use serde_json::Value;
@@ -45,15 +52,10 @@ use crate::{
     strategy::{Plain, Strategy},
 };
 
-/// Kinds that count generations, beside those with a strategy of their own.
-const WITH_GENERATION: [(&str, &str); 1] = [("resource.k8s.io", "resourceslices")];
-
 /// The strategy of a kind.
 pub(crate) fn strategy(group: &str, plural: &str, has_status: bool) -> Arc<dyn Strategy> {
-    deep(group, plural).unwrap_or_else(|| {
-        let generation = WITH_GENERATION.contains(&(group, plural));
-        Arc::new(Plain { generation, status: has_status, names: NameRule::Subdomain })
-    })
+    let plain = || Arc::new(Plain { generation: false, status: has_status, names: NameRule::Subdomain });
+    deep(group, plural).unwrap_or_else(|| plain())
 }
 
 /// Whether a kind has defaults and rules of its own.
@@ -84,11 +86,22 @@ pub(crate) fn orphans_dependents(group: &str, plural: &str) -> bool {
     matches!((group, plural), ("", "replicationcontrollers") | ("batch", "jobs"))
 }
 
+/// Whether an update of an object that is not there makes one. Upstream keeps this for old kinds.
+pub(crate) fn creates_on_update(group: &str, plural: &str) -> bool {
+    match group {
+        "" => matches!(plural, "endpoints" | "events" | "limitranges" | "podtemplates" | "services"),
+        "coordination.k8s.io" => plural == "leases",
+        "events.k8s.io" | "rbac.authorization.k8s.io" => true,
+        _ => false,
+    }
+}
+
 /// The strategy of writes to a subresource, where it is not that of the object.
 pub(crate) fn of_subresource(group: &str, plural: &str, subresource: &str) -> Option<Arc<dyn Strategy>> {
     match (group, plural, subresource) {
         ("", "pods", "resize") => Some(Arc::new(pods::RESIZE)),
         ("", "pods", "ephemeralcontainers") => Some(Arc::new(pods::EPHEMERAL)),
+        ("certificates.k8s.io", "certificatesigningrequests", "approval") => Some(Arc::new(certificates::APPROVALS)),
         _ => None,
     }
 }
@@ -145,6 +158,7 @@ fn network(plural: &str) -> Option<Rules> {
         "endpointslices" => endpoints::ENDPOINT_SLICES,
         "ingresses" => networking::INGRESSES,
         "ingressclasses" => networking::INGRESS_CLASSES,
+        "ipaddresses" => networking::ADDRESSES,
         "networkpolicies" => networking::NETWORK_POLICIES,
         "servicecidrs" => networking::SERVICE_RANGES,
         _ => return None,
@@ -187,18 +201,21 @@ fn admission(plural: &str) -> Option<Rules> {
 fn other(group: &str, plural: &str) -> Option<Rules> {
     Some(match (group, plural) {
         ("apiextensions.k8s.io", "customresourcedefinitions") => definitions::DEFINITIONS,
+        ("apiregistration.k8s.io", "apiservices") => api_services::API_SERVICES,
         ("autoscaling", "horizontalpodautoscalers") => autoscaling::AUTOSCALERS,
         ("batch", "cronjobs") => batch::CRON_JOBS,
         ("batch", "jobs") => batch::JOBS,
+        ("certificates.k8s.io", "certificatesigningrequests") => certificates::REQUESTS,
         ("coordination.k8s.io", "leases") => coordination::LEASES,
         ("events.k8s.io", "events") => coordination::NEW_EVENTS,
-        ("flowcontrol.apiserver.k8s.io", "flowschemas") => classes::FLOW_SCHEMAS,
-        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => classes::PRIORITY_LEVELS,
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => flow_control::FLOW_SCHEMAS,
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => flow_control::PRIORITY_LEVELS,
         ("node.k8s.io", "runtimeclasses") => classes::RUNTIME_CLASSES,
         ("policy", "poddisruptionbudgets") => policy::DISRUPTION_BUDGETS,
-        ("resource.k8s.io", "deviceclasses") => classes::DEVICE_CLASSES,
-        ("resource.k8s.io", "resourceclaims") => classes::RESOURCE_CLAIMS,
-        ("resource.k8s.io", "resourceclaimtemplates") => classes::RESOURCE_CLAIM_TEMPLATES,
+        ("resource.k8s.io", "deviceclasses") => devices::DEVICE_CLASSES,
+        ("resource.k8s.io", "resourceclaims") => devices::RESOURCE_CLAIMS,
+        ("resource.k8s.io", "resourceclaimtemplates") => devices::RESOURCE_CLAIM_TEMPLATES,
+        ("resource.k8s.io", "resourceslices") => devices::RESOURCE_SLICES,
         ("scheduling.k8s.io", "priorityclasses") => classes::PRIORITY_CLASSES,
         _ => return None,
     })
@@ -209,12 +226,15 @@ pub(crate) fn convert<'v>(group: &str, plural: &str, object: &'v Value, api_vers
     if object.get("apiVersion").is_some_and(|given| given == api_version) {
         return Cow::Borrowed(object);
     }
-    if (group, plural) == ("autoscaling", "horizontalpodautoscalers") {
-        return Cow::Owned(autoscaler_versions::convert(object, api_version));
-    }
-    let mut converted = object.clone();
-    *member(&mut converted, "apiVersion") = api_version.into();
-    Cow::Owned(converted)
+    Cow::Owned(match (group, plural) {
+        ("autoscaling", "horizontalpodautoscalers") => autoscaler_versions::convert(object, api_version),
+        ("" | "events.k8s.io", "events") => event_versions::convert(object, api_version),
+        _ => {
+            let mut converted = object.clone();
+            *member(&mut converted, "apiVersion") = api_version.into();
+            converted
+        }
+    })
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! Ingress, IngressClass, NetworkPolicy, ServiceCIDR.
+//! Ingress, IngressClass, NetworkPolicy, ServiceCIDR, IPAddress.
 
 use serde_json::{Value, json};
 
 use super::{check, rules::Rules};
 use crate::{
     field::{Errors, Field, items_mut, member, set_default},
-    names,
+    names::{self, NameRule},
 };
 
 /// Ingresses.
@@ -63,11 +63,38 @@ pub(super) const SERVICE_RANGES: Rules = Rules {
         if ranges.len() == 0 {
             ranges.required(errors, "at least one CIDR required");
         }
+        if ranges.len() > 2 {
+            return ranges.invalid(errors, "may only hold up to 2 values");
+        }
+        let networks: Vec<_> = ranges.items().iter().map(|range| check::parse_cidr(range.text())).collect();
+        if let [one, two] = networks.as_slice()
+            && one.zip(*two).is_none_or(|(one, two)| one.0.is_ipv4() == two.0.is_ipv4())
+        {
+            let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+            return ranges.invalid(errors, detail);
+        }
         for range in ranges.items() {
             check::cidr(&range, errors);
         }
     },
     validate_update: |new, old, errors| check::immutable(&new.get("spec"), &old.get("spec"), "cidrs", errors),
+    ..Rules::NONE
+};
+
+/// Addresses that somebody holds.
+pub(super) const ADDRESSES: Rules = Rules {
+    names: NameRule::Address,
+    validate: |address, errors| {
+        let parent = address.at("spec.parentRef");
+        if !parent.exists() {
+            return parent.required(errors, "");
+        }
+        check::given(&parent.get("group"), names::subdomain, errors);
+        check::needed(&parent.get("resource"), names::path_segment, errors);
+        check::needed(&parent.get("name"), names::path_segment, errors);
+        check::given(&parent.get("namespace"), names::path_segment, errors);
+    },
+    validate_update: |new, old, errors| check::immutable(&new.get("spec"), &old.get("spec"), "parentRef", errors),
     ..Rules::NONE
 };
 

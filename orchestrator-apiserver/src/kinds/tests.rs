@@ -48,6 +48,95 @@ fn answered_objects_are_complete_and_valid() {
     assert!(seen > 200, "only {seen} objects were tried");
 }
 
+/// What is the first thing wrong with an object of each kind that has nothing but a name; nothing where that may be.
+const OF_AN_EMPTY_OBJECT: [(&str, &str); 60] = [
+    ("configmaps v1", ""),
+    ("endpoints v1", ""),
+    ("events v1", ""),
+    ("limitranges v1", ""),
+    ("namespaces v1", ""),
+    ("nodes v1", ""),
+    ("persistentvolumeclaims v1", "spec.accessModes"),
+    ("persistentvolumes v1", "spec.accessModes"),
+    ("pods v1", "spec.containers"),
+    ("podtemplates v1", "template.spec.containers"),
+    ("replicationcontrollers v1", "spec.selector"),
+    ("resourcequotas v1", ""),
+    ("secrets v1", ""),
+    ("serviceaccounts v1", ""),
+    ("services v1", "spec.ports"),
+    ("mutatingadmissionpolicies admissionregistration.k8s.io/v1", "spec.matchConstraints"),
+    ("mutatingadmissionpolicybindings admissionregistration.k8s.io/v1", "spec.policyName"),
+    ("mutatingwebhookconfigurations admissionregistration.k8s.io/v1", ""),
+    ("validatingadmissionpolicies admissionregistration.k8s.io/v1", "spec.matchConstraints"),
+    ("validatingadmissionpolicybindings admissionregistration.k8s.io/v1", "spec.policyName"),
+    ("validatingwebhookconfigurations admissionregistration.k8s.io/v1", ""),
+    ("customresourcedefinitions apiextensions.k8s.io/v1", "metadata.name"),
+    ("apiservices apiregistration.k8s.io/v1", "metadata.name"),
+    ("controllerrevisions apps/v1", "data"),
+    ("daemonsets apps/v1", "spec.template.metadata.labels"),
+    ("deployments apps/v1", "spec.selector"),
+    ("replicasets apps/v1", "spec.selector"),
+    ("statefulsets apps/v1", "spec.selector"),
+    ("horizontalpodautoscalers autoscaling/v1", "spec.maxReplicas"),
+    ("horizontalpodautoscalers autoscaling/v2", "spec.maxReplicas"),
+    ("cronjobs batch/v1", "spec.schedule"),
+    ("jobs batch/v1", "spec.template.spec.containers"),
+    ("certificatesigningrequests certificates.k8s.io/v1", "spec.request"),
+    ("leases coordination.k8s.io/v1", ""),
+    ("endpointslices discovery.k8s.io/v1", "addressType"),
+    ("events events.k8s.io/v1", "eventTime"),
+    ("flowschemas flowcontrol.apiserver.k8s.io/v1", "spec.priorityLevelConfiguration.name"),
+    ("prioritylevelconfigurations flowcontrol.apiserver.k8s.io/v1", "spec.type"),
+    ("ingressclasses networking.k8s.io/v1", "spec.controller"),
+    ("ingresses networking.k8s.io/v1", "spec"),
+    ("ipaddresses networking.k8s.io/v1", "spec.parentRef"),
+    ("networkpolicies networking.k8s.io/v1", ""),
+    ("servicecidrs networking.k8s.io/v1", "spec.cidrs"),
+    ("runtimeclasses node.k8s.io/v1", "handler"),
+    ("poddisruptionbudgets policy/v1", ""),
+    ("clusterrolebindings rbac.authorization.k8s.io/v1", "roleRef.kind"),
+    ("clusterroles rbac.authorization.k8s.io/v1", ""),
+    ("rolebindings rbac.authorization.k8s.io/v1", "roleRef.kind"),
+    ("roles rbac.authorization.k8s.io/v1", ""),
+    ("deviceclasses resource.k8s.io/v1", ""),
+    ("resourceclaims resource.k8s.io/v1", ""),
+    ("resourceclaimtemplates resource.k8s.io/v1", ""),
+    ("resourceslices resource.k8s.io/v1", "spec.driver"),
+    ("priorityclasses scheduling.k8s.io/v1", ""),
+    ("csidrivers storage.k8s.io/v1", ""),
+    ("csinodes storage.k8s.io/v1", ""),
+    ("csistoragecapacities storage.k8s.io/v1", "storageClassName"),
+    ("storageclasses storage.k8s.io/v1", "provisioner"),
+    ("volumeattachments storage.k8s.io/v1", "spec.attacher"),
+    ("volumeattributesclasses storage.k8s.io/v1", "driverName"),
+];
+
+#[test]
+fn every_stored_kind_has_rules_of_its_own() {
+    let mut seen = Vec::new();
+    for kind in Registry::new().kinds() {
+        let (group, plural) = (&kind.resource.group, &kind.resource.plural);
+        let stored = kind.verbs.iter().any(|verb| verb == "update");
+        if !stored {
+            continue;
+        }
+        assert!(super::is_deep(group, plural), "{plural} of {group:?} has the rules of metadata alone");
+        assert_eq!(kind.strategy.has_status(), kind.subresource("status").is_some(), "the status of {plural}");
+        let name = if plural == "ipaddresses" { "10.0.0.1" } else { "x" };
+        let mut object = serde_json::json!({"metadata": {"name": name, "namespace": "default"}});
+        kind.strategy.default(&mut object);
+        kind.strategy.prepare_create(&mut object);
+        let mut errors = Errors::default();
+        kind.strategy.validate(&Field::root(&object), &mut errors);
+        kind.strategy.validate_create(&Field::root(&object), &mut errors);
+        let first = errors.into_vec().into_iter().next().map_or_else(String::new, |error| error.field);
+        seen.push((format!("{plural} {}", kind.api_version()), first));
+    }
+    let expected = OF_AN_EMPTY_OBJECT.map(|(kind, field)| (kind.to_owned(), field.to_owned()));
+    assert_eq!(seen, expected, "{seen:#?}");
+}
+
 /// Removes one part of a tree, which one the number says.
 fn take_one(tree: &mut Value, choice: usize) {
     match tree {

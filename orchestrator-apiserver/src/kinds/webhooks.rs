@@ -32,12 +32,7 @@ pub(super) const POLICIES: Rules = Rules {
     create: |policy| *member(policy, "status") = json!({}),
     validate: |policy, errors| {
         let spec = policy.get("spec");
-        let constraints = spec.get("matchConstraints");
-        if !constraints.exists() {
-            constraints.required(errors, "");
-        } else if constraints.get("resourceRules").len() == 0 {
-            constraints.get("resourceRules").required(errors, "");
-        }
+        constraints(&spec.get("matchConstraints"), errors);
         if spec.get("validations").len() + spec.get("auditAnnotations").len() == 0 {
             for name in ["validations", "auditAnnotations"] {
                 spec.get(name).required(errors, "validations or auditAnnotations must contain at least one item");
@@ -48,7 +43,18 @@ pub(super) const POLICIES: Rules = Rules {
 };
 
 /// Admission policies that change.
-pub(super) const MUTATING_POLICIES: Rules = Rules { status: false, create: |_| {}, validate: |_, _| {}, ..POLICIES };
+pub(super) const MUTATING_POLICIES: Rules = Rules {
+    status: false,
+    create: |_| {},
+    validate: |policy, errors| {
+        constraints(&policy.at("spec.matchConstraints"), errors);
+        let mutations = policy.at("spec.mutations");
+        if mutations.len() == 0 {
+            mutations.required(errors, "mutations must contain at least one item");
+        }
+    },
+    ..POLICIES
+};
 
 /// Where an admission policy holds.
 pub(super) const BINDINGS: Rules = Rules {
@@ -69,6 +75,15 @@ pub(super) const BINDINGS: Rules = Rules {
     },
     ..Rules::NONE
 };
+
+/// What a policy is about must be said.
+fn constraints(constraints: &Field<'_>, errors: &mut Errors) {
+    if !constraints.exists() {
+        constraints.required(errors, "");
+    } else if constraints.get("resourceRules").len() == 0 {
+        constraints.get("resourceRules").required(errors, "");
+    }
+}
 
 fn default_rules(tree: &mut Value, list: &str) {
     for rule in items_mut(tree, list) {

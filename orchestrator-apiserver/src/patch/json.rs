@@ -18,7 +18,7 @@ pub(super) fn apply(mut tree: Value, operations: &Value) -> ApiResult<Value> {
         count_from_front(&mut operation, &tree)?;
         let operation = &operation;
         growth.check(operation, &tree)?;
-        if !is_test_for_absence(operation, &tree) {
+        if !at_root(operation, &mut tree)? && !is_test_for_absence(operation, &tree) {
             json_patch::patch(&mut tree, std::slice::from_ref(operation)).map_err(|_| refused())?;
         }
     }
@@ -43,6 +43,24 @@ fn parse(operations: &Value) -> ApiResult<Patch> {
 fn refused() -> ApiError {
     let message = "the server rejected our request due to an error in our request";
     ApiError::with_details(Reason::Invalid, message, Some(Default::default()))
+}
+
+/// Whether an operation was about the tree as a whole. Upstream can replace that by a list or an object, passes over other
+/// replacements, and can do nothing else with it but test it.
+fn at_root(operation: &PatchOperation, tree: &mut Value) -> ApiResult<bool> {
+    match operation {
+        PatchOperation::Replace(replace) if replace.path.is_root() => {
+            if replace.value.is_object() || replace.value.is_array() {
+                tree.clone_from(&replace.value);
+            }
+            Ok(true)
+        }
+        PatchOperation::Add(add) if add.path.is_root() => Err(refused()),
+        PatchOperation::Remove(remove) if remove.path.is_root() => Err(refused()),
+        PatchOperation::Move(moved) if moved.path.is_root() || moved.from.is_root() => Err(refused()),
+        PatchOperation::Copy(copied) if copied.path.is_root() || copied.from.is_root() => Err(refused()),
+        _ => Ok(false),
+    }
 }
 
 /// Indices may count from the end of a list: `-1` is its last item or, where one is added, the place behind it.
@@ -205,6 +223,23 @@ mod tests {
         assert_eq!(reason(json!({}), vec![json!({"op": "frob", "path": "/a"})]), Reason::Invalid);
         assert_eq!(reason(json!({}), vec![json!({"op": "remove", "path": "/a"})]), Reason::Invalid);
         assert_eq!(reason(json!({}), vec![json!("frob")]), Reason::BadRequest);
+    }
+
+    #[test]
+    fn the_whole_is_replaced_or_tested_and_nothing_else() {
+        let at_root = |operation: Value| apply(json!({"a": 1}), &json!([operation])).map_err(|error| error.reason());
+        assert_eq!(at_root(json!({"op": "replace", "path": "", "value": {"b": 2}})), Ok(json!({"b": 2})));
+        assert_eq!(at_root(json!({"op": "replace", "path": "", "value": [1]})), Ok(json!([1])));
+        assert_eq!(at_root(json!({"op": "replace", "path": "", "value": 1})), Ok(json!({"a": 1})));
+        assert_eq!(at_root(json!({"op": "test", "path": "", "value": {"a": 1}})), Ok(json!({"a": 1})));
+        for operation in [
+            json!({"op": "add", "path": "", "value": {}}),
+            json!({"op": "remove", "path": ""}),
+            json!({"op": "copy", "from": "", "path": "/b"}),
+            json!({"op": "move", "from": "/a", "path": ""}),
+        ] {
+            assert_eq!(at_root(operation), Err(Reason::Invalid));
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn wrong_kind(prefix: &str, patch: &Value, wanted: &str) -> ApiError {
     ApiError::bad_request(format!("{prefix}json: cannot unmarshal {kind} into Go value of type {wanted}"))
 }
 
-/// The object after the change.
+/// What the change leaves of the object, which need not be an object any more.
 pub(crate) fn apply(kind: &Kind, old: &Value, patch: &PatchBody) -> ApiResult<Value> {
     let mut tree = old.clone();
     match patch {
@@ -66,5 +66,5 @@ pub(crate) fn apply(kind: &Kind, old: &Value, patch: &PatchBody) -> ApiResult<Va
         // Not a change of the tree alone: it needs to know who manages what.
         PatchBody::Apply(_) => return Err(ApiError::bad_request("this resource cannot be applied to")),
     }
-    if tree.is_object() { Ok(tree) } else { Err(ApiError::bad_request("the patch does not leave an object")) }
+    Ok(tree)
 }

@@ -7,10 +7,10 @@ use orchestrator_core::{
 };
 use serde_json::{Value, json};
 
-use super::{Scope, Server, limit_ranges, runtime_class};
+use super::{Scope, Server, custom, limit_ranges, runtime_class};
 use crate::{
     field::{Field, items_mut, member, remove, set_default},
-    limits,
+    kinds, limits,
     server::DefaultTolerations,
 };
 
@@ -23,14 +23,18 @@ const POD_TOKEN_SECONDS: i64 = 3607;
 /// The annotation that a new pod of a static kind carries; those have no token.
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
-/// The annotation of the storage class that claims without a class get.
-const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
-
 impl Server {
     /// Changes an object before it is checked.
     pub(super) async fn admit_mutating(&self, scope: &Scope, tree: &mut Value, old: Option<&Value>) -> ApiResult<()> {
+        let is_request = scope.kind.is("certificates.k8s.io", "certificatesigningrequests");
+        if let (true, Some("approval"), Some(old)) = (is_request, scope.subresource.as_deref(), old) {
+            kinds::time_conditions(tree, old, &self.now());
+        }
         if scope.subresource.is_some() {
             return Ok(());
+        }
+        if is_request && old.is_none() {
+            kinds::name_requestor(tree, &scope.user);
         }
         if let Some(old) = old {
             if scope.kind.is("", "pods") {
@@ -88,7 +92,7 @@ impl Server {
         scope: &Scope,
         tree: &Value,
         old: Option<&Value>,
-        _warnings: &mut Vec<String>,
+        warnings: &mut Vec<String>,
     ) -> ApiResult<()> {
         let subresource = scope.subresource.as_deref();
         let new_pod = scope.kind.is("", "pods") && old.is_none() && subresource.is_none();
@@ -97,6 +101,15 @@ impl Server {
             let class = class.as_ref().map(Object::tree).transpose()?;
             let refused = |why| ApiError::forbidden(scope.kind.subject(super::create::name_of(tree)), why);
             runtime_class::check(class, tree).map_err(refused)?;
+        }
+        if scope.kind.is("apiextensions.k8s.io", "customresourcedefinitions") && subresource.is_none() {
+            custom::warn_of_rules(tree, warnings);
+        }
+        if scope.kind.is("certificates.k8s.io", "certificatesigningrequests") {
+            self.admit_request(scope, tree, old)?;
+        }
+        if let (true, None, Some(old)) = (scope.kind.is("", "persistentvolumeclaims"), subresource, old) {
+            self.admit_larger_claim(scope, tree, old).await?;
         }
         if scope.kind.is("scheduling.k8s.io", "priorityclasses") && self.config.admission.priority {
             self.refuse_second_default(scope, tree).await?;
@@ -208,7 +221,7 @@ impl Server {
     }
 
     /// All objects of a small collection, for the server's own needs.
-    async fn all_of(
+    pub(super) async fn all_of(
         &self,
         group: &'static str,
         plural: &'static str,
@@ -285,30 +298,6 @@ impl Server {
         if used {
             push(spec, "volumes", token_volume(&volume, &self.config.token_volume_sources));
         }
-    }
-
-    /// Gives a claim without a class the default class.
-    async fn admit_storage_class(&self, tree: &mut Value) -> ApiResult<()> {
-        let spec = member(tree, "spec");
-        let beta = "volume.beta.kubernetes.io/storage-class";
-        if !spec["storageClassName"].is_null() || !tree["metadata"]["annotations"][beta].is_null() {
-            return Ok(());
-        }
-        let mut defaults = Vec::new();
-        for class in self.all_of("storage.k8s.io", "storageclasses", None).await? {
-            let metadata = class.metadata()?;
-            let annotations = metadata.annotations.as_ref();
-            if annotations.and_then(|annotations| annotations.get(DEFAULT_CLASS)).is_some_and(|value| value == "true") {
-                let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
-                defaults.push((created, metadata.name.clone().unwrap_or_default()));
-            }
-        }
-        // The newest one wins; of equal age the first by name.
-        defaults.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-        if let Some((_, name)) = defaults.into_iter().next() {
-            *member(member(tree, "spec"), "storageClassName") = name.into();
-        }
-        Ok(())
     }
 }
 

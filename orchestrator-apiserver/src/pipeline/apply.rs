@@ -71,7 +71,7 @@ impl Server {
 }
 
 /// Whether it is the object itself that was not found.
-fn is_missing(scope: &Scope, error: &ApiError) -> bool {
+pub(super) fn is_missing(scope: &Scope, error: &ApiError) -> bool {
     let details = error.status().details.as_ref();
     error.is_not_found() && details.and_then(|details| details.name.as_deref()) == scope.name.as_deref()
 }

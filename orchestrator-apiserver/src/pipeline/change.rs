@@ -59,6 +59,11 @@ impl Server {
             }
             Change::Patch(patch) => patch::apply(&scope.kind, old, patch)?,
         };
+        if !tree.is_object() {
+            let why = input::no_type(&tree).unwrap_or_default();
+            let why = format!("couldn't get version/kind; json parse error: {why}");
+            return Err(patch_is_invalid(&tree.to_string(), &why));
+        }
         let pruned = input::prune(&scope.kind, &mut tree, Vec::new(), options.field_validation, warnings);
         pruned.map_err(|why| match change {
             Change::Patch(PatchBody::Strategic(patch)) => patch_is_invalid(&patch::shown(patch), &why.tree),

@@ -147,7 +147,7 @@ impl Server {
     }
 
     /// The time as objects carry it.
-    pub(super) fn now(&self) -> String {
+    pub(crate) fn now(&self) -> String {
         time(self.env.now()).0.to_string()
     }
 

@@ -69,6 +69,22 @@ impl Server {
     }
 }
 
+/// Warns of rules in a definition's schemas that nobody evaluates.
+pub(super) fn warn_of_rules(definition: &Value, warnings: &mut Vec<String>) {
+    let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+    for (index, _) in versions.enumerate().filter(|(_, version)| has_rules(&version["schema"])) {
+        warnings.push(format!("spec.versions[{index}].schema: x-kubernetes-validations are not evaluated"));
+    }
+}
+
+fn has_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(members) => members.contains_key("x-kubernetes-validations") || members.values().any(has_rules),
+        Value::Array(items) => items.iter().any(has_rules),
+        _ => false,
+    }
+}
+
 /// The status of a definition that is served.
 fn established(tree: &Value, now: &str) -> Value {
     let condition = |name: &str, reason: &str, message: &str| {

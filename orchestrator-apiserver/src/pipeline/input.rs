@@ -79,6 +79,7 @@ pub(super) fn body_kind(group: &str, version: &str, kind: &str) -> Kind {
         strategy: Arc::new(Plain { generation: false, status: false, names: NameRule::Subdomain }),
         columns: Vec::new(),
         open_api: None,
+        selectable: Arc::default(),
         scale: None,
         object_type: ObjectType::default(),
     }
@@ -92,7 +93,7 @@ const TYPE_STRUCTURE: &str = "struct { APIVersion string \"json:\\\"apiVersion,o
                               \"json:\\\"kind,omitempty\\\"\" }";
 
 /// What is wrong with the type of a body, beside that it is missing or another.
-fn no_type(tree: &Value) -> Option<String> {
+pub(super) fn no_type(tree: &Value) -> Option<String> {
     let kind = decode::go_kind(tree);
     if !tree.is_object() {
         return Some(format!("json: cannot unmarshal {kind} into Go value of type {TYPE_STRUCTURE}"));

@@ -7,6 +7,7 @@ mod admission;
 mod allocate;
 mod apply;
 mod change;
+mod claims;
 mod commit;
 mod create;
 mod custom;
@@ -15,9 +16,11 @@ mod input;
 mod limit_ranges;
 mod metadata;
 mod read;
+mod replace;
 mod review;
 mod runtime_class;
 mod scale;
+mod signing;
 mod subresources;
 mod track;
 mod update;
@@ -96,17 +99,18 @@ impl Server {
         track::check_options(&request.call)?;
         let subresource = scope.subresource.clone();
         match (subresource.as_deref(), request.call) {
-            (None | Some("status" | "resize" | "ephemeralcontainers"), Call::Get { resource_version }) => {
+            (None | Some("approval" | "status" | "resize" | "ephemeralcontainers"), Call::Get { resource_version }) => {
                 self.get(&scope, resource_version.as_deref()).await
             }
             (None, Call::List(options)) => self.list(&scope, options).await,
             (None, Call::Create { object, options }) => self.create_any(&scope, object, options).await,
             (None, Call::Delete(options)) => self.delete(&scope, options).await,
             (None, Call::DeleteCollection(delete, list)) => self.delete_collection(&scope, delete, list).await,
-            (None | Some("status" | "resize" | "ephemeralcontainers"), Call::Replace { object, options }) => {
-                self.replace(&scope, object, options).await
-            }
-            (None | Some("status" | "resize" | "ephemeralcontainers"), Call::Patch { patch, options }) => {
+            (
+                None | Some("approval" | "status" | "resize" | "ephemeralcontainers"),
+                Call::Replace { object, options },
+            ) => self.replace_or_create(&scope, object, options).await,
+            (None | Some("approval" | "status" | "resize" | "ephemeralcontainers"), Call::Patch { patch, options }) => {
                 self.patch(&scope, patch, options).await
             }
             (Some("scale"), call) => self.scale(&scope, call).await,

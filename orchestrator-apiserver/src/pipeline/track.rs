@@ -158,6 +158,7 @@ fn ignored(kind: &Kind, endpoint: &str) -> &'static FieldSet {
     match endpoint {
         "status" => status_ignores(kind),
         SCALE => &NOTHING,
+        "approval" => &SPEC,
         _ if kind.subresource("status").is_some() => &STATUS,
         _ => &NOTHING,
     }

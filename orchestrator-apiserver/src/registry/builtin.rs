@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use orchestrator_core::client::Resource;
 
 use super::{Kind, Subresource};
-use crate::{decode::Schema, kinds};
+use crate::{decode::Schema, kinds, selection::selectable};
 
 const RESOURCES: &str = include_str!("../../data/api-resources.tsv");
 
@@ -92,6 +92,7 @@ fn kind(row: Row, subresources: &[Row]) -> Kind {
         stored_as: stored_as(&resource),
         schema: Schema::get().kind(row.group, row.version, row.kind),
         strategy: kinds::strategy(row.group, row.resource, has_status),
+        selectable: selectable(row.group, row.resource),
         kind: row.kind.to_owned(),
         singular: row.singular.to_owned(),
         short_names: row.short_names,

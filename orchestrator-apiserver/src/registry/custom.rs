@@ -65,6 +65,7 @@ fn kind(spec: &Field<'_>, version: &Field<'_>, stored_as: &str) -> Kind {
         strategy: Arc::new(Custom::new(has_status, version.at("schema.openAPIV3Schema").value())),
         columns: version.get("additionalPrinterColumns").items().iter().map(column).collect(),
         open_api: version.at("schema.openAPIV3Schema").value().cloned(),
+        selectable: version.get("selectableFields").items().iter().map(|field| path(&field.get("jsonPath"))).collect(),
         scale: scale.exists().then(|| ScalePaths {
             spec_replicas: path(&scale.get("specReplicasPath")),
             status_replicas: path(&scale.get("statusReplicasPath")),

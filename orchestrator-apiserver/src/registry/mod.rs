@@ -48,6 +48,8 @@ pub(crate) struct Kind {
     pub(crate) columns: Vec<CustomColumn>,
     /// The `openAPIV3Schema` of a custom kind.
     pub(crate) open_api: Option<Value>,
+    /// Fields that its objects can be selected by, beside name and namespace.
+    pub(crate) selectable: Arc<[String]>,
     /// Paths of the scale of a custom kind.
     pub(crate) scale: Option<ScalePaths>,
     /// The type of its objects, for server-side apply.
@@ -129,7 +131,8 @@ impl Kind {
 
     /// Whether its objects are stored in another form than they are served in. Versions of other kinds differ by name only.
     fn is_converted(&self) -> bool {
-        self.is("autoscaling", "horizontalpodautoscalers") && self.stored_as != self.api_version()
+        let converted = self.is("autoscaling", "horizontalpodautoscalers") || self.is("events.k8s.io", "events");
+        converted && self.stored_as != self.api_version()
     }
 
     /// An object of the store in this version.
@@ -138,7 +141,12 @@ impl Kind {
             return Ok(stored);
         }
         let (group, plural) = (&self.resource.group, &self.resource.plural);
-        Ok(Object::from_tree(kinds::convert(group, plural, &stored.to_tree()?, &self.api_version()).into_owned()))
+        let tree = stored.to_tree()?;
+        let converted = kinds::convert(group, plural, &tree, &self.api_version());
+        Ok(match stored.revision() {
+            Some(revision) => Object::from_stored(&Object::encode_for_store(&converted)?, revision),
+            None => Object::from_tree(converted.into_owned()),
+        })
     }
 
     /// An object of this version as it is stored.

@@ -6,14 +6,13 @@ use super::{Kind, builtin};
 use crate::{kinds, views::table::column_names};
 
 /// Places that discovery shows and that answer with a refusal: `apiVersion`, resource or subresource, and why.
-const REFUSED: [(&str, &str, &str); 3] = [
-    ("certificates.k8s.io/v1", "certificatesigningrequests/approval", "nobody signs certificates"),
+const REFUSED: [(&str, &str, &str); 2] = [
     ("v1", "nodes/proxy", "the node API has no HTTP side"),
     ("v1", "componentstatuses", "no component reports here; the list is empty, as there is nothing to get"),
 ];
 
 /// Kinds that are stored, with none of the effects that they have upstream: `apiVersion`, resource, and what is missing.
-const WITHOUT_EFFECT: [(&str, &str, &str); 7] = [
+const WITHOUT_EFFECT: [(&str, &str, &str); 8] = [
     ("admissionregistration.k8s.io/v1", "mutatingadmissionpolicies", "not evaluated"),
     ("admissionregistration.k8s.io/v1", "mutatingadmissionpolicybindings", "not evaluated"),
     ("admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", "not called"),
@@ -21,6 +20,7 @@ const WITHOUT_EFFECT: [(&str, &str, &str); 7] = [
     ("admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings", "not evaluated"),
     ("admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", "not called"),
     ("apiregistration.k8s.io/v1", "apiservices", "requests are not forwarded"),
+    ("certificates.k8s.io/v1", "certificatesigningrequests", "nobody signs, but whoever is asked to"),
 ];
 
 const INTRODUCTION: &str = "# Support matrix

@@ -29,6 +29,17 @@ impl FieldSelector {
         &self.requirements
     }
 
+    /// The same requirements of fields by other names.
+    ///
+    /// # Errors
+    /// What `rename` refuses a field with.
+    pub fn renamed<E>(mut self, rename: impl Fn(&str) -> Result<String, E>) -> Result<Self, E> {
+        for requirement in &mut self.requirements {
+            requirement.field = rename(&requirement.field)?;
+        }
+        Ok(self)
+    }
+
     /// Whether it selects everything.
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()

@@ -214,3 +214,46 @@ fn objects_without_a_schema_are_taken_as_they_look() {
         "Apply failed with 1 conflict: conflict with \"m1\": .spec.a.b"
     );
 }
+
+/// A kind whose `spec` is a structure with a list, each of them one piece or not.
+fn with_spec(map_type: &str, list_type: &str) -> Kind {
+    Kind::custom(Some(&json!({"type": "object", "properties": {"spec": {
+        "type": "object", "x-kubernetes-map-type": map_type, "properties": {
+            "a": {"type": "string"},
+            "b": {"type": "string"},
+            "list": {"type": "array", "x-kubernetes-list-type": list_type, "items": {"type": "string"}},
+        },
+    }}})))
+}
+
+#[test]
+fn what_becomes_one_piece_is_managed_as_a_whole() {
+    let (parts, whole) = (with_spec("granular", "set"), with_spec("atomic", "set"));
+    let live = parts.apply(None, &parts.object(&json!({"a": "1"})), "m1", false).unwrap();
+    let live = parts.apply(Some(&live), &parts.object(&json!({"b": "2"})), "m2", false).unwrap();
+    // Nobody changes anything, and yet the managers are as the new schema has them.
+    let same = whole.apply(Some(&live), &whole.object(&live["spec"]), "m3", false).unwrap();
+    for manager in ["m1", "m2", "m3"] {
+        assert_eq!(fields(&same, manager), json!({"f:spec": {}}), "{manager}");
+    }
+    let other = whole.object(&json!({"a": "3"}));
+    assert_eq!(
+        conflict(whole.apply(Some(&live), &other, "m3", false)),
+        "Apply failed with 2 conflicts: conflicts with \"m1\":\n- .spec\nconflicts with \"m2\":\n- .spec"
+    );
+    let updated = whole.update(Some(&live), &other, "u");
+    assert_eq!((entry(&updated, "m1"), entry(&updated, "m2")), (None, None));
+    assert_eq!(fields(&updated, "u"), json!({"f:spec": {}}));
+}
+
+#[test]
+fn a_list_that_becomes_one_piece_is_managed_as_a_whole() {
+    let (parts, whole) = (with_spec("granular", "set"), with_spec("granular", "atomic"));
+    let live = parts.apply(None, &parts.object(&json!({"list": ["x"]})), "m1", false).unwrap();
+    assert_eq!(fields(&live, "m1"), json!({"f:spec": {"f:list": {"v:\"x\"": {}}}}));
+    let updated = whole.update(Some(&live), &whole.object(&json!({"list": ["x"], "a": "1"})), "u");
+    assert_eq!(fields(&updated, "m1"), json!({"f:spec": {"f:list": {}}}));
+    // What comes apart again stays managed as a whole until somebody writes it.
+    let apart = parts.update(Some(&updated), &parts.object(&json!({"list": ["x"], "a": "2"})), "u");
+    assert_eq!(fields(&apart, "m1"), json!({"f:spec": {"f:list": {}}}));
+}

@@ -245,7 +245,7 @@ impl Definitions {
             Type::Bool => json!({"type": "boolean"}),
             Type::Double => json!({"type": "number", "format": "double"}),
             Type::Bytes => json!({"type": "string", "format": "byte"}),
-            Type::Time => json!({"type": "string", "format": "date-time"}),
+            Type::Time(_) => json!({"type": "string", "format": "date-time"}),
             Type::Strings => json!({"type": "array", "items": {"type": "string"}}),
             Type::Free => json!({"x-kubernetes-preserve-unknown-fields": true}),
             Type::Quantity => self.reference(QUANTITY, text),
