@@ -172,6 +172,22 @@ async fn errors() {
 }
 
 #[tokio::test]
+async fn events_are_written_as_the_group_has_them_that_was_asked() {
+    let api = Api::start().await;
+    let event = json!({
+        "metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "message": "it did", "reason": "Did", "type": "Normal",
+    });
+    assert_eq!(api.post("/api/v1/namespaces/default/events", &event).await.code, 201);
+    let path = "/apis/events.k8s.io/v1/namespaces/default/events";
+    api.get(&format!("{path}/e"), PROTOBUF).await.assert_protobuf(200, &["events.k8s.io/v1", "Event", "it did"]);
+    api.get(path, PROTOBUF).await.assert_protobuf(200, &["EventList", "it did"]);
+    // Items of lists do not say what they are.
+    let list = api.get(path, "application/json").await.json();
+    assert_eq!((&list["items"][0]["note"], list["items"][0].get("kind")), (&json!("it did"), None));
+}
+
+#[tokio::test]
 async fn custom_kinds_have_no_protobuf() {
     let api = Api::start().await;
     api.define().await;

@@ -1,3 +1,5 @@
+//! Every rule by example, and what may stay although it is broken.
+
 use proptest::prelude::*;
 use serde_json::json;
 
