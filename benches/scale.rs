@@ -16,10 +16,6 @@ use orchestrator::{
 };
 use serde_json::json;
 
-/// The allocator that a program with many threads would take; it keeps less of what was freed for good.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// How long an idle cluster is looked at.
 const IDLE: Duration = Duration::from_secs(10);
 
