@@ -192,7 +192,8 @@ fn names_are_completed() {
 
 #[test]
 fn pods_and_services_are_asked_through_the_server() {
-    let kubectl = Stage::new("through").kubectl.clone();
+    let stage = Stage::new("through");
+    let kubectl = &stage.kubectl;
     kubectl.ok("run web --image=web:1 --port=8080 --expose");
     kubectl.ok("wait --for=condition=Ready pod/web --timeout=60s");
     let namespace = "/api/v1/namespaces/default";
@@ -209,7 +210,8 @@ fn pods_and_services_are_asked_through_the_server() {
 
 #[test]
 fn the_server_shows_what_it_counts_and_how_it_is() {
-    let kubectl = Stage::new("shows").kubectl.clone();
+    let stage = Stage::new("shows");
+    let kubectl = &stage.kubectl;
     let metrics = kubectl.ok("get --raw /metrics");
     for family in [
         "apiserver_request_total{code=\"200\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"serviceaccounts\"",
