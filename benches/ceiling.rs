@@ -4,6 +4,7 @@
 //! the client and the connection can do on this machine; what it reaches against the API server is read against that.
 //! The constants are one pod as the API server serves it, and lists of `OBJECTS` of those. A patch that sets the label
 //! `upd` is shown to all watchers.
+#![expect(clippy::disallowed_methods, reason = "a server without a cluster, in real time")]
 #![expect(clippy::print_stdout, reason = "a program for people to look at")]
 
 mod support;
