@@ -69,7 +69,6 @@ async fn follow_once(weak: &Weak<Server>, env: &Env) -> ApiResult<()> {
         let Some(server) = weak.upgrade() else { return Ok(()) };
         if std::mem::take(&mut changed) {
             server.refresh_flows().await?;
-            server.mark_dangling().await?;
         }
         let adjustment = due.get_or_insert_with(|| server.flows.due(env).boxed());
         drop(server);
@@ -87,7 +86,8 @@ async fn follow_once(weak: &Weak<Server>, env: &Env) -> ApiResult<()> {
 }
 
 impl Server {
-    /// Writes the default objects that are missing or spoiled, and decides by what there is from now on.
+    /// Writes the default objects that are missing or spoiled, decides by what there is from now on, and says in each schema
+    /// whether its level is there.
     pub(crate) async fn refresh_flows(&self) -> ApiResult<()> {
         let (mut levels, mut schemas) = (self.flow_objects(LEVELS).await?, self.flow_objects(SCHEMAS).await?);
         if self.mend_flows(&levels, &schemas).await? {
@@ -95,16 +95,14 @@ impl Server {
         }
         let seats = self.config.requests_in_flight;
         self.flows.load(&self.env, seats, typed::<PriorityLevelConfiguration>(&levels), typed::<FlowSchema>(&schemas));
-        Ok(())
+        self.mark_dangling(&levels, &schemas).await
     }
 
-    /// Says in the status of each schema whether its level is there.
-    async fn mark_dangling(&self) -> ApiResult<()> {
-        let (levels, schemas) = (self.flow_objects(LEVELS).await?, self.flow_objects(SCHEMAS).await?);
+    async fn mark_dangling(&self, levels: &[Object], schemas: &[Object]) -> ApiResult<()> {
         let level_names: BTreeSet<String> =
             levels.iter().filter_map(|level| level.metadata().ok()?.name.clone()).collect();
         let mut writes = Vec::new();
-        for schema in &schemas {
+        for schema in schemas {
             let Some(status) = dangling::status(schema.tree()?, &level_names, &self.now()) else { continue };
             let options =
                 WriteOptions { field_manager: Some(CONSUMER.to_owned()), force: true, ..WriteOptions::default() };

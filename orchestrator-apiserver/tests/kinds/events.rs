@@ -1,68 +1,31 @@
 //! Events are one object in two groups.
 
-use std::sync::Arc;
-
 use futures::StreamExt;
-use orchestrator_apiserver::{Admission, ApiServer, Config};
 use orchestrator_core::{
-    client::{Backend, Call, ListOptions, PatchBody, Reply, Request, Resource, WatchEvent, WatchRequest, WriteOptions},
-    env::{Env, Simulation},
-    object::Object,
+    client::{Backend, Call, ListOptions, PatchBody, Resource, WatchEvent, WatchRequest},
     status::ApiResult,
 };
-use orchestrator_store_mem::MemStore;
 use serde_json::{Value, json};
+
+use crate::forms::Forms;
 
 const CORE: &str = "";
 const NEWER: &str = "events.k8s.io";
 
-struct Api(ApiServer);
-
-impl Api {
-    async fn start(env: &Env) -> Self {
-        let admission = Admission { service_account: false, ..Admission::default() };
-        let config = Config { admission, ..Config::default() };
-        Self(ApiServer::builder(env, Arc::new(MemStore::new(env))).config(config).build().await.unwrap())
-    }
-
-    async fn call(&self, group: &'static str, name: Option<&str>, call: Call) -> ApiResult<Value> {
-        let (namespace, name) = (Some("default".to_owned()), name.map(str::to_owned));
-        let resource = Resource::new(group, "v1", "events");
-        match self.0.request(Request { user: None, resource, namespace, name, subresource: None, call }).await? {
-            Reply::Object { object, .. } => Ok(object.to_tree()?),
-            Reply::List { items, .. } => Ok(items.iter().map(Object::to_tree).collect::<Result<Value, _>>()?),
-        }
-    }
-
-    async fn create(&self, group: &'static str, event: Value) -> ApiResult<Value> {
-        let call = Call::Create { object: Object::from_tree(event), options: options("creator") };
-        self.call(group, None, call).await
-    }
-
-    async fn get(&self, group: &'static str) -> Value {
-        self.call(group, Some("e"), Call::Get { resource_version: None }).await.unwrap()
-    }
-
-    async fn patch(&self, group: &'static str, patch: PatchBody, manager: &str) -> ApiResult<Value> {
-        self.call(group, Some("e"), Call::Patch { patch, options: options(manager) }).await
-    }
-
-    async fn names(&self, group: &'static str, field_selector: &str) -> ApiResult<Vec<String>> {
-        let options = ListOptions { field_selector: field_selector.to_owned(), ..ListOptions::default() };
-        let list = self.call(group, None, Call::List(options)).await?;
-        let name = |event: &Value| event["metadata"]["name"].as_str().unwrap().to_owned();
-        Ok(list.as_array().unwrap().iter().map(name).collect())
-    }
+fn events(group: &'static str) -> Resource {
+    Resource::new(group, "v1", "events")
 }
 
-fn options(manager: &str) -> WriteOptions {
-    WriteOptions { field_manager: Some(manager.to_owned()), ..WriteOptions::default() }
+fn run(test: impl AsyncFn(Forms)) {
+    Forms::run(events, "e", test);
 }
 
-fn run(test: impl AsyncFn(Api)) {
-    let simulation = Simulation::new(1);
-    let env = simulation.env();
-    simulation.run(async { test(Api::start(&env).await).await }).unwrap();
+/// The names of the events that are selected.
+async fn names(api: &Forms, group: &'static str, field_selector: &str) -> ApiResult<Vec<String>> {
+    let options = ListOptions { field_selector: field_selector.to_owned(), ..ListOptions::default() };
+    let list = api.call(group, None, Call::List(options)).await?;
+    let name = |event: &Value| event["metadata"]["name"].as_str().unwrap().to_owned();
+    Ok(list.as_array().unwrap().iter().map(name).collect())
 }
 
 fn core_event(name: &str) -> Value {
@@ -118,9 +81,9 @@ fn both_groups_list_and_watch_the_same_events() {
             }
             assert_eq!(list.as_array().unwrap().len(), 2);
         }
-        let mut request = WatchRequest::new(Resource::new(NEWER, "v1", "events"), None);
+        let mut request = WatchRequest::new(events(NEWER), None);
         request.field_selector = "regarding.name=p".to_owned();
-        let mut events = api.0.watch(request).await.unwrap();
+        let mut events = api.server.watch(request).await.unwrap();
         let WatchEvent::Added(event) = events.next().await.unwrap().unwrap() else { panic!("no addition") };
         assert_eq!(event.tree().unwrap()["regarding"]["name"], "p");
     });
@@ -141,10 +104,10 @@ fn each_group_selects_by_its_own_names() {
             (NEWER, "reportingController=example.com/c", &["b"]),
             (NEWER, "metadata.name=a", &["a"]),
         ] {
-            assert_eq!(api.names(group, selector).await.unwrap(), selected, "{group} {selector}");
+            assert_eq!(names(&api, group, selector).await.unwrap(), selected, "{group} {selector}");
         }
         for (group, field) in [(CORE, "regarding.name"), (NEWER, "involvedObject.name"), (NEWER, "source")] {
-            let error = api.names(group, &format!("{field}=x")).await.unwrap_err();
+            let error = names(&api, group, &format!("{field}=x")).await.unwrap_err();
             assert_eq!(error.message(), format!("field label not supported: {field}"));
         }
     });

@@ -1,8 +1,10 @@
-//! What is particular to kinds, as clients see it over HTTP, and events in both of their groups.
+//! What is particular to kinds, as clients see it over HTTP, and kinds that are served in several forms.
 
+mod autoscalers;
 mod bodies;
 mod claims;
 mod custom;
 mod events;
+mod forms;
 mod signing;
 mod support;

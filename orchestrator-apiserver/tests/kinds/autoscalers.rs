@@ -1,60 +1,25 @@
 //! Autoscalers are one object in two versions.
 
-use std::sync::Arc;
-
 use futures::StreamExt;
-use orchestrator_apiserver::{Admission, ApiServer, Config};
-use orchestrator_core::{
-    client::{
-        Backend, Call, DeleteOptions, ListOptions, PatchBody, Reply, Request, Resource, WatchEvent, WatchRequest,
-        WriteOptions,
-    },
-    env::{Env, Simulation},
-    object::Object,
-    status::ApiResult,
+use orchestrator_core::client::{
+    Backend, Call, DeleteOptions, ListOptions, PatchBody, Resource, WatchEvent, WatchRequest,
 };
-use orchestrator_store_mem::MemStore;
 use serde_json::{Value, json};
+
+use crate::forms::Forms;
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 
-struct Api(ApiServer);
-
-impl Api {
-    async fn start(env: &Env) -> Self {
-        let admission = Admission { service_account: false, ..Admission::default() };
-        let config = Config { admission, ..Config::default() };
-        Self(ApiServer::builder(env, Arc::new(MemStore::new(env))).config(config).build().await.unwrap())
-    }
-
-    async fn call(&self, version: &'static str, name: Option<&str>, call: Call) -> ApiResult<Value> {
-        let resource = Resource::new("autoscaling", version, "horizontalpodautoscalers");
-        let (namespace, name) = (Some("default".to_owned()), name.map(str::to_owned));
-        match self.0.request(Request { user: None, resource, namespace, name, subresource: None, call }).await? {
-            Reply::Object { object, .. } => Ok(object.to_tree()?),
-            Reply::List { items, .. } => Ok(items.iter().map(Object::to_tree).collect::<Result<Value, _>>()?),
-        }
-    }
-
-    async fn create(&self, version: &'static str, spec: Value) -> ApiResult<Value> {
-        let object = Object::from_tree(json!({"metadata": {"name": "a"}, "spec": spec}));
-        self.call(version, None, Call::Create { object, options: WriteOptions::default() }).await
-    }
-
-    async fn get(&self, version: &'static str) -> Value {
-        self.call(version, Some("a"), Call::Get { resource_version: None }).await.unwrap()
-    }
-
-    async fn patch(&self, version: &'static str, patch: PatchBody, manager: &str) -> ApiResult<Value> {
-        let options = WriteOptions { field_manager: Some(manager.to_owned()), ..WriteOptions::default() };
-        self.call(version, Some("a"), Call::Patch { patch, options }).await
-    }
+fn autoscalers(version: &'static str) -> Resource {
+    Resource::new("autoscaling", version, "horizontalpodautoscalers")
 }
 
-fn run(test: impl AsyncFn(Api)) {
-    let simulation = Simulation::new(1);
-    let env = simulation.env();
-    simulation.run(async { test(Api::start(&env).await).await }).unwrap();
+fn run(test: impl AsyncFn(Forms)) {
+    Forms::run(autoscalers, "a", test);
+}
+
+fn autoscaler(more: Value) -> Value {
+    json!({"metadata": {"name": "a"}, "spec": spec(more)})
 }
 
 fn spec(more: Value) -> Value {
@@ -78,7 +43,7 @@ fn memory() -> Value {
 #[test]
 fn each_version_shows_what_the_other_one_wrote() {
     run(async |api| {
-        let created = api.create("v1", spec(json!({"targetCPUUtilizationPercentage": 50}))).await.unwrap();
+        let created = api.create("v1", autoscaler(json!({"targetCPUUtilizationPercentage": 50}))).await.unwrap();
         assert_eq!(created["spec"]["targetCPUUtilizationPercentage"], 50);
         let newer = api.get("v2").await;
         assert_eq!(
@@ -110,13 +75,13 @@ fn each_version_shows_what_the_other_one_wrote() {
 #[test]
 fn lists_watches_and_deletions_are_in_the_version_that_was_asked_for() {
     run(async |api| {
-        api.create("v2", spec(json!({"metrics": [memory()]}))).await.unwrap();
+        api.create("v2", autoscaler(json!({"metrics": [memory()]}))).await.unwrap();
         for (version, api_version) in [("v1", "autoscaling/v1"), ("v2", "autoscaling/v2")] {
             let list = api.call(version, None, Call::List(ListOptions::default())).await.unwrap();
             assert_eq!(list[0]["apiVersion"], api_version);
         }
-        let watch = WatchRequest::new(Resource::new("autoscaling", "v1", "horizontalpodautoscalers"), None);
-        let mut events = api.0.watch(watch).await.unwrap();
+        let watch = WatchRequest::new(autoscalers("v1"), None);
+        let mut events = api.server.watch(watch).await.unwrap();
         let WatchEvent::Added(object) = events.next().await.unwrap().unwrap() else { panic!("no addition") };
         assert_eq!(object.tree().unwrap()["apiVersion"], "autoscaling/v1");
         api.call("v2", Some("a"), Call::Delete(DeleteOptions::default())).await.unwrap();
@@ -149,8 +114,7 @@ fn what_annotations_say_is_checked() {
     run(async |api| {
         let metrics = "[{\"type\":\"Pods\",\"pods\":{\"metricName\":\"m\",\"targetAverageValue\":\"-1\"}}]";
         let object = json!({"metadata": {"name": "a", "annotations": {METRICS: metrics}}, "spec": spec(json!({}))});
-        let call = Call::Create { object: Object::from_tree(object), options: WriteOptions::default() };
-        let error = api.call("v1", None, call).await.unwrap_err();
+        let error = api.create("v1", object).await.unwrap_err();
         assert!(error.message().contains("spec.metrics[0].pods.target.averageValue"), "{error}");
     });
 }
