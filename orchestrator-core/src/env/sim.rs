@@ -54,11 +54,14 @@ impl Simulation {
     }
 
     /// A world that begins this long after the start of simulated time: one that carries on with what an earlier world
-    /// has left, such as the content of its store.
+    /// has left, such as the content of its store. It draws other numbers than a world of the same seed did before: names
+    /// and UIDs that are there already must not come again.
     pub fn starting_at(seed: u64, elapsed: Duration) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        random.set_stream(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX));
         let state = State {
             elapsed,
-            random: ChaCha8Rng::seed_from_u64(seed),
+            random,
             next_id: ROOT + 1,
             tasks: BTreeMap::new(),
             ready: Vec::new(),
@@ -253,5 +256,23 @@ impl Drop for Timer {
         if let Some(key) = self.key {
             self.world.lock().timers.remove(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_world_that_carries_on_draws_numbers_of_its_own() {
+        let draw = |simulation: &Simulation| -> Vec<u64> {
+            let env = simulation.env();
+            (0..100).map(|_| env.random()).collect()
+        };
+        let first = draw(&Simulation::new(7));
+        assert_eq!(first, draw(&Simulation::new(7)), "a seed repeats");
+        let later = draw(&Simulation::starting_at(7, Duration::from_secs(20)));
+        assert!(later.iter().all(|number| !first.contains(number)), "what was drawn does not come again");
+        assert_eq!(later, draw(&Simulation::starting_at(7, Duration::from_secs(20))), "and that repeats, too");
     }
 }
