@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -25,6 +25,7 @@ use crate::{
     invariants::{ALWAYS, Invariant, SETTLED, Violation, noise, violations},
     limits,
     link::{Delay, Link, Seat},
+    lock::lock,
     nodes::Nodes,
     recorder::Recorder,
     snapshot::Snapshot,
@@ -331,10 +332,6 @@ impl SimCluster {
         self.env.sleep(time).await;
         self.history(|history| noise(&history.records()[before..]).map(ToString::to_string).collect())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,9 +1,6 @@
 //! Controllers and scheduler, each a process of its own with its own link and caches.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex};
 
 use orchestrator_controllers::{Controllers, Options};
 use orchestrator_core::{
@@ -19,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     diary::Diary,
     link::{Delay, Link, Seat},
+    lock::lock,
 };
 
 /// What controllers publish as the certificate of the cluster's authority. Nobody checks it.
@@ -184,14 +182,4 @@ impl Drop for Term {
         *lock(&self.0.leader) = None;
         self.0.diary.note(format_args!("manager {} leads no more", self.0.index));
     }
-}
-
-impl fmt::Debug for Term {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Term").field(&self.0.index).finish()
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

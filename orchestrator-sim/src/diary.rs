@@ -2,10 +2,12 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use orchestrator_core::env::Env;
+
+use crate::lock::lock;
 
 /// Lines with their times. Clones are the same diary.
 #[derive(Clone, Debug)]
@@ -21,10 +23,10 @@ impl Diary {
 
     pub(crate) fn note(&self, what: impl fmt::Display) {
         let line = format!("{} {what}", self.env.now());
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        lock(&self.lines).push(line);
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.lines).clone()
     }
 }

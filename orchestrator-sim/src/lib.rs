@@ -16,6 +16,7 @@ mod image;
 pub mod invariants;
 mod limits;
 mod link;
+mod lock;
 mod nodes;
 mod recorder;
 pub mod scenario;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use orchestrator_core::{
     status::{ApiError, ApiResult},
 };
 
-use crate::limits;
+use crate::{limits, lock::lock};
 
 /// Where the API server is, while it lives.
 #[derive(Debug, Default)]
@@ -209,8 +209,4 @@ impl ResourceDiscovery for Link {
 
 fn unreachable() -> ApiError {
     ApiError::unavailable("the API server cannot be reached")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

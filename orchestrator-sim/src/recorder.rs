@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::Poll,
 };
 
@@ -16,7 +16,10 @@ use orchestrator_core::{
     },
 };
 
-use crate::history::{History, Record};
+use crate::{
+    history::{History, Record},
+    lock::lock,
+};
 
 /// Wraps the store of a world.
 #[derive(Clone)]
@@ -60,7 +63,7 @@ impl Recorder {
     }
 
     fn lock(&self) -> MutexGuard<'_, Tape> {
-        self.tape.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tape)
     }
 
     /// Takes in what has happened. After each commit, so that the store's log never runs away from it.

@@ -109,7 +109,7 @@ impl Flows {
 
     /// Whether anything is known.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.plan().counts().is_empty()
+        !self.plan().is_empty()
     }
 
     /// Waits for the turn of a request, if it has to. `None` before anything is known.

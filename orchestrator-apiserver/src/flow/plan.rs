@@ -108,6 +108,11 @@ impl Plan {
         self.rooms.values().any(|room| room.is_busy())
     }
 
+    /// Whether there are no schemas.
+    pub(super) fn is_empty(&self) -> bool {
+        self.schemas.is_empty()
+    }
+
     /// What each schema counts, by level and name.
     pub(super) fn counts(&self) -> Vec<(String, String, Arc<FlowCounts>)> {
         self.schemas.iter().map(|flow| (flow.level.clone(), flow.name.clone(), flow.counts.clone())).collect()
