@@ -12,7 +12,6 @@ use std::{
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures::{StreamExt, future::join_all};
 use orchestrator::{
-    Cluster,
     client::Api,
     k8s_openapi::api::core::v1::Pod,
     kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchParams},
@@ -22,16 +21,9 @@ use serde_json::json;
 const LISTED: u64 = 1_000;
 const WATCHERS: u64 = 50;
 
-async fn server() -> Cluster {
-    let mut config = orchestrator::apiserver::Config::default();
-    // Without controllers nobody makes the accounts of pods.
-    config.admission.service_account = false;
-    Cluster::builder().control_plane(false).api_config(config).start().await.expect("the server starts")
-}
-
 fn requests(criterion: &mut Criterion) {
     let runtime = support::runtime();
-    let cluster = runtime.block_on(server());
+    let cluster = runtime.block_on(support::api_server());
     let api: Api<Pod> = Api::namespaced(&cluster.client(), "default");
     let next = AtomicU64::new(0);
     let mut group = criterion.benchmark_group("in_process");

@@ -10,6 +10,10 @@ use orchestrator::{
     core::status::ApiResult,
     env::Env,
     k8s_openapi::api::core::v1::{Pod, ServiceAccount},
+    kube::{
+        self,
+        config::{KubeConfigOptions, Kubeconfig},
+    },
     node::NodeConfig,
     runtime_sim::{MachineConfig, SimMachine},
 };
@@ -44,6 +48,21 @@ pub(crate) async fn ready_cluster(nodes: usize) -> Cluster {
     let cluster = builder.start().await.expect("the cluster starts");
     wait_for_account(&cluster).await;
     cluster
+}
+
+/// An API server over HTTPS without anything that acts on objects.
+pub(crate) async fn api_server() -> Cluster {
+    let mut config = orchestrator::apiserver::Config::default();
+    // Without controllers nobody makes the accounts of pods.
+    config.admission.service_account = false;
+    let builder = Cluster::builder().control_plane(false).api_config(config);
+    builder.listen("127.0.0.1:0".parse().expect("an address")).start().await.expect("the server starts")
+}
+
+/// How clients outside of the process reach a cluster.
+pub(crate) async fn remote_config(cluster: &Cluster) -> kube::Config {
+    let kubeconfig = Kubeconfig::from_yaml(cluster.kubeconfig().expect("served over HTTPS")).expect("a kubeconfig");
+    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a configuration")
 }
 
 /// Pods can be made in a namespace once it has its service account.

@@ -4,12 +4,12 @@ mod fake;
 
 use std::{sync::Arc, time::Duration};
 
-use fake::FakeServer;
+use fake::{FakeServer, TakingTurns};
 use futures::StreamExt;
 use orchestrator_core::{
     env::{Env, Simulation},
     node_connector::{PodLogOptions, Target},
-    runtime::RuntimeError,
+    runtime::{ContainerRuntime, RuntimeError},
 };
 use orchestrator_node::{NodeAgent, NodeConfig};
 use orchestrator_runtime_sim::{
@@ -27,7 +27,10 @@ struct World {
 
 impl World {
     fn start(&self) -> NodeAgent {
-        let runtime = Arc::new(self.machine.runtime());
+        self.start_with(Arc::new(self.machine.runtime()))
+    }
+
+    fn start_with(&self, runtime: Arc<dyn ContainerRuntime>) -> NodeAgent {
         let config = NodeConfig { addresses: vec!["192.0.2.1".parse().unwrap()], ..NodeConfig::default() };
         NodeAgent::builder(&self.server.client(), &self.env, runtime, NODE).config(config).start()
     }
@@ -159,6 +162,23 @@ fn a_pod_lives_and_dies() {
             assert!(world.reasons().contains(&reason.to_owned()), "{reason}: {:?}", world.reasons());
         }
         agent.shutdown().await;
+    });
+}
+
+#[test]
+fn operations_go_on_while_the_agent_looks() {
+    simulate(|world| async move {
+        let agent = world.start_with(Arc::new(TakingTurns::new(&world.env, world.machine.runtime())));
+        for name in ["p", "q", "r"] {
+            world.pod(name, one("c"));
+        }
+        for name in ["p", "q", "r"] {
+            world.until_phase(name, "Running").await;
+        }
+        world.server.delete_pod("p", 5);
+        world.until_gone("p").await;
+        world.env.timeout(Duration::from_secs(60), agent.shutdown()).await.expect("the agent ends");
+        assert!(world.machine.sandboxes().is_empty());
     });
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::path::{Path, Step};
 use crate::limits;
 
 /// Parses JSON. Of repeated members the last one counts; their paths are given.
@@ -12,7 +13,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Er
     let mut duplicates = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let mut values = 0;
-    let tree = Tree { path: String::new(), duplicates: &mut duplicates, values: &mut values };
+    let tree = Tree { path: None, duplicates: &mut duplicates, values: &mut values };
     let value = tree.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok((value, duplicates))
@@ -28,7 +29,8 @@ pub(crate) fn fits(value: &Value, levels: usize) -> bool {
 }
 
 struct Tree<'a> {
-    path: String,
+    /// `None` at the root.
+    path: Option<&'a Path<'a>>,
     duplicates: &'a mut Vec<String>,
     /// How many were read.
     values: &'a mut usize,
@@ -83,25 +85,23 @@ impl<'de> Visitor<'de> for Tree<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = access.next_element_seed(Tree {
-            path: format!("{}[{}]", self.path, items.len()),
-            duplicates: &mut *self.duplicates,
-            values: &mut *self.values,
-        })? {
+        loop {
+            let path = Path { parent: self.path, step: Step::Index(items.len()) };
+            let item = Tree { path: Some(&path), duplicates: &mut *self.duplicates, values: &mut *self.values };
+            let Some(item) = access.next_element_seed(item)? else { return Ok(Value::Array(items)) };
             items.push(item);
         }
-        Ok(Value::Array(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut members = Map::new();
         while let Some(name) = access.next_key::<String>()? {
-            let path = if self.path.is_empty() { name.clone() } else { format!("{}.{name}", self.path) };
+            let path = Path { parent: self.path, step: Step::Member(&name) };
             if members.contains_key(&name) && self.duplicates.len() < limits::STRICT_ERRORS {
-                self.duplicates.push(path.clone());
+                self.duplicates.push(path.full());
             }
-            let value =
-                access.next_value_seed(Tree { path, duplicates: &mut *self.duplicates, values: &mut *self.values })?;
+            let value = Tree { path: Some(&path), duplicates: &mut *self.duplicates, values: &mut *self.values };
+            let value = access.next_value_seed(value)?;
             members.insert(name, value);
         }
         Ok(Value::Object(members))

@@ -3,6 +3,7 @@
 mod base64;
 mod duration;
 mod json;
+mod path;
 mod schema;
 mod settle;
 mod strict;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{
     base64,
+    path::{Path, Step},
     schema::{FieldSchema, Message, Schema, Shape, Type},
     time::{self, TimeForm},
 };
@@ -44,44 +45,6 @@ pub(crate) fn prune(tree: &mut Value, message: &Message, findings: &mut Findings
         return Err(WrongType::same(text));
     };
     object(members, message, None, findings)
-}
-
-/// The way to a value, written out only where it is told.
-#[derive(Clone, Copy)]
-struct Path<'a> {
-    parent: Option<&'a Path<'a>>,
-    step: Step<'a>,
-}
-
-#[derive(Clone, Copy)]
-enum Step<'a> {
-    Member(&'a str),
-    /// A key of a map.
-    Key(&'a str),
-    Index(usize),
-}
-
-impl Path<'_> {
-    /// With keys and indices, as people are told.
-    fn full(&self) -> String {
-        let mut path = self.parent.map(Path::full).unwrap_or_default();
-        match self.step {
-            Step::Member(name) | Step::Key(name) if path.is_empty() => name.clone_into(&mut path),
-            Step::Member(name) | Step::Key(name) => path.extend([".", name]),
-            Step::Index(index) => path.push_str(&format!("[{index}]")),
-        }
-        path
-    }
-
-    /// Without keys and indices, as Go's decoder says it.
-    fn members(&self) -> String {
-        let path = self.parent.map(Path::members).unwrap_or_default();
-        match self.step {
-            Step::Member(name) if path.is_empty() => name.to_owned(),
-            Step::Member(name) => format!("{path}.{name}"),
-            Step::Key(_) | Step::Index(_) => path,
-        }
-    }
 }
 
 fn object(

@@ -1,5 +1,7 @@
 //! Objects as they travel: one shared object with three forms, each made at most once.
 
+#[cfg(debug_assertions)]
+mod instances;
 mod shared;
 mod trim;
 

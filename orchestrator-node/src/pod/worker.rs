@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::poll_fn,
+    pin::pin,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -48,6 +51,8 @@ enum Done {
     Status(Arc<PodStatus>, ApiResult<Arc<Pod>>),
 }
 
+type Running = FuturesUnordered<BoxFuture<'static, Done>>;
+
 pub(crate) struct Worker {
     node: Arc<Node>,
     mailbox: Arc<Mailbox>,
@@ -64,7 +69,7 @@ pub(crate) struct Worker {
     in_flight: BTreeMap<Slot, Operation>,
     handles: BTreeMap<Slot, (u64, AbortHandle)>,
     next_number: u64,
-    running: FuturesUnordered<BoxFuture<'static, Done>>,
+    running: Running,
     writing: bool,
     write_again_at: Option<Timestamp>,
     last_patch: Option<(Value, Timestamp)>,
@@ -112,7 +117,7 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         loop {
             self.take_mail();
-            self.look().await;
+            self.look_and_go_on().await;
             self.seed_probes();
             self.show();
             let plan = decide(&self.situation());
@@ -186,6 +191,24 @@ impl Worker {
                 self.dirty.1.insert(container.id.clone());
             }
         }
+    }
+
+    /// Looks, while operations go on: the runtime may let one call wait for another.
+    async fn look_and_go_on(&mut self) {
+        while self.has_to_look() && !self.running.is_empty() {
+            let mut running = std::mem::take(&mut self.running);
+            let done = beside(self.look(), &mut running).await;
+            self.running = running;
+            if done.is_empty() {
+                return;
+            }
+            done.into_iter().for_each(|done| self.take_in(done));
+        }
+        self.look().await;
+    }
+
+    fn has_to_look(&self) -> bool {
+        !(self.dirty.0.is_empty() && self.dirty.1.is_empty())
     }
 
     /// Looks at what has changed in the runtime. What cannot be seen now is looked at again later.
@@ -408,7 +431,7 @@ impl Worker {
 
     async fn wait(&mut self, wake_at: Option<Timestamp>) {
         // What could not be seen is looked at again soon.
-        let unseen = !(self.dirty.0.is_empty() && self.dirty.1.is_empty());
+        let unseen = self.has_to_look();
         let now = self.node.env.now();
         let wait = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         let wait = wait.into_iter().chain(unseen.then_some(API_RETRY)).min();
@@ -426,10 +449,15 @@ impl Worker {
             first(mailbox.changed(), sleep).await;
             None
         };
-        let done = first(next, woken).await;
+        if let Some(done) = first(next, woken).await {
+            self.take_in(done);
+        }
+    }
+
+    fn take_in(&mut self, done: Done) {
         match done {
             // One that was cancelled meanwhile does not count any more.
-            Some(Done::Operation(slot, number, outcome))
+            Done::Operation(slot, number, outcome)
                 if self.handles.get(&slot).is_some_and(|(present, _)| *present == number) =>
             {
                 self.handles.remove(&slot);
@@ -442,8 +470,8 @@ impl Worker {
                     self.absorb(*outcome);
                 }
             }
-            Some(Done::Status(status, result)) => self.status_written(&status, result),
-            Some(Done::Operation(..)) | None => {}
+            Done::Status(status, result) => self.status_written(&status, result),
+            Done::Operation(..) => {}
         }
     }
 
@@ -569,6 +597,20 @@ impl Worker {
             self.memory.condemned.entry(container).or_insert((attempt, message)).0 = attempt;
         }
     }
+}
+
+/// Finishes some work, and gives what ended beside it.
+async fn beside(work: impl Future<Output = ()>, running: &mut Running) -> Vec<Done> {
+    let mut work = pin!(work);
+    let mut done = Vec::new();
+    let worked = poll_fn(|context| {
+        while let Poll::Ready(Some(ended)) = running.poll_next_unpin(context) {
+            done.push(ended);
+        }
+        work.as_mut().poll(context)
+    });
+    worked.await;
+    done
 }
 
 /// The end of a container's log.

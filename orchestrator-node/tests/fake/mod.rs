@@ -1,5 +1,7 @@
 //! The least API server that a node agent can work with: objects as trees, no rules.
 
+mod turns;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
@@ -15,6 +17,7 @@ use orchestrator_core::{
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast;
+pub(crate) use turns::TakingTurns;
 
 /// Plural, namespace and name.
 type Key = (String, String, String);
