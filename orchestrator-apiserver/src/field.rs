@@ -209,6 +209,8 @@ pub(crate) fn member<'a>(tree: &'a mut Value, name: &str) -> &'a mut Value {
         *tree = Value::Object(serde_json::Map::new());
     }
     match tree {
+        // Mostly it is there, and its name need not be copied.
+        Value::Object(members) if members.contains_key(name) => &mut members[name],
         Value::Object(members) => members.entry(name).or_insert(Value::Null),
         other => other,
     }
@@ -216,9 +218,9 @@ pub(crate) fn member<'a>(tree: &'a mut Value, name: &str) -> &'a mut Value {
 
 /// Writes a member where none is. To Go an empty text is none.
 pub(crate) fn set_default(tree: &mut Value, name: &str, default: impl Into<Value>) {
-    let member = member(tree, name);
-    if member.is_null() || member == "" {
-        *member = default.into();
+    let is_given = tree.get(name).is_some_and(|given| !given.is_null() && given != "");
+    if !is_given {
+        *member(tree, name) = default.into();
     }
 }
 

@@ -118,7 +118,7 @@ pub(crate) struct Pods {
     source: PodSource,
     roster: Arc<Roster>,
     shutdown: Watcher<Option<i64>>,
-    /// What the runtime held at the last listing, for pods that get a worker.
+    /// What the runtime held at the last listing of pods without a worker, for those that get one.
     listed: BTreeMap<String, Observed>,
 }
 
@@ -184,9 +184,9 @@ impl Pods {
 
     /// Gives all workers a fresh listing. False when the runtime cannot list.
     async fn relist(&mut self) -> bool {
-        let Ok(listed) = observe(&self.node).await else { return false };
+        let Ok(mut listed) = observe(&self.node).await else { return false };
         for (uid, mailbox) in self.roster.mailboxes() {
-            mailbox.relisted(listed.get(&uid).cloned().unwrap_or_default());
+            mailbox.relisted(listed.remove(&uid).unwrap_or_default());
         }
         self.listed = listed;
         true

@@ -73,15 +73,19 @@ impl Change {
         }
     }
 
-    fn add(&mut self, element: &PathElement, change: Self) {
-        for (node, part) in [
+    fn add(&mut self, element: PathElement, change: Self) {
+        let parts = [
             (&mut self.added, change.added),
             (&mut self.modified, change.modified),
             (&mut self.removed, change.removed),
-        ] {
-            if !part.is_empty() {
-                node.below.add(element.clone(), part);
+        ];
+        let mut parts = parts.into_iter().filter(|(_, part)| !part.is_empty()).peekable();
+        while let Some((node, part)) = parts.next() {
+            if parts.peek().is_none() {
+                node.below.add(element, part);
+                return;
             }
+            node.below.add(element.clone(), part);
         }
     }
 
@@ -180,7 +184,7 @@ fn compare_members(
         let Some(id) = map.fields.get(name).copied().or(map.others) else { continue };
         let element = PathElement::field(name);
         let found = compare_values(before, after, of.to(id)).map_err(|why| format!("{element}{why}"))?;
-        change.add(&element, found);
+        change.add(element, found);
     }
     Ok(change)
 }
@@ -195,7 +199,8 @@ fn compare_items(old: &[Value], new: &[Value], list: &ListType, of: TypeRef<'_>)
         match (old.as_slice(), new.as_slice()) {
             (old @ ([] | [_]), new @ ([] | [_])) => {
                 let found = compare_values(old.first().copied(), new.first().copied(), of.to(list.items));
-                change.add(&element, found.map_err(|why| format!("{element}{why}"))?);
+                let found = found.map_err(|why| format!("{element}{why}"))?;
+                change.add(element, found);
             }
             // Items that cannot be told apart are one piece.
             (old @ [_, _, ..], new @ [_, _, ..]) if old == new => {}
@@ -203,14 +208,16 @@ fn compare_items(old: &[Value], new: &[Value], list: &ListType, of: TypeRef<'_>)
             ([_, _, ..], rest) => {
                 if let Some(item) = rest.first() {
                     let found = compare_values(None, Some(item), of.to(list.items));
-                    change.add(&element, found.map_err(|why| format!("{element}{why}"))?);
+                    let found = found.map_err(|why| format!("{element}{why}"))?;
+                    change.add(element.clone(), found);
                 }
                 change.removed.below.add(element, Node::member());
             }
             (rest, _) => {
                 if let Some(item) = rest.first() {
                     let found = compare_values(Some(item), None, of.to(list.items));
-                    change.add(&element, found.map_err(|why| format!("{element}{why}"))?);
+                    let found = found.map_err(|why| format!("{element}{why}"))?;
+                    change.add(element.clone(), found);
                 }
                 change.added.below.add(element, Node::member());
             }

@@ -86,11 +86,10 @@ fn parse_element(name: &str) -> Result<PathElement, FieldsError> {
 
 pub(super) fn print_element(element: &PathElement) -> String {
     match element {
-        PathElement::Field(name) => format!("f:{name}"),
+        PathElement::Field(name) => ["f:", name].concat(),
         PathElement::Key(members) => {
-            let key: Map<String, Value> =
-                members.iter().map(|(name, value)| (name.clone(), value.to_value())).collect();
-            format!("k:{}", Value::from(key))
+            let members = members.iter().map(|(name, value)| format!("{}:{value}", Value::from(name.as_str())));
+            format!("k:{{{}}}", members.collect::<Vec<_>>().join(","))
         }
         PathElement::Value(value) => format!("v:{value}"),
         PathElement::Index(index) => format!("i:{index}"),

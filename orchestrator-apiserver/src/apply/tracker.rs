@@ -221,14 +221,25 @@ fn take_entries(object: &mut Value) -> Option<Value> {
 /// Where a write changed nothing but times of entries, it changed nothing: the entries are as they were.
 pub(crate) fn ignore_times(live: &Value, new: &mut Value) {
     let (Some(before), Some(after)) = (entries(live), entries(new)) else { return };
-    if before == after || !same_but_times(before, after) {
+    if before == after || !same_but_entries(live, new) || !same_but_times(before, after) {
         return;
     }
-    let taken = take_entries(new);
     put_entries(new, Some(before.clone()));
-    if *new != *live {
-        put_entries(new, taken);
-    }
+}
+
+fn same_but_entries(left: &Value, right: &Value) -> bool {
+    let (Value::Object(left), Value::Object(right)) = (left, right) else { return left == right };
+    let same = |(name, value): (&String, &Value)| match right.get(name) {
+        Some(other) if name == "metadata" => same_metadata(value, other),
+        other => other == Some(value),
+    };
+    left.len() == right.len() && left.iter().all(same)
+}
+
+fn same_metadata(left: &Value, right: &Value) -> bool {
+    let (Value::Object(left), Value::Object(right)) = (left, right) else { return left == right };
+    left.len() == right.len()
+        && left.iter().all(|(name, value)| name == "managedFields" || right.get(name) == Some(value))
 }
 
 fn same_but_times(left: &Value, right: &Value) -> bool {

@@ -123,12 +123,13 @@ pub(crate) fn default_requests(spec: &mut Value) {
             }
         }
     }
-    let summed = summed_requests(&Field::root(spec));
-    if let Some(resources) = spec.get_mut("resources") {
+    // Hardly any pod asks for resources as a whole.
+    if spec.get("resources").is_some() {
+        let summed = summed_requests(&Field::root(spec));
         let text = |quantity: &Quantity| Value::String(quantity.to_string());
         let summed: Value =
             summed.iter().map(|(name, sum)| (name.clone(), text(sum))).collect::<serde_json::Map<_, _>>().into();
-        requests_from_limits(resources, &summed);
+        requests_from_limits(member(spec, "resources"), &summed);
     }
 }
 
