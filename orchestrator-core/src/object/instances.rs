@@ -7,14 +7,12 @@ use k8s_openapi::api::{apps, batch, coordination, core, discovery};
 
 use super::{DecodeError, Object};
 
-type Instances<K> =
-    (fn(&Object) -> Result<Arc<K>, DecodeError>, fn(&Object) -> Result<Arc<K>, DecodeError>, fn(Arc<K>) -> Object);
-
 macro_rules! instances {
     ($($kind:ty,)*) => {
         $(const _: () = {
-            // A static is compiled whether somebody looks at it or not.
-            static _INSTANCES: Instances<$kind> = (Object::shared, Object::typed, Object::from_typed);
+            // Statics are compiled whether somebody looks at them or not.
+            static _READ: [fn(&Object) -> Result<Arc<$kind>, DecodeError>; 2] = [Object::shared, Object::typed];
+            static _WRITE: fn(Arc<$kind>) -> Object = Object::from_typed;
         };)*
     };
 }
