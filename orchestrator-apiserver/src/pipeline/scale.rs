@@ -1,7 +1,7 @@
 //! The `scale` subresource: the number of replicas, in the same form for every kind that has one.
 
 use orchestrator_core::{
-    client::{Call, FieldValidation, PatchBody, Reply, WriteOptions},
+    client::{Call, FieldValidation, PatchBody, Reply},
     object::Object,
     selector::LabelSelector,
     status::{ApiError, ApiResult},
@@ -34,9 +34,11 @@ impl Server {
                 track::check_type(&input::body_kind("autoscaling", "v1", "Scale"), &configuration)?;
                 (configuration, true, options)
             }
-            Call::Patch { patch, options } => {
+            Call::Patch { patch, mut options } => {
                 patch::check(&patch, options.field_validation)?;
-                (patch_scale(&current, &patch, &options, &mut warnings)?, false, options)
+                let found = patch::findings(&patch, &std::mem::take(&mut options.repeated_fields));
+                let patched = patch_scale(&current, &patch, found, options.field_validation, &mut warnings)?;
+                (patched, false, options)
             }
             _ => return Err(ApiError::method_not_allowed()),
         };
@@ -76,13 +78,14 @@ impl Server {
 fn patch_scale(
     current: &Value,
     change: &PatchBody,
-    options: &WriteOptions,
+    found: Vec<String>,
+    validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> ApiResult<Value> {
     let kind = input::body_kind("autoscaling", "v1", "Scale");
     let patched = patch::apply(&kind, current, change)?;
-    let (mut tree, found) = (patched.clone(), patch::findings(change, &options.repeated_fields));
-    input::prune(&kind, &mut tree, found, options.field_validation, warnings)
+    let mut tree = patched.clone();
+    input::prune(&kind, &mut tree, found, validation, warnings)
         .map_err(|why| patch_is_invalid(&patched.to_string(), &why.json))?;
     Ok(tree)
 }

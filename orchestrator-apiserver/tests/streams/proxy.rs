@@ -195,8 +195,9 @@ fn nodes_answer_about_themselves() {
         // Its machine has no address.
         refused(&api, "/api/v1/nodes/n:8080/proxy/", 400, "address not allowed").await;
         for (name, address, code) in [("local", "127.0.0.1", 400), ("far", "192.0.2.1", 503)] {
+            api.create("/api/v1/nodes", &json!({"metadata": {"name": name}})).await;
             let addresses = json!([{"type": "InternalIP", "address": address}]);
-            api.create("/api/v1/nodes", &json!({"metadata": {"name": name}, "status": {"addresses": addresses}})).await;
+            api.status(&format!("/api/v1/nodes/{name}"), &json!({ "addresses": addresses })).await;
             let status = ask(&api, "GET", &format!("/api/v1/nodes/{name}:8080/proxy/"), &[]).await.status();
             assert_eq!(status, code, "{name}");
         }

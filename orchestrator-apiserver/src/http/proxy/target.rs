@@ -99,7 +99,8 @@ pub(super) async fn node(server: &ApiServer, place: &Place) -> ApiResult<Backend
     let node = Api::<Node>::all(&server.client()).get(&place.name).await?;
     let status = node.status.clone().unwrap_or_default();
     let endpoint = status.daemon_endpoints.and_then(|endpoints| endpoints.kubelet_endpoint);
-    let kubelet = endpoint.and_then(|endpoint| u16::try_from(endpoint.port).ok()).unwrap_or(KUBELET_PORT);
+    let kubelet = endpoint.and_then(|endpoint| u16::try_from(endpoint.port).ok());
+    let kubelet = kubelet.filter(|port| *port != 0).unwrap_or(KUBELET_PORT);
     let port = match place.port.as_str() {
         "" => kubelet,
         given => given.parse().map_err(|_| unreachable(format_args!("unknown port {given:?}")))?,
@@ -119,6 +120,8 @@ pub(super) async fn node(server: &ApiServer, place: &Place) -> ApiResult<Backend
 
 /// Whether clients may be led to an address: to no machine itself, nor to what only it reaches; upstream's `IsProxyableIP`.
 fn is_proxied(address: &IpAddr) -> bool {
+    // An address of one family may be written as one of the other.
+    let address = address.to_canonical();
     let is_local = match address {
         IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
