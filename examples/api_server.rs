@@ -94,12 +94,7 @@ async fn start(options: Options) -> Result<(Cluster, Access), Box<dyn Error>> {
 }
 
 fn config(options: &Options) -> Result<Config, Box<dyn Error>> {
-    let mut config = Config {
-        service_range: options.service_cidr,
-        anonymous: options.anonymous,
-        advertised_address: options.listen.to_string(),
-        ..Config::default()
-    };
+    let mut config = Config { service_range: options.service_cidr, anonymous: options.anonymous, ..Config::default() };
     if !options.controllers {
         // Where no pod ever runs, pods look as on the server that conversations were recorded from. It belongs to a
         // distribution with an authority of its own for services; nobody publishes it here.

@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 use crate::{address_range::AddressRange, pipeline::Server, server::OWN_MANAGER};
 
+/// Upstream's `--secure-port`.
+const USUAL_PORT: u16 = 6443;
+
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
 impl Server {
@@ -23,8 +26,14 @@ impl Server {
             self.ensure(Resource::new("scheduling.k8s.io", "v1", "priorityclasses"), None, class).await?;
         }
         self.refresh_flows().await?;
-        let service = kubernetes_service(self.config.service_range);
+        let service = kubernetes_service(self.config.service_range, self.own_port());
         self.ensure(Resource::new("", "v1", "services"), Some("default".to_owned()), service).await
+    }
+
+    /// The port that the server is to be found at, as far as it is known before it listens.
+    fn own_port(&self) -> u16 {
+        let address = self.config.advertised_address.as_deref().unwrap_or_default();
+        address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(USUAL_PORT)
     }
 
     async fn ensure(&self, resource: Resource, namespace: Option<String>, tree: Value) -> ApiResult<()> {
@@ -60,14 +69,14 @@ fn priority_classes() -> [Value; 2] {
 }
 
 /// The service under which pods find the API: the first address of the range.
-fn kubernetes_service(range: AddressRange) -> Value {
+fn kubernetes_service(range: AddressRange, port: u16) -> Value {
     let address = std::net::Ipv4Addr::from(u32::from(range.base).wrapping_add(1)).to_string();
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {
             "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address],
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
         },
     })
 }

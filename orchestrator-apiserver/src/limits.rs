@@ -97,6 +97,15 @@ pub(crate) const DRAINED_TIME: Duration = Duration::from_secs(2);
 /// Size of one message of a stream, in bytes.
 pub(crate) const STREAM_MESSAGE_BYTES: usize = 32 << 10;
 
+/// How long a connection to what is behind a proxy may take; upstream's.
+pub(crate) const PROXY_CONNECT_TIME: Duration = Duration::from_secs(30);
+
+/// The longest tag of a proxied page in which links are looked for, in bytes.
+pub(crate) const HTML_TAG_BYTES: usize = 64 << 10;
+
+/// How much of a proxied page is unpacked at once, in bytes.
+pub(crate) const HTML_PIECE_BYTES: usize = 4 << 10;
+
 /// Ports of one port-forward: each has two channels, and a channel is a byte.
 pub(crate) const FORWARDED_PORTS: usize = 128;
 

@@ -3,7 +3,7 @@
 use std::{
     net::Ipv4Addr,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -81,8 +81,9 @@ pub struct Config {
     /// Requests over HTTP that are answered at once, for all priority levels that have a limit together. The default is the
     /// sum of upstream's `--max-requests-inflight` and `--max-mutating-requests-inflight`.
     pub requests_in_flight: usize,
-    /// What clients are told at `/api` about where the server is, as host and port.
-    pub advertised_address: String,
+    /// What clients are told at `/api` about where the server is, as host and port. Without, it is where its first endpoint
+    /// listens, or upstream's default port of this machine where it has none.
+    pub advertised_address: Option<String>,
     /// What the volume with a pod's token holds beside token, root certificate and namespace, as some distributions have
     /// it. Whoever lists a source here provides it.
     pub token_volume_sources: Vec<VolumeProjection>,
@@ -147,7 +148,7 @@ impl Default for Config {
             own_identity: Arc::new(UserInfo::admin()),
             anonymous: true,
             requests_in_flight: 600,
-            advertised_address: "127.0.0.1:443".to_owned(),
+            advertised_address: None,
             token_volume_sources: Vec::new(),
         }
     }
@@ -235,6 +236,7 @@ impl ApiServerBuilder {
             authorizer: self.authorizer,
             tokens,
             nodes: self.nodes,
+            address: OnceLock::new(),
             draining: AtomicBool::new(false),
             closed: CancellationToken::new(),
         };

@@ -44,7 +44,7 @@ fn recorded_config() -> Config {
     }});
     Config {
         service_range: AddressRange { base: Ipv4Addr::new(10, 0, 0, 0), prefix_bits: 16 },
-        advertised_address: "127.0.0.1:16443".to_owned(),
+        advertised_address: Some("127.0.0.1:16443".to_owned()),
         token_volume_sources: vec![serde_json::from_value(own_authority).unwrap()],
         ..Config::default()
     }

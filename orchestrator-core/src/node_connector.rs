@@ -1,4 +1,5 @@
-//! The `NodeConnector` seam: how the API server reaches a pod's containers for logs, exec, attach and port-forward.
+//! The `NodeConnector` seam: how the API server reaches a pod's containers for logs, exec, attach and port-forward, and a node
+//! itself.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, sync::PoisonError, sync::RwLock};
 
@@ -26,10 +27,49 @@ pub trait NodeConnector: Send + Sync + fmt::Debug {
 
     /// Connects to a TCP port of the pod; the target's container is not looked at.
     async fn port_forward(&self, target: &Target, port: u16) -> ApiResult<Box<dyn Duplex>>;
+
+    /// Asks a node itself, as one asks a kubelet over HTTP. A node need not answer anything.
+    async fn ask(&self, node: &str, _request: NodeRequest) -> ApiResult<NodeAnswer> {
+        Err(ApiError::unavailable(format!("node {node:?} answers no requests about itself")))
+    }
 }
 
 /// A log as text, in pieces of any size.
 pub type LogStream = BoxStream<'static, ApiResult<Bytes>>;
+
+/// What somebody asks a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeRequest {
+    /// The method of HTTP.
+    pub method: String,
+    /// The path, from its root on: `/pods`.
+    pub path: String,
+    /// The query, in order, without escapes.
+    pub query: Vec<(String, String)>,
+}
+
+impl NodeRequest {
+    /// The first value of a parameter.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// What a node answers.
+pub struct NodeAnswer {
+    /// The status code of HTTP.
+    pub code: u16,
+    /// The media type of the body.
+    pub media: &'static str,
+    /// The body, in pieces of any size.
+    pub body: LogStream,
+}
+
+impl fmt::Debug for NodeAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeAnswer").field("code", &self.code).field("media", &self.media).finish_non_exhaustive()
+    }
+}
 
 /// A container of a pod on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,30 +120,34 @@ impl NodeDirectory {
         self.nodes.write().unwrap_or_else(PoisonError::into_inner).remove(node);
     }
 
-    fn find(&self, target: &Target) -> ApiResult<Arc<dyn NodeConnector>> {
+    fn find(&self, node: &str) -> ApiResult<Arc<dyn NodeConnector>> {
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
         nodes
-            .get(&target.node)
+            .get(node)
             .cloned()
-            .ok_or_else(|| ApiError::new(Reason::InternalError, format!("node {:?} cannot be reached", target.node)))
+            .ok_or_else(|| ApiError::new(Reason::InternalError, format!("node {node:?} cannot be reached")))
     }
 }
 
 #[async_trait]
 impl NodeConnector for NodeDirectory {
     async fn logs(&self, target: &Target, options: PodLogOptions) -> ApiResult<LogStream> {
-        self.find(target)?.logs(target, options).await
+        self.find(&target.node)?.logs(target, options).await
     }
 
     async fn exec(&self, target: &Target, options: ExecOptions) -> ApiResult<Session> {
-        self.find(target)?.exec(target, options).await
+        self.find(&target.node)?.exec(target, options).await
     }
 
     async fn attach(&self, target: &Target, options: AttachOptions) -> ApiResult<Session> {
-        self.find(target)?.attach(target, options).await
+        self.find(&target.node)?.attach(target, options).await
     }
 
     async fn port_forward(&self, target: &Target, port: u16) -> ApiResult<Box<dyn Duplex>> {
-        self.find(target)?.port_forward(target, port).await
+        self.find(&target.node)?.port_forward(target, port).await
+    }
+
+    async fn ask(&self, node: &str, request: NodeRequest) -> ApiResult<NodeAnswer> {
+        self.find(node)?.ask(node, request).await
     }
 }

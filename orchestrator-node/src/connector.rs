@@ -1,4 +1,4 @@
-//! Logs, exec, attach and port-forward for the pods of one node, with the kubelet's words.
+//! Logs, exec, attach and port-forward for the pods of one node, and the node itself, with the kubelet's words.
 
 use std::sync::{Arc, Weak};
 
@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::{StreamExt, future, stream};
 use k8s_openapi::api::core::v1::{ContainerStatus as ApiStatus, PodStatus};
 use orchestrator_core::{
-    node_connector::{LogStream, NodeConnector, PodLogOptions, Target},
+    node_connector::{LogStream, NodeAnswer, NodeConnector, NodeRequest, PodLogOptions, Target},
     runtime::{
         AttachOptions, ContainerId, ContainerState, Duplex, ExecOptions, LogLine, LogOptions, RuntimeError, SandboxId,
         Session,
@@ -15,7 +15,7 @@ use orchestrator_core::{
     status::{ApiError, ApiResult, Reason, Subject},
 };
 
-use crate::{node::Node, pod, pod::mailbox::Shown, pod::observed::Observed, pods::Roster};
+use crate::{http, node::Node, pod, pod::mailbox::Shown, pod::observed::Observed, pods::Roster};
 
 /// Reaches the containers of one node, for as long as its agent runs.
 ///
@@ -37,10 +37,10 @@ impl Connector {
         Self { node: Arc::downgrade(node), roster: Arc::downgrade(roster) }
     }
 
-    fn reach(&self, target: &Target) -> ApiResult<Reached> {
+    fn reach(&self, node: &str) -> ApiResult<Reached> {
         match (self.node.upgrade(), self.roster.upgrade()) {
             (Some(node), Some(roster)) => Ok(Reached { node, roster }),
-            _ => Err(ApiError::new(Reason::InternalError, format!("the agent of node {:?} has ended", target.node))),
+            _ => Err(ApiError::new(Reason::InternalError, format!("the agent of node {node:?} has ended"))),
         }
     }
 }
@@ -80,7 +80,7 @@ fn api_error(error: RuntimeError) -> ApiError {
 #[async_trait]
 impl NodeConnector for Connector {
     async fn logs(&self, target: &Target, options: PodLogOptions) -> ApiResult<LogStream> {
-        let agent = self.reach(target)?;
+        let agent = self.reach(&target.node)?;
         let (observed, status) = agent.look_up(target)?;
         let id = log_source(target, &observed, &status, options.previous)?;
         let wanted = LogOptions { follow: options.follow, tail_lines: options.tail_lines, since: options.since };
@@ -101,7 +101,7 @@ impl NodeConnector for Connector {
     }
 
     async fn exec(&self, target: &Target, options: ExecOptions) -> ApiResult<Session> {
-        let agent = self.reach(target)?;
+        let agent = self.reach(&target.node)?;
         let id = agent.running(target)?;
         match agent.node.runtime.exec(&id, options).await {
             // The session was granted; that its command cannot be started is how it ends.
@@ -111,7 +111,7 @@ impl NodeConnector for Connector {
     }
 
     async fn attach(&self, target: &Target, options: AttachOptions) -> ApiResult<Session> {
-        let agent = self.reach(target)?;
+        let agent = self.reach(&target.node)?;
         let id = agent.running(target)?;
         let session = agent.node.runtime.attach(&id, options).await.map_err(api_error)?;
         // Clients are told that an attach is over, not how the container ended: that stands in the pod's status.
@@ -120,7 +120,7 @@ impl NodeConnector for Connector {
     }
 
     async fn port_forward(&self, target: &Target, port: u16) -> ApiResult<Box<dyn Duplex>> {
-        let agent = self.reach(target)?;
+        let agent = self.reach(&target.node)?;
         let (observed, _) = agent.look_up(target)?;
         let sandbox: Option<SandboxId> = observed.ready_sandbox().map(|sandbox| sandbox.id.clone());
         let sandbox = sandbox.ok_or_else(|| {
@@ -130,6 +130,11 @@ impl NodeConnector for Connector {
             )
         })?;
         agent.node.runtime.port_forward(&sandbox, port).await.map_err(api_error)
+    }
+
+    async fn ask(&self, node: &str, request: NodeRequest) -> ApiResult<NodeAnswer> {
+        let agent = self.reach(node)?;
+        Ok(http::answer(&agent.node, &agent.roster, self, &request).await)
     }
 }
 

@@ -53,7 +53,8 @@ impl Roster {
         lock(&self.workers).get(uid).map(|member| member.mailbox.clone())
     }
 
-    fn mailboxes(&self) -> BTreeMap<String, Arc<Mailbox>> {
+    /// Those of all pods, by UID.
+    pub(crate) fn mailboxes(&self) -> BTreeMap<String, Arc<Mailbox>> {
         lock(&self.workers).iter().map(|(uid, member)| (uid.clone(), member.mailbox.clone())).collect()
     }
 

@@ -8,7 +8,7 @@ use fake::{FakeServer, TakingTurns};
 use futures::StreamExt;
 use orchestrator_core::{
     env::{Env, Simulation},
-    node_connector::{PodLogOptions, Target},
+    node_connector::{NodeRequest, PodLogOptions, Target},
     runtime::{ContainerRuntime, RuntimeError},
 };
 use orchestrator_node::{NodeAgent, NodeConfig};
@@ -179,6 +179,54 @@ fn operations_go_on_while_the_agent_looks() {
         world.until_gone("p").await;
         world.env.timeout(Duration::from_secs(60), agent.shutdown()).await.expect("the agent ends");
         assert!(world.machine.sandboxes().is_empty());
+    });
+}
+
+#[test]
+fn a_node_tells_what_it_runs() {
+    simulate(|world| async move {
+        world.machine.script(Matcher::Any, Script::forever().prints("hello").prints("world"));
+        let agent = world.start();
+        world.pod("p", one("c"));
+        world.until_phase("p", "Running").await;
+        let connector = agent.connector();
+        let ask = async |method: &str, path: &str, query: &[(&str, &str)]| {
+            let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let request = NodeRequest { method: method.to_owned(), path: path.to_owned(), query };
+            let answer = connector.ask(NODE, request).await.unwrap();
+            let body: Vec<u8> = answer.body.map(|piece| piece.unwrap().to_vec()).concat().await;
+            (answer.code, String::from_utf8(body).unwrap())
+        };
+        let page = async |path: &str| {
+            let (code, body) = ask("GET", path, &[]).await;
+            assert_eq!(code, 200, "{path} {body}");
+            serde_json::from_str::<serde_json::Value>(&body).unwrap()
+        };
+        assert_eq!(ask("GET", "/healthz", &[]).await, (200, "ok".to_owned()));
+        let pods = page("/pods").await;
+        let pod = &pods["items"][0];
+        assert_eq!((&pods["kind"], &pod["metadata"]["name"]), (&json!("PodList"), &json!("p")));
+        assert_eq!((&pod["status"]["phase"], &pod["kind"]), (&json!("Running"), &json!(null)));
+        let running = page("/runningpods/").await;
+        assert_eq!(running["items"][0]["spec"]["containers"][0]["name"], "c");
+        assert_eq!(page("/configz").await["kubeletconfig"]["clusterDomain"], "cluster.local");
+        let summary = page("/stats/summary").await;
+        assert_eq!((&summary["node"]["nodeName"], &summary["pods"][0]["podRef"]["name"]), (&json!(NODE), &json!("p")));
+        let (_, metrics) = ask("GET", "/metrics", &[]).await;
+        assert!(metrics.contains("\nkubelet_running_containers{container_state=\"running\"} 1\n"), "{metrics}");
+        let (code, _) = ask("GET", "/metrics/resource", &[]).await;
+        assert_eq!(code, 200);
+        let log = ask("GET", "/containerLogs/default/p/c", &[("tailLines", "1")]).await;
+        assert_eq!(log, (200, "world\n".to_owned()));
+        for (method, path, code) in [
+            ("GET", "/containerLogs/default/p/d", 404),
+            ("GET", "/containerLogs/default/q/c", 404),
+            ("GET", "/run", 404),
+            ("POST", "/pods", 405),
+        ] {
+            assert_eq!(ask(method, path, &[]).await.0, code, "{path}");
+        }
+        agent.shutdown().await;
     });
 }
 

@@ -304,8 +304,12 @@ impl ClusterBuilder {
         for (token, user) in &self.tokens {
             authenticator = authenticator.with_token(token.clone(), user.clone());
         }
+        let mut config = self.config.clone();
+        if let Some(listen) = self.listen.filter(|listen| listen.port() != 0 && !listen.ip().is_unspecified()) {
+            config.advertised_address.get_or_insert_with(|| listen.to_string());
+        }
         let server = ApiServer::builder(env, store)
-            .config(self.config.clone())
+            .config(config)
             .authenticator(authenticator)
             .authorizer(self.authorizer.clone())
             .nodes(Arc::new(directory.clone()))

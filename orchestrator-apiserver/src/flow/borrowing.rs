@@ -26,6 +26,12 @@ impl Bounds {
         Self { nominal, least: nominal - lent, most: nominal.saturating_add(borrowing.map_or(all, percent)) }
     }
 
+    /// Of a level without a limit: it takes what it wants, and of its own share lends what it did not use.
+    pub(super) fn exempt(nominal: usize, lendable: Option<i32>) -> Self {
+        let lender = Self::new(nominal, lendable, Some(0), 0);
+        Self { most: lender.least, ..lender }
+    }
+
     /// What the level wants after a while in which this was asked of it.
     fn wish(self, observed: Observed) -> Wish {
         // It keeps what it used of its own share.
@@ -102,6 +108,18 @@ mod tests {
         let lender = Bounds::new(30, Some(100), None, 100);
         let small = Bounds::new(1, Some(0), None, 100);
         assert_eq!(divide(&[(lender, IDLE), (small, busy(100.0)), (small, busy(50.0))]), [0, 21, 11]);
+    }
+
+    #[test]
+    fn what_a_level_without_a_limit_uses_of_its_share_it_does_not_lend() {
+        let exempt = Bounds::exempt(10, Some(80));
+        let borrower = Bounds::new(10, Some(0), None, 100);
+        assert_eq!(divide(&[(exempt, IDLE), (borrower, busy(40.0))]), [2, 18]);
+        assert_eq!(divide(&[(exempt, busy(5.0)), (borrower, busy(40.0))]), [5, 15]);
+        assert_eq!(divide(&[(exempt, busy(50.0)), (borrower, busy(40.0))]), [10, 10]);
+        // Nor does anybody lend to it.
+        let lender = Bounds::new(10, Some(100), Some(0), 100);
+        assert_eq!(divide(&[(exempt, busy(50.0)), (lender, IDLE)]), [10, 10]);
     }
 
     fn levels() -> impl Strategy<Value = Vec<(Bounds, Observed)>> {

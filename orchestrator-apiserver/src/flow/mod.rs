@@ -7,10 +7,12 @@
 //!
 //! What a level does not need others borrow (`borrowing`): every so often seats are divided anew by what was asked for (`demand`).
 //!
-//! Compared with upstream: each request takes one seat, whatever it costs, until its answer begins; and what levels without a
-//! limit serve is not counted when seats are lent.
+//! Levels without a limit are counted (`crowd`), because of their own share they lend only what they do not use.
+//!
+//! Compared with upstream: each request takes one seat, whatever it costs, until its answer begins.
 
 mod borrowing;
+mod crowd;
 mod dangling;
 mod defaults;
 mod demand;
@@ -32,6 +34,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::Notify;
 
+pub(crate) use crowd::Guest;
 pub(crate) use defaults::mandatory_object;
 pub(crate) use follow::follow;
 pub(crate) use matching::{Asked, Place};
@@ -56,7 +59,7 @@ pub(crate) struct Flows {
 #[derive(Debug)]
 pub(crate) enum Turn {
     /// Its level has no limit.
-    Exempt,
+    Exempt(Guest),
     /// It may run for as long as it holds the seat.
     Seated(Seat),
     /// Too many others came before.
@@ -115,10 +118,10 @@ impl Flows {
     /// Waits for the turn of a request, if it has to. `None` before anything is known.
     pub(crate) async fn turn(&self, asked: &Asked<'_>) -> Option<(Arc<Flow>, Turn)> {
         let flow = self.plan().find(asked)?.clone();
-        let turn = match flow.room() {
-            None => Turn::Exempt,
-            Some(room) => {
-                self.asked.notify_one();
+        self.asked.notify_one();
+        let turn = match flow.place() {
+            plan::Place::Exempt(crowd) => Turn::Exempt(crowd.enter()),
+            plan::Place::Limited(room) => {
                 let _waits = flow.counts().wait();
                 room.seat(flow.hash_of(asked)).await.map_or_else(Turn::Refused, Turn::Seated)
             }

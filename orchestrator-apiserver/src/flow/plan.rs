@@ -14,8 +14,9 @@ use orchestrator_core::env::Env;
 
 use super::{
     borrowing::{self, Bounds},
+    crowd::Crowd,
     demand::Observed,
-    matching::{Asked, Place, matches},
+    matching::{self, Asked, matches},
     queues::Shape,
     room::Room,
 };
@@ -33,9 +34,18 @@ pub(super) struct Plan {
     /// The first one that matches counts.
     schemas: Vec<Arc<Flow>>,
     /// By level. What a level does goes on when its object changes.
-    rooms: BTreeMap<String, Arc<Room>>,
-    /// What each level may have, those without a limit included, and its room.
-    bounds: Vec<(Bounds, Option<Arc<Room>>)>,
+    places: BTreeMap<String, Place>,
+    /// What each level may have, and where its requests are.
+    bounds: Vec<(Bounds, Place)>,
+}
+
+/// Where the requests of a level are.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// The level has a limit.
+    Limited(Arc<Room>),
+    /// It has none, and is counted only.
+    Exempt(Arc<Crowd>),
 }
 
 /// A flow schema with its level.
@@ -48,8 +58,7 @@ pub(crate) struct Flow {
     level_uid: Bytes,
     rules: Vec<PolicyRulesWithSubjects>,
     distinguisher: Distinguisher,
-    /// `None` for levels without a limit.
-    room: Option<Arc<Room>>,
+    place: Place,
 }
 
 /// What tells apart the flows of one schema.
@@ -70,34 +79,49 @@ impl Plan {
         before: &Self,
     ) -> Self {
         let shares: Vec<usize> = levels.iter().map(|level| shares(level)).collect();
-        let (mut rooms, mut bounds) = (BTreeMap::new(), Vec::new());
+        let (mut places, mut bounds) = (BTreeMap::new(), Vec::new());
         for (level, nominal) in levels.iter().zip(divide(seats, &shares)) {
-            let limited = limited(level);
-            let room = level.metadata.name.as_ref().zip(limited).map(|(name, limited)| {
-                let shape = shape(limited, nominal);
-                let room = before.rooms.get(name).cloned().unwrap_or_else(|| Arc::new(Room::new(env, shape)));
-                room.reshape(shape);
-                rooms.insert(name.clone(), room.clone());
-                room
-            });
-            let borrowing = limited.and_then(|limited| limited.borrowing_limit_percent);
-            bounds.push((Bounds::new(nominal, lendable(level), borrowing, seats), room));
+            let Some(name) = &level.metadata.name else { continue };
+            let (limits, place) = match limited(level) {
+                Some(limited) => {
+                    let borrowing = limited.borrowing_limit_percent;
+                    let limits = Bounds::new(nominal, limited.lendable_percent, borrowing, seats);
+                    (limits, Place::Limited(before.room(env, name, shape(limited, nominal))))
+                }
+                None => {
+                    let exempt = level.spec.as_ref().and_then(|spec| spec.exempt.as_ref());
+                    let limits = Bounds::exempt(nominal, exempt.and_then(|exempt| exempt.lendable_percent));
+                    (limits, Place::Exempt(before.crowd(env, name)))
+                }
+            };
+            places.insert(name.clone(), place.clone());
+            bounds.push((limits, place));
         }
         let mut schemas: Vec<&Arc<FlowSchema>> = schemas.iter().collect();
         schemas.sort_by_key(|schema| (precedence(schema), &schema.metadata.name));
         let schemas =
-            schemas.into_iter().filter_map(|schema| flow(schema, levels, &rooms, before)).map(Arc::new).collect();
-        Self { schemas, rooms, bounds }
+            schemas.into_iter().filter_map(|schema| flow(schema, levels, &places, before)).map(Arc::new).collect();
+        Self { schemas, places, bounds }
     }
 
-    /// Lets levels lend each other what they did not need since this was last done. What goes to levels without a limit is
-    /// not counted, so that they lend all that they may.
+    /// The room of a level, which is the one that it had.
+    fn room(&self, env: &Env, level: &str, shape: Shape) -> Arc<Room> {
+        let Some(Place::Limited(room)) = self.places.get(level) else { return Arc::new(Room::new(env, shape)) };
+        room.reshape(shape);
+        room.clone()
+    }
+
+    /// Those whom a level without a limit serves.
+    fn crowd(&self, env: &Env, level: &str) -> Arc<Crowd> {
+        let Some(Place::Exempt(crowd)) = self.places.get(level) else { return Arc::new(Crowd::new(env)) };
+        crowd.clone()
+    }
+
+    /// Lets levels lend each other what they did not need since this was last done.
     pub(super) fn adjust(&self) {
-        let idle = Observed { most: 0.0, smoothed: 0.0 };
-        let observed = |room: &Option<Arc<Room>>| room.as_ref().map_or(idle, |room| room.observe());
-        let levels: Vec<_> = self.bounds.iter().map(|(bounds, room)| (*bounds, observed(room))).collect();
-        for ((_, room), seats) in self.bounds.iter().zip(borrowing::divide(&levels)) {
-            if let Some(room) = room {
+        let levels: Vec<_> = self.bounds.iter().map(|(bounds, place)| (*bounds, place.observe())).collect();
+        for ((_, place), seats) in self.bounds.iter().zip(borrowing::divide(&levels)) {
+            if let Place::Limited(room) = place {
                 room.seat_so_many(seats);
             }
         }
@@ -105,7 +129,10 @@ impl Plan {
 
     /// Whether anybody runs or waits.
     pub(super) fn is_busy(&self) -> bool {
-        self.rooms.values().any(|room| room.is_busy())
+        self.places.values().any(|place| match place {
+            Place::Limited(room) => room.is_busy(),
+            Place::Exempt(crowd) => crowd.is_busy(),
+        })
     }
 
     /// Whether there are no schemas.
@@ -125,6 +152,15 @@ impl Plan {
     }
 }
 
+impl Place {
+    fn observe(&self) -> Observed {
+        match self {
+            Self::Limited(room) => room.observe(),
+            Self::Exempt(crowd) => crowd.observe(),
+        }
+    }
+}
+
 impl Flow {
     /// What it has counted.
     pub(crate) fn counts(&self) -> &FlowCounts {
@@ -141,15 +177,15 @@ impl Flow {
         &self.level_uid
     }
 
-    pub(super) fn room(&self) -> Option<&Arc<Room>> {
-        self.room.as_ref()
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// A number for the flow that a request belongs to.
     pub(super) fn hash_of(&self, asked: &Asked<'_>) -> u64 {
         let distinguisher = match (self.distinguisher, asked.place) {
             (Distinguisher::User, _) => asked.user.name.as_str(),
-            (Distinguisher::Namespace, Place::Resource { namespace, .. }) => namespace,
+            (Distinguisher::Namespace, matching::Place::Resource { namespace, .. }) => namespace,
             _ => "",
         };
         let mut hasher = DefaultHasher::new();
@@ -162,7 +198,7 @@ impl Flow {
 fn flow(
     schema: &FlowSchema,
     levels: &[Arc<PriorityLevelConfiguration>],
-    rooms: &BTreeMap<String, Arc<Room>>,
+    places: &BTreeMap<String, Place>,
     before: &Plan,
 ) -> Option<Flow> {
     let spec = schema.spec.as_ref()?;
@@ -185,7 +221,7 @@ fn flow(
         level_uid: uid(&level.metadata.uid),
         rules: spec.rules.clone().unwrap_or_default(),
         distinguisher,
-        room: rooms.get(&spec.priority_level_configuration.name).cloned(),
+        place: places.get(&spec.priority_level_configuration.name)?.clone(),
     })
 }
 
@@ -195,14 +231,6 @@ fn precedence(schema: &FlowSchema) -> i32 {
 
 fn limited(level: &PriorityLevelConfiguration) -> Option<&LimitedPriorityLevelConfiguration> {
     level.spec.as_ref().filter(|spec| spec.type_ == "Limited").and_then(|spec| spec.limited.as_ref())
-}
-
-/// The part of its seats, in percent, that a level may lend.
-fn lendable(level: &PriorityLevelConfiguration) -> Option<i32> {
-    match limited(level) {
-        Some(limited) => limited.lendable_percent,
-        None => level.spec.as_ref()?.exempt.as_ref()?.lendable_percent,
-    }
 }
 
 fn shares(level: &PriorityLevelConfiguration) -> usize {

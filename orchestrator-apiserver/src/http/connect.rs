@@ -133,6 +133,11 @@ fn check_log_options(pod: &str, query: &Query) -> ApiResult<()> {
         let detail = "at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned();
         errors.push(FieldError { field: "[]".to_owned(), kind: FieldErrorKind::Forbidden, detail });
     }
+    if query.has("stream") {
+        // Upstream has it behind `PodLogsQuerySplitStreams`, an alpha feature that is off.
+        let detail = "may not be specified".to_owned();
+        errors.push(FieldError { field: "stream".to_owned(), kind: FieldErrorKind::Forbidden, detail });
+    }
     let subject = Subject { group: "", resource: "PodLogOptions", name: pod };
     if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(subject, &errors)) }
 }

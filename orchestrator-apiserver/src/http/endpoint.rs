@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -84,6 +84,8 @@ impl Endpoint {
             tasks: Tasks::new(env),
             stop: CancellationToken::new(),
         };
+        // Another endpoint came first.
+        let _ = server.server().address.set(reachable(address));
         let stop = shared.stop.clone();
         Ok(Self { address, stop, accept: shared.serve_all(listener) })
     }
@@ -105,6 +107,28 @@ impl Shared {
     fn serve_all(self, listener: TcpListener) -> TaskHandle {
         self.env.clone().spawn("api-endpoint", accept(listener, self))
     }
+}
+
+/// Where a socket can be reached: one that listens on every address, at the one from which packets leave the machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if !address.ip().is_unspecified() {
+        return address;
+    }
+    // An address for documentation, to which nothing is sent.
+    let (any, elsewhere) = match address {
+        SocketAddr::V4(_) => (IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from([192, 0, 2, 1])),
+        SocketAddr::V6(_) => (IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])),
+    };
+    let route = || {
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect((elsewhere, 9))?;
+        socket.local_addr()
+    };
+    let own = route().map_or_else(
+        |_: io::Error| if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() },
+        |own| own.ip(),
+    );
+    SocketAddr::new(own, address.port())
 }
 
 /// Listens with room for a crowd that comes at once: a connection that there is no room for is tried again a second later.

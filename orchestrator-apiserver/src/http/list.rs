@@ -5,8 +5,9 @@ use futures::stream;
 use orchestrator_core::{
     object::Object,
     status::{ApiError, ApiResult},
+    yaml,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::body::{Body, BodyError};
 use crate::{
@@ -21,10 +22,34 @@ pub(super) fn json(kind: &Kind, items: Vec<Object>, metadata: &Value) -> ApiResu
     Pieces::of_objects(kind, items, metadata).body()
 }
 
-/// A list of whole objects as a tree.
-pub(super) fn tree(kind: &Kind, items: Vec<Object>, metadata: &Value) -> ApiResult<Value> {
-    let pieces = Pieces::of_objects(kind, items, metadata).collect::<ApiResult<Vec<Bytes>>>()?;
-    serde_json::from_slice(&pieces.concat()).map_err(ApiError::internal)
+/// A list in YAML: its head, with the items as what `show` makes of them under a name. Members come in order, so that
+/// some of the head may come behind the items.
+pub(super) fn yaml(
+    head: &Value,
+    name: &'static str,
+    items: Vec<Object>,
+    show: impl Fn(&Object) -> ApiResult<Value> + Send + 'static,
+) -> ApiResult<Body> {
+    let members = head.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), value.clone()));
+    let (before, behind): (Map<_, _>, Map<_, _>) = members.partition(|(member, _)| member.as_str() < name);
+    let empty = if items.is_empty() { " []" } else { "" };
+    let begin = format!("{}{name}:{empty}\n", document(before)?).into();
+    let around = Around { between: b"", end: document(behind)?.into() };
+    let write = move |item: &Object, out: &mut BytesMut| {
+        // A list of one is written as each item of a longer one.
+        out.put_slice(written(&Value::from(vec![show(item)?]))?.as_bytes());
+        Ok(())
+    };
+    Pieces::new(begin, around, items, write).body()
+}
+
+/// Members as YAML; nothing where there are none.
+fn document(members: Map<String, Value>) -> ApiResult<String> {
+    if members.is_empty() { Ok(String::new()) } else { written(&members.into()) }
+}
+
+fn written(tree: &Value) -> ApiResult<String> {
+    yaml::to_string(tree).map_err(ApiError::internal)
 }
 
 /// A list of metadata in JSON.
@@ -34,7 +59,7 @@ pub(super) fn partial(items: Vec<Object>, metadata: &Value, meta_version: &'stat
         out.put_slice(partial::object(&item.to_tree()?, meta_version).to_string().as_bytes());
         Ok(())
     };
-    Pieces::new(begin, JSON, items, write).body()
+    Pieces::new(begin, Around::json(), items, write).body()
 }
 
 /// A table in JSON.
@@ -45,13 +70,13 @@ pub(super) fn table(table: Table, items: Vec<Object>, metadata: &Value) -> ApiRe
         out.put_slice(table.row(&item.to_tree()?).to_string().as_bytes());
         Ok(())
     };
-    Pieces::new(format!("{head},\"rows\":[").into(), JSON, items, write).body()
+    Pieces::new(format!("{head},\"rows\":[").into(), Around::json(), items, write).body()
 }
 
 /// A list in protobuf.
 pub(super) fn protobuf(mut writer: ListWriter, items: Vec<Object>) -> ApiResult<Body> {
     let begin = writer.begin();
-    let around = Around { between: b"", end: ListWriter::END };
+    let around = Around { between: b"", end: Bytes::from_static(ListWriter::END) };
     let write = move |item: &Object, out: &mut BytesMut| writer.item(item, out).map_err(ApiError::internal);
     Pieces::new(begin, around, items, write).body()
 }
@@ -62,13 +87,16 @@ fn begin(kind: &str, api_version: &str, metadata: &Value) -> Bytes {
 }
 
 /// What stands between the items of a list, and behind them.
-#[derive(Clone, Copy)]
 struct Around {
     between: &'static [u8],
-    end: &'static [u8],
+    end: Bytes,
 }
 
-const JSON: Around = Around { between: b",", end: b"]}" };
+impl Around {
+    fn json() -> Self {
+        Self { between: b",", end: Bytes::from_static(b"]}") }
+    }
+}
 
 /// A list in the making. However long it is, a piece of it is in memory at a time.
 struct Pieces<W> {
@@ -101,7 +129,7 @@ impl Pieces<()> {
             }
             Ok(())
         };
-        Pieces::new(begin(name, &version, metadata), JSON, items, write)
+        Pieces::new(begin(name, &version, metadata), Around::json(), items, write)
     }
 }
 
@@ -133,7 +161,7 @@ impl<W: FnMut(&Object, &mut BytesMut) -> ApiResult<()> + Send + 'static> Pieces<
             }
             out.put_slice(self.around.between);
         }
-        out.put_slice(self.around.end);
+        out.put_slice(&self.around.end);
         self.ended = true;
         Ok(out.freeze())
     }
@@ -211,7 +239,27 @@ mod tests {
             let (list, is_streamed) = collected(json(&kind(), items.clone(), metadata).unwrap());
             assert_eq!(serde_json::from_slice::<Value>(&list).unwrap(), whole(trees, metadata));
             assert_eq!(is_streamed, trees.len() > 3, "{} items", trees.len());
-            assert_eq!(tree(&kind(), items, metadata).unwrap(), whole(trees, metadata));
+        });
+    }
+
+    #[test]
+    fn lists_in_yaml_are_written_as_if_at_once() {
+        let text = |body: Body| String::from_utf8(collected(body).0.to_vec()).unwrap();
+        each_length(|items, trees, metadata| {
+            let is_long = trees.len() > 3;
+            let mut head = whole(&[], metadata);
+            head.as_object_mut().unwrap().remove("items");
+            let expected = orchestrator_core::yaml::to_string(&whole(trees, metadata)).unwrap();
+            let show = |item: &Object| Ok(json!({"metadata": item.to_tree()?["metadata"]}));
+            let body = yaml(&head, "items", items.clone(), show).unwrap();
+            assert_eq!(matches!(body, Body::Stream(_)), is_long);
+            assert_eq!(text(body), expected);
+            // Of a table all of the head comes first.
+            let head = json!({"kind": "Table", "metadata": {}});
+            let table = text(yaml(&head, "rows", items, show).unwrap());
+            let rows = &whole(trees, metadata)["items"];
+            let expected = json!({"kind": "Table", "metadata": {}, "rows": rows});
+            assert_eq!(table, orchestrator_core::yaml::to_string(&expected).unwrap());
         });
     }
 

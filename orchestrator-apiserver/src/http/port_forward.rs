@@ -68,6 +68,7 @@ pub(super) async fn port_forward(
             let serve = move |transport| port_forward_streams::run(env, transport, pod);
             handshake.switch(tasks, task, &mut request, serve)
         }
+        Upgrade::Refused(answer) => answer,
     })
 }
 

@@ -29,6 +29,11 @@ impl Query {
         )
     }
 
+    /// The parameters by themselves.
+    pub(super) fn into_pairs(self) -> Vec<(String, String)> {
+        self.0
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(given, _)| given == name);
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
@@ -144,6 +149,7 @@ impl Query {
             field_manager: self.get("fieldManager").map(str::to_owned),
             force: self.flag("force"),
             field_validation,
+            repeated_fields: Vec::new(),
         })
     }
 

@@ -135,24 +135,37 @@ impl Answer<'_> {
                 let writer = ListWriter::new((&kind.0, kind.1), metadata, &items).map_err(ApiError::internal)?;
                 list::protobuf(writer, items)?
             }
-            // YAML is for people, who look at few objects.
-            (_, Form::Yaml) => return Ok(encode(StatusCode::OK, &self.tree(items, metadata)?, form)),
+            (_, Form::Yaml) => self.yaml(items, metadata)?,
         };
         Ok(with_body(StatusCode::OK, body, form.media()))
     }
 
-    fn tree(self, items: Vec<Object>, metadata: &Value) -> ApiResult<Value> {
-        let trees = |items: &[Object]| items.iter().map(Object::to_tree).collect::<Result<Vec<Value>, _>>();
-        Ok(match self.style.view {
-            View::Whole => list::tree(self.kind, items, metadata)?,
-            View::Table => self.rows(&trees(&items)?.iter().collect::<Vec<_>>(), metadata),
-            View::Partial => {
-                let meta_version = self.style.meta_version;
-                let items: Vec<Value> = trees(&items)?.iter().map(|tree| partial::object(tree, meta_version)).collect();
-                let kind = "PartialObjectMetadataList";
-                json!({"kind": kind, "apiVersion": meta_version, "metadata": metadata, "items": items})
+    fn yaml(self, items: Vec<Object>, metadata: &Value) -> ApiResult<Body> {
+        let Style { view, meta_version, .. } = self.style;
+        match view {
+            View::Whole => {
+                let (kind, is_custom) = (format!("{}List", self.kind.kind), self.kind.is_custom());
+                let head = json!({"kind": kind, "apiVersion": self.kind.api_version(), "metadata": metadata});
+                list::yaml(&head, "items", items, move |item| {
+                    let mut tree = item.to_tree()?;
+                    if let Some(members) = tree.as_object_mut().filter(|_| !is_custom) {
+                        // Items of built-in kinds do not say what they are.
+                        members.retain(|name, _| !matches!(name.as_str(), "kind" | "apiVersion"));
+                    }
+                    Ok(tree)
+                })
             }
-        })
+            View::Table => {
+                let table = Table::new(self.kind, self.server.env.now(), self.table_options());
+                let head = table.without_rows(metadata);
+                list::yaml(&head, "rows", items, move |item| Ok(table.row(&item.to_tree()?)))
+            }
+            View::Partial => {
+                let head =
+                    json!({"kind": "PartialObjectMetadataList", "apiVersion": meta_version, "metadata": metadata});
+                list::yaml(&head, "items", items, move |item| Ok(partial::object(&item.to_tree()?, meta_version)))
+            }
+        }
     }
 
     fn table_options(self) -> TableOptions {

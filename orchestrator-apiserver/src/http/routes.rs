@@ -290,7 +290,7 @@ impl Exchange<'_> {
             }
         };
         let applies = self.content_type.ends_with("yaml");
-        let options = if applies { self.query.write("PatchOptions")? } else { self.options()? };
+        let mut options = if applies { self.query.write("PatchOptions")? } else { self.options()? };
         let bytes = body::read(self.tasks.env(), request.into_body()).await?;
         if applies {
             return Ok(Call::Patch { patch: make(parse_configuration(&bytes, options.field_validation)?), options });
@@ -301,9 +301,7 @@ impl Exchange<'_> {
             let prefix = if strategic { "" } else { "error decoding patch: " };
             ApiError::bad_request(format!("{prefix}{why}"))
         })?;
-        if let (Some(path), FieldValidation::Strict) = (duplicates.first(), options.field_validation) {
-            return Err(ApiError::bad_request(format!("strict decoding error: duplicate field {path:?}")));
-        }
+        options.repeated_fields = duplicates;
         Ok(Call::Patch { patch: make(tree), options })
     }
 
@@ -396,7 +394,7 @@ impl Exchange<'_> {
         let document = match (parts, style) {
             (["api"], Discovery::Aggregated) => Some(discovery::aggregated_core(registry)),
             (["apis"], Discovery::Aggregated) => Some(discovery::aggregated_groups(registry)),
-            (["api"], _) => Some(discovery::api_versions(&server.config.advertised_address)),
+            (["api"], _) => Some(discovery::api_versions(&server.advertised_address())),
             (["apis"], _) => Some(discovery::api_groups(registry)),
             (["api", version], _) => discovery::api_resources(registry, "", version),
             (["apis", group] | ["apis", group, _], _) if !registry.has_group(group) => return Ok(not_found()),

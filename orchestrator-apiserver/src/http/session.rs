@@ -51,7 +51,11 @@ pub(super) async fn session(
     if node.node.is_empty() {
         return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", node.pod)));
     }
-    let upgrade = Upgrade::negotiate(&request, &OVER_WEB_SOCKET, &OVER_SPDY)?;
+    let upgrade = match Upgrade::negotiate(&request, &OVER_WEB_SOCKET, &OVER_SPDY)? {
+        // Nothing is started for who could not be served.
+        Upgrade::Refused(answer) => return Ok(answer),
+        upgrade => upgrade,
+    };
     let flag = |name: &str| target.query.flag(name);
     let tty = flag("tty");
     // A terminal has one output.
@@ -77,6 +81,7 @@ pub(super) async fn session(
             let serve = move |transport| session_streams::run(env, transport, session, protocol, wanted);
             handshake.switch(tasks, name, &mut request, serve)
         }
+        Upgrade::Refused(answer) => answer,
     })
 }
 

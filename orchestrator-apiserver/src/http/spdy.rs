@@ -15,10 +15,10 @@ use futures::{
     future::{Either, select},
     stream::BoxStream,
 };
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use orchestrator_core::{
     env::Env,
-    status::{ApiError, ApiResult, Reason},
+    status::{ApiError, ApiResult},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, DuplexStream},
@@ -35,7 +35,7 @@ use super::{
     body::{Body, RequestBody},
     executor::Tasks,
     pipe::feed,
-    upgrade,
+    respond, upgrade,
     websocket::{Socket, closing},
 };
 use crate::{
@@ -48,6 +48,8 @@ pub(super) const VERSION: &str = "SPDY/3.1";
 
 const PROTOCOL_HEADER: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 
+const ACCEPTED_PROTOCOLS_HEADER: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
+
 /// What both sides agreed on.
 pub(super) struct Handshake {
     protocol: &'static str,
@@ -55,7 +57,10 @@ pub(super) struct Handshake {
 
 impl Handshake {
     /// The first of the client's protocols that is spoken here, too.
-    pub(super) fn negotiate(request: &Request<RequestBody>, protocols: &[&'static str]) -> ApiResult<Self> {
+    pub(super) fn negotiate(
+        request: &Request<RequestBody>,
+        protocols: &[&'static str],
+    ) -> ApiResult<Result<Self, Response<Body>>> {
         let values = request.headers().get_all(PROTOCOL_HEADER).iter().filter_map(|value| value.to_str().ok());
         let offered: Vec<&str> =
             values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect();
@@ -63,14 +68,7 @@ impl Handshake {
             return Err(ApiError::bad_request("unable to upgrade: X-Stream-Protocol-Version is required"));
         }
         let protocol = offered.iter().find_map(|offer| protocols.iter().find(|protocol| *protocol == offer));
-        let protocol = protocol.ok_or_else(|| {
-            let (client, server) = (offered.join(" "), protocols.join(" "));
-            let refusal = format!(
-                "unable to upgrade: unable to negotiate protocol: client supports [{client}], server accepts [{server}]"
-            );
-            ApiError::new(Reason::Forbidden, refusal)
-        })?;
-        Ok(Self { protocol })
+        Ok(protocol.map(|protocol| Self { protocol }).ok_or_else(|| refusal(&offered, protocols)))
     }
 
     pub(super) fn protocol(&self) -> &'static str {
@@ -93,6 +91,19 @@ impl Handshake {
         response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(self.protocol));
         response
     }
+}
+
+/// The answer to a client that speaks none of these: text, and what it could speak.
+fn refusal(offered: &[&str], protocols: &[&'static str]) -> Response<Body> {
+    let (client, server) = (offered.join(" "), protocols.join(" "));
+    let text = format!(
+        "unable to upgrade: unable to negotiate protocol: client supports [{client}], server accepts [{server}]\n"
+    );
+    let mut response = respond::text(StatusCode::FORBIDDEN, text);
+    for protocol in protocols {
+        response.headers_mut().append(ACCEPTED_PROTOCOLS_HEADER, HeaderValue::from_static(protocol));
+    }
+    response
 }
 
 /// What carries the bytes. `None` says on its way out that nothing follows.

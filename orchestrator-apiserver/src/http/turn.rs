@@ -5,7 +5,7 @@ use orchestrator_core::client::UserInfo;
 
 use super::{body::Body, measure::LONG_RUNNING, path::Path, query::Query, respond};
 use crate::{
-    flow::{Asked, Flow, Place, Seat, Turn},
+    flow::{Asked, Flow, Guest, Place, Seat, Turn},
     metrics::Gauge,
     pipeline::Server,
 };
@@ -18,6 +18,7 @@ const LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-priorityl
 pub(super) struct Admitted {
     flow: Option<std::sync::Arc<Flow>>,
     _seat: Option<Seat>,
+    _guest: Option<Guest>,
     _runs: Option<Gauge>,
 }
 
@@ -59,9 +60,9 @@ pub(super) async fn wait(server: &Server, way: Way<'_>) -> Result<Admitted, Resp
     };
     let asked = Asked { user: way.user, verb: verb(&way), place };
     let Some((flow, turn)) = server.flows.turn(&asked).await else { return Ok(Admitted::default()) };
-    let seat = match turn {
-        Turn::Exempt => None,
-        Turn::Seated(seat) => Some(seat),
+    let (seat, guest) = match turn {
+        Turn::Exempt(guest) => (None, Some(guest)),
+        Turn::Seated(seat) => (Some(seat), None),
         Turn::Refused(why) => {
             flow.counts().refuse(why);
             let mut response = too_many();
@@ -70,7 +71,7 @@ pub(super) async fn wait(server: &Server, way: Way<'_>) -> Result<Admitted, Resp
         }
     };
     let runs = Some(flow.counts().run());
-    Ok(Admitted { flow: Some(flow), _seat: seat, _runs: runs })
+    Ok(Admitted { flow: Some(flow), _seat: seat, _guest: guest, _runs: runs })
 }
 
 fn verb(way: &Way<'_>) -> &'static str {

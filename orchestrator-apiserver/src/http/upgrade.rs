@@ -28,12 +28,14 @@ impl Running {
     }
 }
 
-/// What both sides agreed on.
+/// What both sides agreed on, or the answer that they do not.
 pub(super) enum Upgrade {
     /// A WebSocket, which `kubectl` uses since 1.31.
     WebSocket(websocket::Handshake),
     /// SPDY, which everyone used before.
     Spdy(spdy::Handshake),
+    /// No protocol that both speak.
+    Refused(Response<Body>),
 }
 
 impl Upgrade {
@@ -45,10 +47,12 @@ impl Upgrade {
     ) -> ApiResult<Self> {
         let wanted = text(request, header::UPGRADE.as_str());
         if wanted.eq_ignore_ascii_case("websocket") {
-            return websocket::Handshake::negotiate(request, over_web_socket).map(Self::WebSocket);
+            let handshake = websocket::Handshake::negotiate(request, over_web_socket)?;
+            return Ok(handshake.map_or_else(Self::Refused, Self::WebSocket));
         }
         if wanted.eq_ignore_ascii_case(spdy::VERSION) {
-            return spdy::Handshake::negotiate(request, over_spdy).map(Self::Spdy);
+            let handshake = spdy::Handshake::negotiate(request, over_spdy)?;
+            return Ok(handshake.map_or_else(Self::Refused, Self::Spdy));
         }
         Err(ApiError::bad_request("Upgrade request required"))
     }

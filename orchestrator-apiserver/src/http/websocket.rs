@@ -1,7 +1,7 @@
 //! WebSockets with channels: the first byte of each message names its channel.
 
 use bytes::{BufMut, BytesMut};
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use orchestrator_core::status::{ApiError, ApiResult};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -35,17 +35,19 @@ pub(super) struct Handshake {
 
 impl Handshake {
     /// The first of the protocols that the client speaks, too.
-    pub(super) fn negotiate(request: &Request<RequestBody>, protocols: &[&'static str]) -> ApiResult<Self> {
-        let offered: Vec<&str> =
-            text(request, header::SEC_WEBSOCKET_PROTOCOL.as_str()).split(',').map(str::trim).collect();
-        let protocol = protocols.iter().copied().find(|protocol| offered.contains(protocol)).ok_or_else(|| {
-            ApiError::bad_request(format!("unable to negotiate a protocol: offered {offered:?}, spoken {protocols:?}"))
-        })?;
+    pub(super) fn negotiate(
+        request: &Request<RequestBody>,
+        protocols: &[&'static str],
+    ) -> ApiResult<Result<Self, Response<Body>>> {
         let key = text(request, header::SEC_WEBSOCKET_KEY.as_str());
         if key.is_empty() {
             return Err(ApiError::bad_request("the WebSocket key is missing"));
         }
-        Ok(Self { protocol, accept_key: derive_accept_key(key.as_bytes()) })
+        let offered: Vec<&str> =
+            text(request, header::SEC_WEBSOCKET_PROTOCOL.as_str()).split(',').map(str::trim).collect();
+        let protocol = protocols.iter().copied().find(|protocol| offered.contains(protocol));
+        let accept_key = derive_accept_key(key.as_bytes());
+        Ok(protocol.map(|protocol| Self { protocol, accept_key }).ok_or_else(refusal))
     }
 
     pub(super) fn protocol(&self) -> &'static str {
@@ -76,6 +78,13 @@ impl Handshake {
         }
         response
     }
+}
+
+/// The answer to a client that speaks no protocol of ours: nothing but its code, as upstream's library has it.
+fn refusal() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    response
 }
 
 /// Carries what is read into a channel, until its end.

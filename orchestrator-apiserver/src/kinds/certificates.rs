@@ -104,6 +104,23 @@ pub(crate) fn name_requestor(request: &mut Value, user: &UserInfo) {
     }
 }
 
+/// What somebody approved or denied stays as it is where only the status is written. Where such conditions come or go there is
+/// nothing to keep, and validation refuses it.
+pub(crate) fn keep_approvals(new: &mut Value, old: &Value) {
+    for of in OF_APPROVAL {
+        let is_of = |condition: &&Value| condition["type"] == of;
+        let before = old["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let before: Vec<&Value> = before.iter().filter(is_of).collect();
+        let now = items_mut(member(new, "status"), "conditions");
+        let now: Vec<&mut Value> = now.into_iter().filter(|condition| condition["type"] == of).collect();
+        if now.len() == before.len() {
+            for (condition, before) in now.into_iter().zip(before) {
+                condition.clone_from(before);
+            }
+        }
+    }
+}
+
 /// Writes the times of conditions that have none: a condition that was there with that status keeps its own.
 pub(crate) fn time_conditions(new: &mut Value, old: &Value, now: &str) {
     let before = old["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -419,6 +436,18 @@ mod tests {
             let found = change(&REQUESTS, status(&[], &BASE64_STANDARD.encode(text)), json!({}));
             assert_eq!(found, [format!("status.certificate: \"<certificate data>\": {problem}")]);
         }
+    }
+
+    #[test]
+    fn who_writes_the_status_leaves_approvals_as_they_are() {
+        let old = json!({"status": status(&[("Approved", "True"), ("Failed", "True")], "")});
+        let mut new = json!({"status": status(&[("Failed", "Unknown"), ("Approved", "False")], "")});
+        keep_approvals(&mut new, &old);
+        assert_eq!(new["status"]["conditions"][1], old["status"]["conditions"][0]);
+        assert_eq!(new["status"]["conditions"][0]["status"], "Unknown");
+        let mut denied = json!({"status": status(&[("Denied", "True")], "")});
+        keep_approvals(&mut denied, &old);
+        assert_eq!(denied["status"], status(&[("Denied", "True")], ""));
     }
 
     #[test]

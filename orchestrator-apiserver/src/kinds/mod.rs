@@ -41,7 +41,7 @@ mod webhooks;
 
 use std::{borrow::Cow, sync::Arc};
 
-pub(crate) use certificates::{forbidden_subject, name_requestor, time_conditions};
+pub(crate) use certificates::{forbidden_subject, keep_approvals, name_requestor, time_conditions};
 pub(crate) use custom::Custom;
 use rules::Rules;
 use serde_json::Value;

@@ -4,19 +4,24 @@ mod go_words;
 mod json;
 mod order;
 mod strategic;
+mod strict;
 
 use orchestrator_core::{
-    client::PatchBody,
+    client::{FieldValidation, PatchBody},
     status::{ApiError, ApiResult, Reason},
 };
 use serde_json::Value;
 
 pub(crate) use go_words::shown;
+pub(crate) use strict::findings;
 
 use crate::{decode, limits, registry::Kind};
 
 /// Refuses patches that are out of bounds.
-pub(crate) fn check(patch: &PatchBody) -> ApiResult<()> {
+pub(crate) fn check(patch: &PatchBody, validation: FieldValidation) -> ApiResult<()> {
+    if let PatchBody::Json(operations) = patch {
+        strict::check_operations(operations, validation)?;
+    }
     match patch {
         PatchBody::Json(Value::Array(operations)) if operations.len() > limits::PATCH_OPERATIONS => {
             let message = format!(
@@ -26,17 +31,16 @@ pub(crate) fn check(patch: &PatchBody) -> ApiResult<()> {
             );
             Err(ApiError::new(Reason::RequestEntityTooLarge, message))
         }
-        PatchBody::Json(patch) if !patch.is_array() => {
-            Err(wrong_kind("error decoding patch: ", patch, "[]interface {}"))
-        }
         PatchBody::Merge(patch) if !patch.is_object() => Err(wrong_kind("error decoding patch: ", patch, OBJECT)),
         PatchBody::Strategic(patch) if !patch.is_object() => Err(wrong_kind("", patch, OBJECT)),
-        PatchBody::Apply(configuration) if !configuration.is_object() => {
-            let prefix = "error decoding YAML: error unmarshaling JSON: while decoding JSON: ";
-            Err(wrong_kind(prefix, configuration, OBJECT))
-        }
         _ => Ok(()),
     }
+}
+
+/// Refuses a configuration that is no object.
+pub(crate) fn check_configuration(configuration: &Value) -> ApiResult<()> {
+    let prefix = "error decoding YAML: error unmarshaling JSON: while decoding JSON: ";
+    if configuration.is_object() { Ok(()) } else { Err(wrong_kind(prefix, configuration, OBJECT)) }
 }
 
 /// An object in the words of Go's decoder.

@@ -72,6 +72,14 @@ impl Server {
         Ok(())
     }
 
+    /// Settles in a changed status what the server decides.
+    pub(super) fn settle_status(&self, scope: &Scope, tree: &mut Value, old: &Value) {
+        if scope.kind.is("certificates.k8s.io", "certificatesigningrequests") {
+            kinds::keep_approvals(tree, old);
+            kinds::time_conditions(tree, old, &self.now());
+        }
+    }
+
     /// A pod keeps what admission wrote into it, although the caller does not repeat it.
     fn admit_changed_pod(&self, tree: &mut Value, old: &Value) {
         if self.config.admission.priority {

@@ -57,16 +57,26 @@ impl Server {
                 let Some(configuration) = change.configuration() else { return Ok(old.clone()) };
                 self.applied(scope, change.endpoint(scope), Some(old), configuration, options)?
             }
-            Change::Patch(patch) => patch::apply(&scope.kind, old, patch)?,
+            Change::Patch(patch) => {
+                patch::check(patch, options.field_validation)?;
+                patch::apply(&scope.kind, old, patch)?
+            }
         };
         if !tree.is_object() {
             let why = input::no_type(&tree).unwrap_or_default();
             let why = format!("couldn't get version/kind; json parse error: {why}");
             return Err(patch_is_invalid(&tree.to_string(), &why));
         }
-        let pruned = input::prune(&scope.kind, &mut tree, Vec::new(), options.field_validation, warnings);
+        let found = match change {
+            Change::Patch(patch) => patch::findings(patch, &options.repeated_fields),
+            _ => Vec::new(),
+        };
+        let pruned = input::prune(&scope.kind, &mut tree, found, options.field_validation, warnings);
         pruned.map_err(|why| match change {
             Change::Patch(PatchBody::Strategic(patch)) => patch_is_invalid(&patch::shown(patch), &why.tree),
+            // The object as the patch left it, with all that is wrong in it.
+            Change::Patch(patch) => patch::apply(&scope.kind, old, patch)
+                .map_or_else(|error| error, |tree| patch_is_invalid(&tree.to_string(), &why.json)),
             _ => patch_is_invalid(&tree.to_string(), &why.json),
         })?;
         check_name(scope, &tree)?;

@@ -40,14 +40,14 @@ impl Refusal {
 
 impl Server {
     /// Writes an object in the place of an old one, or of none. What is too large for the store is tried once more without
-    /// the managers of its fields, which can be large.
+    /// the managers of its fields, which can be large. Who applies is there for them, and is told instead, as upstream.
     pub(super) async fn put(&self, scope: &Scope, new: &Value, old: Option<&Entry>) -> Result<Object, Refusal> {
         let written = self.put_as_it_is(scope, new, old).await;
         let too_large = matches!(
             &written,
             Err(Refusal::Failed(error)) if error.reason() == Reason::RequestEntityTooLarge
         );
-        if !too_large || new["metadata"]["managedFields"].is_null() {
+        if !too_large || scope.applies || new["metadata"]["managedFields"].is_null() {
             return written;
         }
         let mut bare = new.clone();

@@ -53,6 +53,7 @@ pub(super) fn decode_as(
         return Err(unrecognized(kind, &why, &encoded.unwrap_or_else(|| tree.to_string().into())));
     }
     check_type(kind, &tree)?;
+    let duplicates = duplicates.into_iter().map(|path| format!("duplicate field {path:?}")).collect();
     prune(kind, &mut tree, duplicates, validation, warnings).map_err(|why| {
         let (name, version, why) = (&kind.kind, &kind.resource.version, why.json);
         ApiError::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {why}"))
@@ -120,11 +121,12 @@ fn unrecognized(kind: &Kind, why: &str, bytes: &[u8]) -> ApiError {
     ))
 }
 
-/// Removes unknown members and says so, as asked for. What cannot be an object of the kind is refused with the reason.
+/// Removes unknown members and says so, as asked for, after what was found before. What cannot be an object of the kind is
+/// refused with the reason.
 pub(super) fn prune(
     kind: &Kind,
     tree: &mut Value,
-    duplicates: Vec<String>,
+    mut found: Vec<String>,
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<(), WrongType> {
@@ -137,9 +139,7 @@ pub(super) fn prune(
             findings.unknown.extend(decode::prune_structural(tree, schema));
         }
     }
-    let duplicates = duplicates.into_iter().map(|path| format!("duplicate field {path:?}"));
-    let unknown = findings.unknown.into_iter().map(|path| format!("unknown field {path:?}"));
-    let found: Vec<String> = duplicates.chain(unknown).collect();
+    found.extend(findings.unknown.into_iter().map(|path| format!("unknown field {path:?}")));
     match validation {
         _ if found.is_empty() => {}
         FieldValidation::Ignore => {}

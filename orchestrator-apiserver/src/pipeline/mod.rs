@@ -26,10 +26,13 @@ mod track;
 mod update;
 mod watch;
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+};
 
 use orchestrator_core::{
-    client::{Call, Reply, Request, UserInfo},
+    client::{Call, PatchBody, Reply, Request, UserInfo},
     env::Env,
     node_connector::NodeConnector,
     object::Object,
@@ -63,11 +66,16 @@ pub(crate) struct Server {
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) tokens: TokenIssuer,
     pub(crate) nodes: Arc<dyn NodeConnector>,
+    /// Where its first endpoint listens.
+    pub(crate) address: OnceLock<SocketAddr>,
     /// Whether the server says that it is about to end.
     pub(crate) draining: AtomicBool,
     /// Cancelled when the server answers nobody any more.
     pub(crate) closed: CancellationToken,
 }
+
+/// Where a server is that nobody can connect to.
+const UNKNOWN_ADDRESS: &str = "127.0.0.1:443";
 
 /// A request that was understood: who, where, which kind.
 #[derive(Clone, Debug)]
@@ -78,6 +86,8 @@ pub(crate) struct Scope {
     pub(crate) namespace: String,
     pub(crate) name: Option<String>,
     pub(crate) subresource: Option<String>,
+    /// Whether it is a configuration that is applied.
+    pub(crate) applies: bool,
 }
 
 impl Scope {
@@ -92,6 +102,13 @@ impl Scope {
 }
 
 impl Server {
+    /// Where clients find the server, as host and port.
+    pub(crate) fn advertised_address(&self) -> String {
+        let endpoint = || self.address.get().map(ToString::to_string);
+        let address = self.config.advertised_address.clone().or_else(endpoint);
+        address.unwrap_or_else(|| UNKNOWN_ADDRESS.to_owned())
+    }
+
     /// Answers a request of a known user.
     pub(crate) async fn handle(&self, request: Request) -> ApiResult<Reply> {
         let scope = self.scope(&request)?;
@@ -124,13 +141,15 @@ impl Server {
 
     /// Finds the kind and checks that the place makes sense.
     pub(crate) fn scope(&self, request: &Request) -> ApiResult<Scope> {
-        self.resolve(
+        let scope = self.resolve(
             request.user.clone(),
             &request.resource,
             request.namespace.clone(),
             request.name.clone(),
             request.subresource.clone(),
-        )
+        )?;
+        let applies = matches!(&request.call, Call::Patch { patch: PatchBody::Apply(_), .. });
+        Ok(Scope { applies, ..scope })
     }
 
     pub(crate) fn resolve(
@@ -159,7 +178,7 @@ impl Server {
         }
         check_path_name(&namespace)?;
         let user = user.unwrap_or_else(|| self.config.own_identity.clone());
-        Ok(Scope { user, kind, namespace, name, subresource })
+        Ok(Scope { user, kind, namespace, name, subresource, applies: false })
     }
 
     pub(crate) fn authorize(&self, scope: &Scope, verb: &str) -> ApiResult<()> {

@@ -1,7 +1,7 @@
 //! The `scale` subresource: the number of replicas, in the same form for every kind that has one.
 
 use orchestrator_core::{
-    client::{Call, PatchBody, Reply, WriteOptions},
+    client::{Call, FieldValidation, PatchBody, Reply},
     object::Object,
     selector::LabelSelector,
     status::{ApiError, ApiResult},
@@ -24,14 +24,22 @@ impl Server {
         let entry = self.entry(scope).await?;
         let object = self.objects.of(&entry);
         let current = scale_of(&scope.kind, object.tree()?);
+        let mut warnings = Vec::new();
         let (wanted, applied, options) = match call {
             Call::Get { .. } => return Ok(Self::object_reply(Object::from_tree(current), false, Vec::new())),
-            Call::Replace { object, options } => (decode_scale(scope, &object, &options)?, false, options),
+            Call::Replace { object, options } => {
+                (decode_scale(scope, &object, options.field_validation, &mut warnings)?, false, options)
+            }
             Call::Patch { patch: PatchBody::Apply(configuration), options } => {
                 track::check_type(&input::body_kind("autoscaling", "v1", "Scale"), &configuration)?;
                 (configuration, true, options)
             }
-            Call::Patch { patch, options } => (self.patch_scale(&current, &patch)?, false, options),
+            Call::Patch { patch, mut options } => {
+                patch::check(&patch, options.field_validation)?;
+                let found = patch::findings(&patch, &std::mem::take(&mut options.repeated_fields));
+                let patched = patch_scale(&current, &patch, found, options.field_validation, &mut warnings)?;
+                (patched, false, options)
+            }
             _ => return Err(ApiError::method_not_allowed()),
         };
         let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
@@ -61,25 +69,35 @@ impl Server {
         } else {
             Change::Patch(PatchBody::Merge(change))
         };
-        let mut warnings = Vec::new();
         let object = self.update(&parent, &Change::Scale(Box::new(change)), &options, &mut warnings).await;
         let object = object.map_err(|error| error.with_warnings(std::mem::take(&mut warnings)))?;
         Ok(Self::object_reply(Object::from_tree(scale_of(&scope.kind, object.tree()?)), false, warnings))
     }
-
-    fn patch_scale(&self, current: &Value, change: &PatchBody) -> ApiResult<Value> {
-        patch::check(change)?;
-        let kind = input::body_kind("autoscaling", "v1", "Scale");
-        let mut tree = patch::apply(&kind, current, change)?;
-        input::prune(&kind, &mut tree, Vec::new(), Default::default(), &mut Vec::new())
-            .map_err(|why| patch_is_invalid(&tree.to_string(), &why.json))?;
-        Ok(tree)
-    }
 }
 
-fn decode_scale(scope: &Scope, object: &Object, options: &WriteOptions) -> ApiResult<Value> {
+fn patch_scale(
+    current: &Value,
+    change: &PatchBody,
+    found: Vec<String>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> ApiResult<Value> {
     let kind = input::body_kind("autoscaling", "v1", "Scale");
-    let tree = input::decode_as(&kind, object, options.field_validation, &mut Vec::new())?;
+    let patched = patch::apply(&kind, current, change)?;
+    let mut tree = patched.clone();
+    input::prune(&kind, &mut tree, found, validation, warnings)
+        .map_err(|why| patch_is_invalid(&patched.to_string(), &why.json))?;
+    Ok(tree)
+}
+
+fn decode_scale(
+    scope: &Scope,
+    object: &Object,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> ApiResult<Value> {
+    let kind = input::body_kind("autoscaling", "v1", "Scale");
+    let tree = input::decode_as(&kind, object, validation, warnings)?;
     let namespace = tree["metadata"]["namespace"].as_str().unwrap_or_default();
     if !namespace.is_empty() && namespace != scope.namespace {
         let why = "the namespace of the provided object does not match the namespace sent on the request";

@@ -48,8 +48,8 @@ impl Server {
     }
 
     pub(super) async fn patch(&self, scope: &Scope, patch: PatchBody, options: WriteOptions) -> ApiResult<Reply> {
-        patch::check(&patch)?;
         if let PatchBody::Apply(configuration) = patch {
+            patch::check_configuration(&configuration)?;
             return self.apply(scope, configuration, options).await;
         }
         let mut warnings = Vec::new();
@@ -84,7 +84,10 @@ impl Server {
             }
             match part(scope) {
                 Part::Main => self.prepare_main(scope, &mut new, &old).await?,
-                Part::Status => prepare_status(&mut new, &old),
+                Part::Status => {
+                    prepare_status(&mut new, &old);
+                    self.settle_status(scope, &mut new, &old);
+                }
             }
             if let Some(schema) = kind.schema {
                 decode::settle(&mut new, schema);

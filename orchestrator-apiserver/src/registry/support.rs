@@ -6,10 +6,8 @@ use super::{Kind, builtin};
 use crate::{kinds, views::table::column_names};
 
 /// Places that discovery shows and that answer with a refusal: `apiVersion`, resource or subresource, and why.
-const REFUSED: [(&str, &str, &str); 2] = [
-    ("v1", "nodes/proxy", "the node API has no HTTP side"),
-    ("v1", "componentstatuses", "no component reports here; the list is empty, as there is nothing to get"),
-];
+const REFUSED: [(&str, &str, &str); 1] =
+    [("v1", "componentstatuses", "no component reports here; the list is empty, as there is nothing to get")];
 
 /// Kinds that are stored, with none of the effects that they have upstream: `apiVersion`, resource, and what is missing.
 const WITHOUT_EFFECT: [(&str, &str, &str); 8] = [

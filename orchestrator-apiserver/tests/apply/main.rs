@@ -318,5 +318,11 @@ fn what_is_too_large_is_kept_without_its_managers() {
         assert_eq!(object["metadata"].get("managedFields"), None);
         let too_much = PatchBody::Merge(json!({"data": {"c": "c".repeat(400)}}));
         assert!(world.patch(config_maps(), "x", too_much, "v").await.unwrap_err().to_string().contains("too large"));
+        // Who applies wants to manage fields, and is not served without.
+        let many: serde_json::Map<String, Value> = (0..12).map(|index| (format!("k{index}"), "".into())).collect();
+        let applied = PatchBody::Apply(config_map(many.into()));
+        let refused = world.patch(config_maps(), "x", applied, "a").await.unwrap_err();
+        assert!(refused.to_string().contains("too large"), "{refused}");
+        assert_eq!(world.get(config_maps(), "x").await.unwrap()["data"], json!({"a": "1", "b": "2"}));
     });
 }

@@ -1,5 +1,6 @@
-//! What is asked of a server as a server: its health, and what it has counted.
+//! What is asked of a server as a server: its health, what it has counted, where it is, and in which forms it answers.
 
+mod forms;
 mod health;
 mod metrics;
 mod support;

@@ -6,5 +6,6 @@ mod claims;
 mod custom;
 mod events;
 mod forms;
+mod patches;
 mod signing;
 mod support;

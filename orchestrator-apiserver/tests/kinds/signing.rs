@@ -65,6 +65,12 @@ async fn approval_is_given_once_and_for_good() {
         "CertificateSigningRequest.certificates.k8s.io \"r\" is invalid: status.conditions: Forbidden: updates may not \
          remove a condition of type \"Approved\"",
     );
+    // Who writes the status leaves that as it is, and conditions of his own have times, too.
+    let patch = json!({"status": {"conditions": [condition("Approved"), condition("Failed")]}});
+    let failed = api.merge(&format!("{REQUESTS}/r/status"), &patch).await.object();
+    assert_eq!(&failed["status"]["conditions"][0], first);
+    let second = &failed["status"]["conditions"][1];
+    assert!(second["lastUpdateTime"].is_string() && second["lastTransitionTime"].is_string(), "{second}");
     assert_eq!(api.get(&format!("{REQUESTS}/r/approval")).await.object()["kind"], "CertificateSigningRequest");
 }
 

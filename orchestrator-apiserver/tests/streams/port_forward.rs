@@ -37,7 +37,7 @@ fn what_makes_no_sense_is_refused() {
             ("p/portforward", "v4.channel.k8s.io", 400, "is required"),
             ("p/portforward?ports=0", "v4.channel.k8s.io", 400, "between 1 and 65535"),
             ("p/portforward?ports=80&ports=x", "v4.channel.k8s.io", 400, "between 1 and 65535"),
-            ("p/portforward?ports=80", "v9", 400, "unable to negotiate"),
+            ("p/portforward?ports=80", "v9", 403, ""),
             ("homeless/portforward?ports=80", "v4.channel.k8s.io", 400, "does not have a host"),
             ("nobody/portforward?ports=80", "v4.channel.k8s.io", 404, "not found"),
         ];
@@ -52,6 +52,7 @@ fn what_makes_no_sense_is_refused() {
         assert!(text(none).await.contains("unable to upgrade: X-Stream-Protocol-Version is required"));
         let other = api.ask_for_spdy("p/portforward", &["a", "b"]).await;
         assert_eq!(other.status(), 403);
+        assert_eq!(other.headers()["x-accepted-stream-protocol-versions"], "portforward.k8s.io");
         let words = "unable to negotiate protocol: client supports [a b], server accepts [portforward.k8s.io]";
         assert!(text(other).await.contains(words));
     });

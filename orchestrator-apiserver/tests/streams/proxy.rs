@@ -56,6 +56,10 @@ async fn page(mut request: Request<Incoming>, upgrades: UnboundedSender<OnUpgrad
     let answer = Response::builder().header("access-control-allow-origin", "*").header("x-kept", "1");
     let page = match request.uri().path() {
         "/move" => answer.status(302).header("location", "/moved?a=b").body(Either::Left(Full::default())),
+        "/page" => {
+            let page = Full::from("<a href=\"/x\">x</a>");
+            answer.header("content-type", "text/html").body(Either::Left(page))
+        }
         "/echo" => answer.status(201).body(Either::Right(request.into_body())),
         "/leave" if request.headers().contains_key("upgrade") => {
             upgrades.send(hyper::upgrade::on(&mut request)).unwrap();
@@ -116,6 +120,8 @@ fn links_and_roots_stay_behind_the_proxy() {
         let moved = ask(&api, "GET", &format!("{PODS}/p:8080/proxy/move"), &[]).await;
         assert_eq!(moved.status(), 302);
         assert_eq!(moved.headers()["location"], format!("{PODS}/p:8080/proxy/moved?a=b"));
+        let page = ask(&api, "GET", &format!("{PODS}/p:8080/proxy/page"), &[]).await;
+        assert_eq!(text(page).await, format!("<a href=\"{PODS}/p:8080/proxy/x\">x</a>"));
     });
 }
 
@@ -164,16 +170,44 @@ fn what_cannot_be_reached_is_said_as_upstream() {
         refused(&api, &format!("{SERVICES}/none/proxy/"), 404, "services \"none\" not found").await;
         let nowhere = "the server could not find the requested resource";
         refused(&api, "/api/v1/pods/p:8080/proxy/", 404, nowhere).await;
-        let nodes = "nodes are not reached over HTTP by this server";
-        refused(&api, "/api/v1/nodes/n/proxy/metrics", 405, nodes).await;
+        refused(&api, "/api/v1/nodes/n/proxy/metrics", 404, "nodes \"n\" not found").await;
         let odd = ask(&api, "TRACE", &format!("{PODS}/p:8080/proxy/"), &[]).await;
         assert_eq!(odd.status(), 405);
     });
 }
 
 #[test]
+fn nodes_answer_about_themselves() {
+    run(async |api| {
+        api.create("/api/v1/nodes", &json!({"metadata": {"name": "n"}})).await;
+        for node in ["n", "n:10250", "https:n:"] {
+            let answer = ask(&api, "GET", &format!("/api/v1/nodes/{node}/proxy/stats/summary?a=b%20c"), &[]).await;
+            assert_eq!(
+                (answer.status().as_u16(), &answer.headers()["content-type"]),
+                (202, &"text/odd".parse().unwrap())
+            );
+            assert_eq!(text(answer).await, "n: GET /stats/summary [(\"a\", \"b c\")]");
+        }
+        let root = ask(&api, "GET", "/api/v1/nodes/n/proxy", &[]).await;
+        assert_eq!(root.headers()["location"], "/api/v1/nodes/n/proxy/");
+        let changed = ask(&api, "POST", "/api/v1/nodes/n/proxy/run", &[]).await;
+        assert_eq!(text(changed).await, "n: POST /run []");
+        // Its machine has no address.
+        refused(&api, "/api/v1/nodes/n:8080/proxy/", 400, "address not allowed").await;
+        for (name, address, code) in [("local", "127.0.0.1", 400), ("far", "192.0.2.1", 503)] {
+            api.create("/api/v1/nodes", &json!({"metadata": {"name": name}})).await;
+            let addresses = json!([{"type": "InternalIP", "address": address}]);
+            api.status(&format!("/api/v1/nodes/{name}"), &json!({ "addresses": addresses })).await;
+            let status = ask(&api, "GET", &format!("/api/v1/nodes/{name}:8080/proxy/"), &[]).await.status();
+            assert_eq!(status, code, "{name}");
+        }
+    });
+}
+
+#[test]
 fn services_lead_to_a_pod_that_is_ready() {
     run(async |api| {
+        api.status(&format!("{PODS}/p"), &json!({"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]})).await;
         let port = json!({"name": "web", "port": 80, "targetPort": 8080});
         api.create(SERVICES, &json!({"metadata": {"name": "s"}, "spec": {"ports": [port]}})).await;
         refused(&api, &format!("{SERVICES}/s:web/proxy/"), 503, "no endpoints available for service \"s\"").await;
@@ -184,6 +218,20 @@ fn services_lead_to_a_pod_that_is_ready() {
                 "targetRef": {"kind": "Pod", "name": name, "namespace": "default"},
             })
         };
+        // Nobody is led to what is no pod, or not the address of the pod.
+        let strange = json!([
+            {"addresses": ["10.0.0.1"]},
+            {"addresses": ["10.0.0.2"], "targetRef": {"kind": "Pod", "name": "p", "namespace": "default"}},
+            {"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "name": "p", "namespace": "other"}},
+        ]);
+        let slice = json!({
+            "metadata": {"name": "s-0", "labels": {"kubernetes.io/service-name": "s"}},
+            "addressType": "IPv4",
+            "ports": [{"name": "web", "port": 8080, "protocol": "TCP"}],
+            "endpoints": strange,
+        });
+        api.create(SLICES, &slice).await;
+        refused(&api, &format!("{SERVICES}/s:web/proxy/"), 503, "no endpoints available for service \"s:web\"").await;
         let slice = json!({
             "metadata": {"name": "s-1", "labels": {"kubernetes.io/service-name": "s"}},
             "addressType": "IPv4",

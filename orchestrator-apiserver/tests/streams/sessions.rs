@@ -129,7 +129,11 @@ fn streams_that_do_not_come_are_not_waited_for_for_ever() {
         client.rest().await;
         command.exit.closed().await;
         let plain = api.ask_for_socket(PIPES, "v7.channel.k8s.io").await;
-        assert_eq!(plain.status(), 400);
-        assert!(text(plain).await.contains("unable to negotiate"));
+        assert_eq!(plain.status(), 403);
+        let spdy = api.ask_for_spdy(PIPES, &["v7.channel.k8s.io"]).await;
+        assert_eq!(spdy.status(), 403);
+        let accepted = spdy.headers().get_all("x-accepted-stream-protocol-versions").iter().count();
+        assert_eq!(accepted, 5);
+        assert!(text(spdy).await.starts_with("unable to upgrade: unable to negotiate protocol"));
     });
 }

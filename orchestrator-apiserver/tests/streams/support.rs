@@ -19,7 +19,7 @@ use orchestrator_apiserver::{
 use orchestrator_core::{
     client::UserInfo,
     env::{Env, Simulation, TaskGroup},
-    node_connector::{LogStream, NodeConnector, PodLogOptions, Target},
+    node_connector::{LogStream, NodeAnswer, NodeConnector, NodeRequest, PodLogOptions, Target},
     runtime::{AttachOptions, Duplex, ExecOptions, RuntimeError, Session, TerminalSize},
     status::{ApiError, ApiResult, Reason},
 };
@@ -107,6 +107,12 @@ impl NodeConnector for Node {
         }
         Ok(Box::new(near))
     }
+
+    async fn ask(&self, node: &str, request: NodeRequest) -> ApiResult<NodeAnswer> {
+        let words = format!("{node}: {} {} {:?}", request.method, request.path, request.query);
+        let body = futures::stream::once(async { Ok(words.into()) });
+        Ok(NodeAnswer { code: 202, media: "text/odd", body: Box::pin(body) })
+    }
 }
 
 pub(crate) struct Api {
@@ -143,6 +149,14 @@ impl Api {
         let request = Request::post(path).header("content-type", "application/json");
         let created = self.send(request.body(Full::new(object.to_string().into())).unwrap()).await;
         assert_eq!(created.status(), 201, "{}", text(created).await);
+    }
+
+    /// Writes the status of an object.
+    pub(crate) async fn status(&self, path: &str, status: &Value) {
+        let request = Request::patch(format!("{path}/status")).header("content-type", "application/merge-patch+json");
+        let body = json!({ "status": status }).to_string();
+        let written = self.send(request.body(Full::new(body.into())).unwrap()).await;
+        assert_eq!(written.status(), 200, "{}", text(written).await);
     }
 
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Response<Body> {

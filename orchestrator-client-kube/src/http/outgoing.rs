@@ -289,6 +289,7 @@ mod tests {
             field_manager: Some("me".to_owned()),
             force: true,
             field_validation: FieldValidation::Strict,
+            repeated_fields: Vec::new(),
         };
         let query = "dryRun=All&fieldManager=me&fieldValidation=Strict";
         let (method, uri, media, body) = sent(Call::Create { object, options: options.clone() }).await;

@@ -268,6 +268,7 @@ where
                 Some(ValidationDirective::Warn) => FieldValidation::Warn,
                 Some(ValidationDirective::Strict) => FieldValidation::Strict,
             },
+            repeated_fields: Vec::new(),
         };
         let call = Call::Patch { patch: patch_body(patch)?, options };
         Ok(self.object(Some(name), subresource, call).await?.typed()?)

@@ -176,6 +176,8 @@ pub struct WriteOptions {
     pub force: bool,
     /// What to do with unknown and repeated fields.
     pub field_validation: FieldValidation,
+    /// Paths of fields that the text of a patch had twice, which its tree cannot tell any more.
+    pub repeated_fields: Vec<String>,
 }
 
 /// What to do with fields that the schema does not know, or that occur twice.

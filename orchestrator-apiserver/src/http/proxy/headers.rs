@@ -86,18 +86,18 @@ fn drop_connection(headers: &mut HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Where links of an answer lead.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Link<'a> {
+#[derive(Clone, Debug)]
+pub(super) struct Link {
     /// The path of the proxy itself.
-    pub(super) prefix: &'a str,
+    pub(super) prefix: String,
     /// The address of the other side.
-    pub(super) host: &'a str,
+    pub(super) host: String,
     /// What the client takes for the address.
-    pub(super) asked_host: &'a str,
+    pub(super) asked_host: String,
 }
 
 /// Makes an answer what the client is to see.
-pub(super) fn clean_answer(headers: &mut HeaderMap, link: &Link<'_>) {
+pub(super) fn clean_answer(headers: &mut HeaderMap, link: &Link) {
     if let Some(upgrade) = drop_connection(headers) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, upgrade);
@@ -111,21 +111,28 @@ pub(super) fn clean_answer(headers: &mut HeaderMap, link: &Link<'_>) {
     }
 }
 
-impl Link<'_> {
+impl Link {
     /// A link through the proxy; `None` where it stays as it is: relative ones, those to other hosts, and those that lead
     /// through the proxy already.
-    fn through(&self, location: &str) -> Option<String> {
+    pub(super) fn through(&self, location: &str) -> Option<String> {
         let uri: Uri = location.parse().ok()?;
         let host = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
-        let is_own = host.is_empty() || host == self.host || host == self.asked_host;
-        if !is_own || !uri.path().starts_with('/') {
+        let is_asked = host == self.asked_host && !host.is_empty();
+        let is_own = host.is_empty() || host == self.host || is_asked;
+        // The parser forgets what follows a `#`.
+        let (before, fragment) = location.find('#').map_or((location, ""), |at| location.split_at(at));
+        if !is_own || !uri.path().starts_with('/') || (host.is_empty() && !before.starts_with('/')) {
             return None;
         }
         let rest = uri.path_and_query().map(http::uri::PathAndQuery::as_str).unwrap_or_default();
-        if uri.path().starts_with(self.prefix) {
-            return (!host.is_empty()).then(|| rest.to_owned());
-        }
-        Some(format!("{}{rest}", self.prefix))
+        // Who asked by this name finds the server by it again.
+        let origin = match uri.scheme_str().filter(|_| is_asked) {
+            Some(scheme) => format!("{scheme}://{host}"),
+            None => String::new(),
+        };
+        let prefix = if uri.path().starts_with(&self.prefix) { "" } else { self.prefix.as_str() };
+        let through = format!("{origin}{prefix}{rest}{fragment}");
+        (through != location).then_some(through)
     }
 }
 
@@ -135,12 +142,16 @@ mod tests {
 
     #[test]
     fn links_lead_through_the_proxy() {
-        let link = Link { prefix: "/api/v1/namespaces/a/pods/b/proxy", host: "10.0.0.1:80", asked_host: "server:6443" };
+        let prefix = "/api/v1/namespaces/a/pods/b/proxy".to_owned();
+        let link = Link { prefix, host: "10.0.0.1:80".to_owned(), asked_host: "server:6443".to_owned() };
         for (location, expected) in [
             ("/x/y?z=1", Some("/api/v1/namespaces/a/pods/b/proxy/x/y?z=1")),
             ("/", Some("/api/v1/namespaces/a/pods/b/proxy/")),
             ("http://10.0.0.1:80/x", Some("/api/v1/namespaces/a/pods/b/proxy/x")),
-            ("https://server:6443/x", Some("/api/v1/namespaces/a/pods/b/proxy/x")),
+            ("https://server:6443/x", Some("https://server:6443/api/v1/namespaces/a/pods/b/proxy/x")),
+            ("https://server:6443/api/v1/namespaces/a/pods/b/proxy/x", None),
+            ("http://10.0.0.1:80/api/v1/namespaces/a/pods/b/proxy/x", Some("/api/v1/namespaces/a/pods/b/proxy/x")),
+            ("/x?y=1#z", Some("/api/v1/namespaces/a/pods/b/proxy/x?y=1#z")),
             ("http://elsewhere/x", None),
             ("x/y", None),
             ("", None),

@@ -1,12 +1,15 @@
-//! The `proxy` subresource: HTTP to pods, and to services by way of one of their pods.
+//! The `proxy` subresource: HTTP to pods, to services by way of one of their pods, and to nodes.
 //!
-//! A pod is reached over the same seam as port-forward, so that it need not be reachable from here. Compared with upstream:
-//! links in HTML are left as they are, endpoints that are no pods are passed over, and nodes have no HTTP side.
+//! A pod is reached over the same seam as port-forward, so that it need not be reachable from here, and a node over that of logs.
+//! Endpoints that are no pods are passed over, as upstream: nobody shall reach through the server what he could not reach himself.
 //!
 //! Upstream: <https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster-services/>,
 //! `k8s.io/apimachinery/pkg/util/proxy`.
 
 mod headers;
+mod html;
+mod node;
+mod page;
 mod place;
 mod target;
 mod tls;
@@ -17,17 +20,21 @@ use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use orchestrator_core::{
     runtime::Duplex,
-    status::{ApiError, ApiResult, Reason},
+    status::{ApiError, ApiResult},
 };
 
 pub(super) use self::headers::Peer;
-use self::{headers::Link, place::Place, target::Backend};
+use self::{
+    headers::Link,
+    place::Place,
+    target::{Backend, Socket},
+};
 use super::{
     body::{Body, BodyError, RequestBody},
     executor::Tasks,
     upgrade::Running,
 };
-use crate::{pipeline::Scope, server::ApiServer};
+use crate::{limits, pipeline::Scope, server::ApiServer};
 
 /// The verb that authorizers see; none for methods that are not carried.
 pub(super) fn verb(method: &Method) -> ApiResult<&'static str> {
@@ -60,24 +67,27 @@ pub(super) async fn proxy(
     let backend = match plural {
         "pods" => target::pod(server, &scope.namespace, &place).await?,
         "services" => target::service(server, &scope.namespace, &place).await?,
-        _ => return Err(ApiError::new(Reason::MethodNotAllowed, "nodes are not reached over HTTP by this server")),
+        _ => target::node(server, &place).await?,
     };
     if is_root && matches!(*request.method(), Method::GET | Method::HEAD) {
         return redirect(request.uri());
     }
+    let backend = match backend {
+        Backend::Socket(backend) => backend,
+        Backend::Agent(node) => return node::ask(server, &node, request.method(), &target).await,
+    };
     // HTTP/2 says in its own way for whom a request is.
     let host = request.uri().authority().map_or(backend.host.as_str(), |authority| authority.as_str());
     let host = HeaderValue::from_str(host).ok();
     headers::prepare(&mut request, &prefix, target.path(), host);
     let asked_host = headers::text(request.headers(), header::HOST).to_owned();
+    let has_body = *request.method() != Method::HEAD;
     *request.uri_mut() = target;
     *request.version_mut() = Version::HTTP_11;
     let mut response = exchange(tasks, &backend, request).await?;
-    headers::clean_answer(
-        response.headers_mut(),
-        &Link { prefix: &prefix, host: &backend.host, asked_host: &asked_host },
-    );
-    Ok(response)
+    let link = Link { prefix, host: backend.host, asked_host };
+    headers::clean_answer(response.headers_mut(), &link);
+    Ok(if has_body { page::rewritten(response, &link) } else { response })
 }
 
 /// A path up to and with `proxy`, and the rest of it.
@@ -121,8 +131,9 @@ fn unreachable(why: impl std::fmt::Display) -> ApiError {
 }
 
 /// Sends a request over a connection of its own.
-async fn exchange(tasks: &Tasks, backend: &Backend, mut request: Request<RequestBody>) -> ApiResult<Response<Body>> {
-    let stream = backend.connect().await.map_err(unreachable)?;
+async fn exchange(tasks: &Tasks, backend: &Socket, mut request: Request<RequestBody>) -> ApiResult<Response<Body>> {
+    let connected = tasks.env().timeout(limits::PROXY_CONNECT_TIME, backend.connect()).await;
+    let stream = connected.map_err(|_| unreachable("i/o timeout"))?.map_err(unreachable)?;
     let mut sender = handshake(tasks, stream).await.map_err(unreachable)?;
     let (running, near) = (request.extensions_mut().remove::<Running>(), hyper::upgrade::on(&mut request));
     let mut response = sender.send_request(request).await.map_err(unreachable)?;

@@ -7,6 +7,7 @@
 //! Documents are made anew at each call; the caller keeps them.
 
 mod connect;
+mod enumerations;
 mod paths;
 mod protobuf;
 mod schemas;

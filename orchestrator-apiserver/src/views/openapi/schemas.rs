@@ -7,6 +7,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
+use super::enumerations;
 use crate::{
     decode::{FieldSchema, Schema, Shape, Type, definition_name},
     registry::Kind,
@@ -222,6 +223,8 @@ impl Definitions {
             "kind" => Some(KIND.to_owned()),
             _ => None,
         });
+        let values = enumerations::values(definition, name);
+        let text = if field.shape == Shape::One { enumerations::described(text, values) } else { text };
         let mut schema = match field.shape {
             Shape::One => match self.value(field.of, text.as_deref()) {
                 Value::Object(schema) => schema,
@@ -233,6 +236,7 @@ impl Definitions {
         if let Some(text) = text {
             schema.insert("description".to_owned(), text.into());
         }
+        enumerations::add(&mut schema, field.shape, values);
         add_merging(&mut schema, definition, name);
         Value::Object(schema)
     }
@@ -294,4 +298,10 @@ fn add_merging(schema: &mut Map<String, Value>, definition: &str, field: &str) {
     if !merging.patch_merge_key.is_empty() {
         insert("patch-merge-key", merging.patch_merge_key.into());
     }
+}
+
+/// The message that a definition is of.
+#[cfg(test)]
+pub(super) fn message_of(definition: &str) -> Option<usize> {
+    NAMES.definitions.iter().find(|(_, name)| *name == definition).map(|(index, _)| *index)
 }

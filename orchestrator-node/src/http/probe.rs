@@ -1,4 +1,4 @@
-//! HTTP, as far as a node speaks it: `httpGet` of probes and hooks.
+//! A node as a client of HTTP: `httpGet` of probes and hooks.
 
 use k8s_openapi::api::core::v1::HTTPGetAction;
 use orchestrator_core::runtime::Duplex;
