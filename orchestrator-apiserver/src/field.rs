@@ -209,9 +209,13 @@ pub(crate) fn member<'a>(tree: &'a mut Value, name: &str) -> &'a mut Value {
         *tree = Value::Object(serde_json::Map::new());
     }
     match tree {
-        // Mostly it is there, and its name need not be copied.
-        Value::Object(members) if members.contains_key(name) => &mut members[name],
-        Value::Object(members) => members.entry(name).or_insert(Value::Null),
+        Value::Object(members) => {
+            // Mostly it is there, and its name need not be copied.
+            if !members.contains_key(name) {
+                members.insert(name.to_owned(), Value::Null);
+            }
+            &mut members[name]
+        }
         other => other,
     }
 }
