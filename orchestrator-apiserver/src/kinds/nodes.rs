@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{check, go, podspec, rules::Rules};
 use crate::{
-    field::{Errors, Field, member, set_default},
+    field::{Errors, Field, member, remove, set_default},
     names,
 };
 
@@ -17,9 +17,15 @@ const NOT_READY: &str = "node.kubernetes.io/not-ready";
 /// Nodes.
 pub(super) const NODES: Rules = Rules {
     status: true,
+    begins_with_status: true,
     default: |node| {
         if node.get("spec").is_none() {
             *member(node, "spec") = json!({});
+        }
+        let status = &node["status"];
+        if status["allocatable"].is_null() && status["capacity"].is_object() {
+            let all = status["capacity"].clone();
+            *member(member(node, "status"), "allocatable") = all;
         }
         let spec = member(node, "spec");
         // Both ways of writing the ranges of pods say the same.
@@ -35,8 +41,13 @@ pub(super) const NODES: Rules = Rules {
     ..Rules::NONE
 };
 
+/// A node comes with its status, as its agent knows it. Settings that it is to fetch are no more.
 fn create(node: &mut Value) {
-    let mut information = json!({});
+    remove(member(node, "spec"), "configSource");
+    let status = member(node, "status");
+    remove(status, "config");
+    set_default(member(member(status, "daemonEndpoints"), "kubeletEndpoint"), "Port", 0);
+    let information = member(status, "nodeInfo");
     for name in [
         "architecture",
         "bootID",
@@ -49,9 +60,8 @@ fn create(node: &mut Value) {
         "osImage",
         "systemUUID",
     ] {
-        set_default(&mut information, name, "");
+        set_default(information, name, "");
     }
-    *member(node, "status") = json!({"daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}, "nodeInfo": information});
     let taints = member(member(node, "spec"), "taints");
     let taint = json!({"key": NOT_READY, "effect": "NoSchedule"});
     match taints.as_array_mut() {

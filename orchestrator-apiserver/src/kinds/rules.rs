@@ -14,12 +14,14 @@ pub(crate) struct Rules {
     pub(crate) names: NameRule,
     pub(crate) generation: bool,
     pub(crate) status: bool,
+    /// Whether a new object may come with its status.
+    pub(crate) begins_with_status: bool,
     /// Whether an update must carry the version that it is based on.
     pub(crate) needs_version: bool,
     /// Whether a deletion answers with the object.
     pub(crate) returns_deleted: bool,
     pub(crate) default: fn(&mut Value),
-    /// Runs after the status that the caller sent is gone.
+    /// Runs after the status that the caller sent is gone, where it goes.
     pub(crate) create: fn(&mut Value),
     pub(crate) update: fn(&mut Value, &Value),
     pub(crate) validate: fn(&Field<'_>, &mut Errors),
@@ -38,6 +40,7 @@ impl Rules {
         names: NameRule::Subdomain,
         generation: false,
         status: false,
+        begins_with_status: false,
         needs_version: false,
         returns_deleted: false,
         default: |_| {},
@@ -76,6 +79,7 @@ impl Strategy for Rules {
 
     fn prepare_create(&self, object: &mut Value) {
         if self.status
+            && !self.begins_with_status
             && let Some(members) = object.as_object_mut()
         {
             members.remove("status");

@@ -6,6 +6,7 @@ mod claims;
 mod custom;
 mod events;
 mod forms;
+mod nodes;
 mod patches;
 mod signing;
 mod support;
