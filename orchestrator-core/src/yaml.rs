@@ -251,10 +251,10 @@ impl Reader {
                 Some(Key::Merge) => merged.extend(mergeable(node.value)?),
                 Some(Key::Named(name)) => {
                     if members.contains_key(&name) {
-                        let problem = YamlProblem::DuplicateKey(name.clone());
-                        let Some(duplicates) = &mut self.duplicates else { return Err(problem) };
+                        let problem = || YamlProblem::DuplicateKey(name.clone());
+                        let Some(duplicates) = &mut self.duplicates else { return Err(problem()) };
                         if duplicates.len() < MAX_DUPLICATES {
-                            duplicates.push(YamlError { line: node.line, problem });
+                            duplicates.push(YamlError { line: node.line, problem: problem() });
                         }
                     }
                     members.insert(name, node.value);
