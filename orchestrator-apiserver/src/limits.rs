@@ -34,6 +34,9 @@ pub(crate) const WALK_PAGE_OBJECTS: usize = 500;
 /// Pause before the store is followed anew, after it could not be followed.
 pub(crate) const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
 
+/// Objects that went last of which selectors still know what they look at.
+pub(crate) const GONE_OBJECTS: usize = 64;
+
 /// Size of what is told about broken rules; whatever is found beyond that is not.
 pub(crate) const ERROR_BYTES: usize = 64 << 10;
 

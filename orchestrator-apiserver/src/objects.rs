@@ -1,9 +1,10 @@
 //! One decoded object for each key, shared by all who read it; a follower of the store keeps out what is gone.
 
 use std::{
+    collections::VecDeque,
     hash::BuildHasherDefault,
     sync::{
-        Arc, Weak,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -32,6 +33,27 @@ pub(crate) struct Objects {
     newest: DashMap<Key, Newest, FixedState>,
     /// Up to here the follower has seen what was deleted: an older entry may be gone by now, and is not kept.
     followed: AtomicU64,
+    gone: Gone,
+}
+
+/// What selectors look at in the last objects that went: all watches of a kind ask for it, at about the same time.
+#[derive(Debug, Default)]
+struct Gone(Mutex<VecDeque<(Key, Revision, Arc<Attributes>)>>);
+
+impl Gone {
+    fn find(&self, entry: &Entry) -> Option<Arc<Attributes>> {
+        let gone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_meant = |(key, revision, _): &&(Key, Revision, _)| *revision == entry.modified && *key == entry.key;
+        gone.iter().rev().find(is_meant).map(|(_, _, attributes)| attributes.clone())
+    }
+
+    fn push(&self, key: &Key, revision: Revision, attributes: Arc<Attributes>) {
+        let mut gone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if gone.len() == limits::GONE_OBJECTS {
+            gone.pop_front();
+        }
+        gone.push_back((key.clone(), revision, attributes));
+    }
 }
 
 #[derive(Debug)]
@@ -54,6 +76,18 @@ impl Newest {
         *self = Self { previous: known, ..Self::new(entry, object) };
     }
 
+    /// Shares the attributes of a version, if it is this one or the one before.
+    fn remember(&mut self, revision: Revision, attributes: Arc<Attributes>) -> Arc<Attributes> {
+        if self.revision == revision {
+            return self.attributes.get_or_insert(attributes).clone();
+        }
+        let is_last = self.previous.as_ref().is_none_or(|(known, _)| *known < revision);
+        if revision < self.revision && is_last {
+            self.previous = Some((revision, attributes.clone()));
+        }
+        attributes
+    }
+
     fn attributes_at(&self, revision: Revision) -> Option<Arc<Attributes>> {
         let previous = self.previous.as_ref().filter(|(known, _)| *known == revision);
         let newest = self.attributes.as_ref().filter(|_| self.revision == revision);
@@ -64,16 +98,18 @@ impl Newest {
 impl Objects {
     /// What selectors look at in the object of an entry.
     fn attributes(&self, entry: &Entry) -> ApiResult<Arc<Attributes>> {
-        if let Some(known) = self.newest.get(&entry.key).and_then(|newest| newest.attributes_at(entry.modified)) {
+        let known = self.newest.get(&entry.key).and_then(|newest| newest.attributes_at(entry.modified));
+        if let Some(known) = known.or_else(|| self.gone.find(entry)) {
             return Ok(known);
         }
         let attributes = Arc::new(Attributes::of(&self.of(entry))?);
-        if let Some(mut newest) = self.newest.get_mut(&entry.key)
-            && newest.revision == entry.modified
-        {
-            return Ok(newest.attributes.get_or_insert(attributes).clone());
-        }
-        Ok(attributes)
+        Ok(match self.newest.get_mut(&entry.key) {
+            Some(mut newest) => newest.remember(entry.modified, attributes),
+            None => {
+                self.gone.push(&entry.key, entry.modified, attributes.clone());
+                attributes
+            }
+        })
     }
 
     /// Whether a selection contains the object of an entry.
@@ -116,11 +152,17 @@ impl Objects {
 
     /// Forgets an object that was deleted.
     pub(crate) fn forget(&self, key: &Key) {
-        self.newest.remove(key);
+        self.went(self.newest.remove(key));
     }
 
     fn deleted(&self, key: &Key, at: Revision) {
-        self.newest.remove_if(key, |_, newest| newest.revision < at);
+        self.went(self.newest.remove_if(key, |_, newest| newest.revision < at));
+    }
+
+    fn went(&self, removed: Option<(Key, Newest)>) {
+        if let Some((key, Newest { revision, attributes: Some(attributes), .. })) = removed {
+            self.gone.push(&key, revision, attributes);
+        }
     }
 
     fn begin(&self, revision: Revision) {
@@ -177,4 +219,37 @@ async fn follow_once(server: &Weak<Server>, store: &dyn Store) -> Result<(), Sto
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn entry(revision: u64) -> Entry {
+        let value = Bytes::from_static(br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"}}"#);
+        Entry { key: Key::new("a"), value, created: Revision(1), modified: Revision(revision) }
+    }
+
+    #[test]
+    fn attributes_are_made_once_for_this_version_the_one_before_and_the_last_that_went() {
+        let objects = Objects::default();
+        let is_shared =
+            |entry: &Entry| Arc::ptr_eq(&objects.attributes(entry).unwrap(), &objects.attributes(entry).unwrap());
+        let (first, second) = (entry(1), entry(2));
+        // Nobody looked at the first version before there was a second.
+        objects.of(&first);
+        objects.of(&second);
+        assert!(is_shared(&first) && is_shared(&second));
+        let known = objects.attributes(&second).unwrap();
+        objects.forget(&second.key);
+        assert!(Arc::ptr_eq(&known, &objects.attributes(&second).unwrap()));
+        // What was never looked at while it was there is made once, too; a number of them.
+        let went: Vec<Entry> = (3..100).map(entry).collect();
+        objects.followed.store(100, Ordering::SeqCst);
+        assert!(went.iter().all(is_shared));
+        assert_eq!(objects.gone.0.lock().unwrap().len(), limits::GONE_OBJECTS);
+        assert!(objects.newest.is_empty());
+    }
 }
