@@ -56,7 +56,7 @@ fn written(tree: &Value) -> ApiResult<String> {
 pub(super) fn partial(items: Vec<Object>, metadata: &Value, meta_version: &'static str) -> ApiResult<Body> {
     let begin = begin("PartialObjectMetadata", meta_version, metadata);
     let write = move |item: &Object, out: &mut BytesMut| {
-        out.put_slice(partial::object(&item.to_tree()?, meta_version).to_string().as_bytes());
+        out.put_slice(&partial::json(item, meta_version)?);
         Ok(())
     };
     Pieces::new(begin, Around::json(), items, write).body()

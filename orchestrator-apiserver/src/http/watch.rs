@@ -100,7 +100,13 @@ impl Writer {
                 Ok(())
             }
             Style { view: View::Whole, .. } => line(name, &object, out),
-            Style { view, form, .. } => write_tree(name, self.shown(&object, view)?, form, out),
+            Style { view: View::Partial, meta_version, .. } => {
+                line(name, &Object::from_bytes(partial::json(&object, meta_version)?), out)
+            }
+            Style { view: View::Table, form, .. } => {
+                let table = table::single(&self.kind, &object.to_tree()?, self.server.env.now(), self.table);
+                write_tree(name, table, form, out)
+            }
         }
     }
 
@@ -115,15 +121,6 @@ impl Writer {
             self.server.recent.keep(&encoded);
         }
         Ok(encoded)
-    }
-
-    fn shown(&self, object: &Object, view: View) -> ApiResult<Value> {
-        let tree = object.to_tree()?;
-        Ok(match view {
-            View::Whole => tree,
-            View::Partial => partial::object(&tree, self.style.meta_version),
-            View::Table => table::single(&self.kind, &tree, self.server.env.now(), self.table),
-        })
     }
 }
 
