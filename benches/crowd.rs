@@ -8,10 +8,7 @@
 
 mod support;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, future::join_all, stream::BoxStream};
 use http_body_util::BodyExt;
@@ -39,11 +36,7 @@ const WHEN: &str = "when";
 type Arrivals = BoxStream<'static, Vec<Duration>>;
 
 fn main() {
-    let numbers: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
-    let (watchers, rate) = match numbers[..] {
-        [watchers, rate] => (watchers, rate),
-        _ => (1_000, 1_000),
-    };
+    let (watchers, rate) = support::two_numbers((1_000, 1_000));
     support::runtime().block_on(run(watchers, rate));
 }
 
@@ -149,7 +142,6 @@ async fn measure(what: &str, api: &Api<Pod>, streams: Vec<Arrivals>, (pods, rate
 async fn change(api: &Api<Pod>, pods: usize, rate: usize, begin: Instant) -> usize {
     let end = tokio::time::Instant::now() + RUN;
     let mut pace = tokio::time::interval(Duration::from_secs(1) / u32::try_from(rate).unwrap_or(u32::MAX));
-    let api = Arc::new(api.clone());
     let mut writes = Vec::new();
     for index in 0.. {
         if pace.tick().await > end {

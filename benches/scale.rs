@@ -20,11 +20,7 @@ use serde_json::json;
 const IDLE: Duration = Duration::from_secs(10);
 
 fn main() {
-    let numbers: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
-    let (nodes, pods) = match numbers[..] {
-        [nodes, pods] => (nodes, pods),
-        _ => (1_000, 2_000),
-    };
+    let (nodes, pods) = support::two_numbers((1_000, 2_000));
     support::runtime().block_on(run(nodes, pods));
 }
 

@@ -21,6 +21,12 @@ use serde_json::{Value, json};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
+/// The two numbers of the command line, or the usual ones.
+pub(crate) fn two_numbers(usual: (usize, usize)) -> (usize, usize) {
+    let numbers: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    if let [first, second] = numbers[..] { (first, second) } else { usual }
+}
+
 /// A runtime for the benchmark's futures: as many threads as the machine has.
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")

@@ -54,7 +54,11 @@ pub(super) async fn port_forward(
     }
     let pod = ForwardedPod { nodes: server.server().nodes.clone(), target };
     let (task, env) = ("port-forward", tasks.env().clone());
-    Ok(match Upgrade::negotiate(&request, &OVER_WEB_SOCKET, &OVER_SPDY)? {
+    let upgrade = match Upgrade::negotiate(&request, &OVER_WEB_SOCKET, &OVER_SPDY)? {
+        Ok(upgrade) => upgrade,
+        Err(refusal) => return Ok(refusal),
+    };
+    Ok(match upgrade {
         Upgrade::WebSocket(handshake) if handshake.protocol() == TUNNEL => {
             let serve = move |socket| port_forward_streams::run(env, Transport::tunnel(socket), pod);
             handshake.switch(tasks, task, &mut request, serve)
@@ -68,7 +72,6 @@ pub(super) async fn port_forward(
             let serve = move |transport| port_forward_streams::run(env, transport, pod);
             handshake.switch(tasks, task, &mut request, serve)
         }
-        Upgrade::Refused(answer) => answer,
     })
 }
 

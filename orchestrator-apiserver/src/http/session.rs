@@ -52,9 +52,9 @@ pub(super) async fn session(
         return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", node.pod)));
     }
     let upgrade = match Upgrade::negotiate(&request, &OVER_WEB_SOCKET, &OVER_SPDY)? {
+        Ok(upgrade) => upgrade,
         // Nothing is started for who could not be served.
-        Upgrade::Refused(answer) => return Ok(answer),
-        upgrade => upgrade,
+        Err(refusal) => return Ok(refusal),
     };
     let flag = |name: &str| target.query.flag(name);
     let tty = flag("tty");
@@ -81,7 +81,6 @@ pub(super) async fn session(
             let serve = move |transport| session_streams::run(env, transport, session, protocol, wanted);
             handshake.switch(tasks, name, &mut request, serve)
         }
-        Upgrade::Refused(answer) => answer,
     })
 }
 

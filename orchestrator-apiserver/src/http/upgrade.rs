@@ -28,31 +28,29 @@ impl Running {
     }
 }
 
-/// What both sides agreed on, or the answer that they do not.
+/// What both sides agreed on.
 pub(super) enum Upgrade {
     /// A WebSocket, which `kubectl` uses since 1.31.
     WebSocket(websocket::Handshake),
     /// SPDY, which everyone used before.
     Spdy(spdy::Handshake),
-    /// No protocol that both speak.
-    Refused(Response<Body>),
 }
 
 impl Upgrade {
-    /// The protocols are those that are spoken over each way.
+    /// The protocols are those that are spoken over each way. Where there is none that both speak, the answer says so.
     pub(super) fn negotiate(
         request: &Request<RequestBody>,
         over_web_socket: &[&'static str],
         over_spdy: &[&'static str],
-    ) -> ApiResult<Self> {
+    ) -> ApiResult<Result<Self, Response<Body>>> {
         let wanted = text(request, header::UPGRADE.as_str());
         if wanted.eq_ignore_ascii_case("websocket") {
             let handshake = websocket::Handshake::negotiate(request, over_web_socket)?;
-            return Ok(handshake.map_or_else(Self::Refused, Self::WebSocket));
+            return Ok(handshake.map(Self::WebSocket));
         }
         if wanted.eq_ignore_ascii_case(spdy::VERSION) {
             let handshake = spdy::Handshake::negotiate(request, over_spdy)?;
-            return Ok(handshake.map_or_else(Self::Refused, Self::Spdy));
+            return Ok(handshake.map(Self::Spdy));
         }
         Err(ApiError::bad_request("Upgrade request required"))
     }

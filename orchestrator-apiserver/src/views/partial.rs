@@ -37,7 +37,7 @@ pub(crate) fn json(object: &Object, meta_version: &str) -> Result<Bytes, DecodeE
     let whole = object.bytes()?;
     let members: Members<'_> = serde_json::from_slice(&whole)?;
     if members.kind.as_deref() == Some(DAEMON_SET) {
-        return Ok(self::object(&serde_json::from_slice(&whole)?, meta_version).to_string().into());
+        return Ok(self::object(&object.to_tree()?, meta_version).to_string().into());
     }
     let metadata = members.metadata.map_or("{}", RawValue::get);
     let partial =
