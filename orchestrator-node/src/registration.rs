@@ -12,9 +12,9 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference},
 };
-use kube_core::params::{Patch, PatchParams, PostParams};
+use kube_core::params::PostParams;
 use orchestrator_core::{
-    client::Api,
+    client::{Api, Call, PatchBody, WriteOptions},
     controller::Cache,
     events::Event,
     object::{ObjectKey, time},
@@ -107,8 +107,8 @@ impl Keeper {
             return Ok(());
         }
         let api: Api<ApiNode> = Api::all(&self.node.client);
-        let patch = json!({"status": new});
-        api.patch_status(&self.node.name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        let patch = PatchBody::Strategic(json!({"status": new}));
+        self.write(&api, Some("status"), patch).await?;
         self.reported_at = Some(now);
         self.tell_of_readiness(&old, &new);
         Ok(())
@@ -130,10 +130,9 @@ impl Keeper {
         let api: Api<Lease> = Api::namespaced(&self.node.client, LEASE_NAMESPACE);
         let lease = lease(&self.node.name, present, self.node.env.now());
         if self.lease_known {
-            let patch = json!({"spec": lease.spec});
-            match api.patch(&self.node.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            match self.write(&api, None, PatchBody::Merge(json!({"spec": lease.spec}))).await {
                 Err(error) if error.is_not_found() => {}
-                result => return result.map(drop),
+                result => return result,
             }
         }
         let created = api.create(&PostParams::default(), &lease).await;
@@ -143,11 +142,16 @@ impl Keeper {
         };
         match created {
             Err(error) if error.is_already_exists() => {
-                let patch = json!({"spec": lease.spec});
-                api.patch(&self.node.name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+                self.write(&api, None, PatchBody::Merge(json!({"spec": lease.spec}))).await
             }
             result => result.map(drop),
         }
+    }
+
+    /// Changes what the API holds of the node. Nobody reads the answer.
+    async fn write<K>(&self, api: &Api<K>, subresource: Option<&str>, patch: PatchBody) -> ApiResult<()> {
+        let call = Call::Patch { patch, options: WriteOptions::default() };
+        api.send(Some(&self.node.name), subresource, call).await.map(drop)
     }
 }
 

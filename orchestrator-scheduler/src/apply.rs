@@ -6,9 +6,9 @@ use k8s_openapi::{
     api::core::v1::{Binding as ApiBinding, ObjectReference, Pod, PodCondition},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube_core::params::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube_core::params::{DeleteParams, Preconditions};
 use orchestrator_core::{
-    client::Api,
+    client::{Api, Call, PatchBody, WriteOptions},
     controller::Caches,
     env::Env,
     events::{Event, EventRecorder},
@@ -146,7 +146,7 @@ impl Apply {
                     _ => return,
                 },
                 Err(error) => error,
-                Ok(_) => return,
+                Ok(()) => return,
             };
             tracing::debug!(pod = %pod.key(), %error, "the pod's status was not written");
             return;
@@ -159,7 +159,7 @@ impl Apply {
         pod: &PodInfo,
         status: serde_json::Map<String, Value>,
         same_version: bool,
-    ) -> ApiResult<Arc<Pod>> {
+    ) -> ApiResult<()> {
         let version = pod.metadata.resource_version.as_ref().filter(|_| same_version);
         let mut patch = json!({ "metadata": {}, "status": status });
         for (name, value) in [("uid", pod.metadata.uid.as_ref()), ("resourceVersion", version)] {
@@ -167,8 +167,9 @@ impl Apply {
                 patch["metadata"][name] = value.as_str().into();
             }
         }
-        let params = PatchParams { field_manager: Some("kube-scheduler".to_owned()), ..PatchParams::default() };
-        self.pods(pod).patch_status(&pod.key().name, &params, &Patch::Strategic(patch)).await
+        let options = WriteOptions { field_manager: Some("kube-scheduler".to_owned()), ..WriteOptions::default() };
+        let call = Call::Patch { patch: PatchBody::Strategic(patch), options };
+        self.pods(pod).send(Some(&pod.key().name), Some("status"), call).await.map(drop)
     }
 
     /// Asks for the victims' deletion.

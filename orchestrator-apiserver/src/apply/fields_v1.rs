@@ -12,7 +12,7 @@ use super::{
 use crate::limits;
 
 /// The member that says that the field itself is in the set, beside fields below it.
-const SELF: &str = ".";
+pub(super) const SELF: &str = ".";
 
 /// Why something is no field set.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -39,13 +39,18 @@ pub(crate) fn parse(fields: &Value) -> Result<FieldSet, FieldsError> {
 pub(crate) fn print(set: &FieldSet) -> Value {
     let mut members = Map::new();
     for (element, node) in set.nodes() {
-        let mut below = print(&node.below);
-        if let (Value::Object(below), true, false) = (&mut below, node.member, node.below.is_empty()) {
-            below.insert(SELF.to_owned(), Map::new().into());
-        }
-        members.insert(print_element(element), below);
+        members.insert(print_element(element), print_node(node));
     }
     members.into()
+}
+
+/// What a set holds at one path, in its JSON form.
+pub(super) fn print_node(node: &Node) -> Value {
+    let mut below = print(&node.below);
+    if let (Value::Object(below), true, false) = (&mut below, node.member, node.below.is_empty()) {
+        below.insert(SELF.to_owned(), Map::new().into());
+    }
+    below
 }
 
 fn parse_node(fields: &Value, depth: usize, room: &mut usize) -> Result<Node, FieldsError> {

@@ -20,7 +20,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Apply => "Apply",
             Self::Update => "Update",
@@ -125,7 +125,7 @@ pub(crate) fn print(managers: &Managers) -> Option<Value> {
     (!entries.is_empty()).then_some(entries.into())
 }
 
-fn print_entry(id: &ManagerId, managed: &Managed) -> Value {
+pub(super) fn print_entry(id: &ManagerId, managed: &Managed) -> Value {
     let mut entry = Map::new();
     let mut put = |name: &str, value: Value| drop(entry.insert(name.to_owned(), value));
     put("apiVersion", managed.api_version.clone().into());

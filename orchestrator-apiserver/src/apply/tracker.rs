@@ -51,6 +51,9 @@ pub(crate) struct Tracker<'a> {
     pub(crate) subresource: &'a str,
     /// The time of the write, as RFC 3339 writes it; `None` for endpoints whose writes have none.
     pub(crate) now: Option<&'a str>,
+    /// Whether the kind has always had the schema that it has. By one that has changed, entries may have to change that the write
+    /// does not touch.
+    pub(crate) schema_is_fixed: bool,
     /// The object before it is created: its kind, and what an empty object of the kind shows.
     pub(crate) empty: &'a Value,
 }
@@ -84,7 +87,10 @@ impl Tracker<'_> {
             return put_entries(new, stored.cloned());
         }
         let manager = self.id(manager, Operation::Update);
-        if let Some(entries) = base.and_then(|base| fast::update(base, &comparison, &manager, self.now)) {
+        // What a caller gives may be written in other ways than ours.
+        let own_writing =
+            base.filter(|base| self.schema_is_fixed && stored.is_some_and(|stored| std::ptr::eq(*base, stored)));
+        if let Some(entries) = own_writing.and_then(|base| fast::update(base, &comparison, &manager, self.now)) {
             return put_entries(new, Some(entries));
         }
         let mut managers = managers::parse(base).unwrap_or_default();

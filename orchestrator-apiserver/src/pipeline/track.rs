@@ -80,6 +80,7 @@ impl Server {
             kind: &type_name(&api_version, &kind.kind),
             subresource: endpoint,
             now: now.as_deref(),
+            schema_is_fixed: !kind.is_custom(),
             empty: kind.empty_object(),
         })
     }

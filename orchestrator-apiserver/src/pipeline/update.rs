@@ -234,9 +234,10 @@ fn keep_identity(new: &mut Value, old: &Value) {
     }
 }
 
-/// Takes a member from the old object.
+/// Takes a member from the old object. Most writes did not touch it.
 fn keep(new: &mut Value, old: &Value, name: &str) {
     match old.get(name) {
+        Some(value) if new.get(name) == Some(value) => {}
         Some(value) => *member(new, name) = value.clone(),
         None => drop(remove(new, name)),
     }

@@ -12,11 +12,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
 use kube_core::params::PostParams;
 use orchestrator_core::{
-    client::Api,
+    client::{Api, Call, WriteOptions},
     controller::{Action, Cache, Context, Controller, Reconciler, generation_changed},
     events::{Event, EventRecorder},
     meta::{controller_of, object_reference, owner_reference},
-    object::ObjectKey,
+    object::{Object, ObjectKey},
     status::{ApiError, ApiResult},
 };
 use tokio_util::sync::CancellationToken;
@@ -133,12 +133,13 @@ impl Run<'_> {
         let namespace = self.set.metadata.namespace.as_deref().unwrap_or_default();
         let mut pod = pod_from_template(&template, namespace, owner_reference(self.set, true));
         pod.metadata.generate_name = self.set.metadata.name.as_deref().map(pod_name_prefix);
-        let (api, params) = (self.api(), PostParams::default());
-        let results = join_all((0..size).map(|_| api.create(&params, &pod))).await;
+        let (api, pod) = (self.api(), Object::from_typed(Arc::new(pod)));
+        let create = || Call::Create { object: pod.clone(), options: WriteOptions::default() };
+        let results = join_all((0..size).map(|_| api.send(None, None, create()))).await;
         let mut complete = true;
         for result in results {
             complete &= result.is_ok();
-            match result {
+            match result.and_then(|pod| Ok(pod.shared::<Pod>()?)) {
                 Ok(pod) => {
                     let name = pod.metadata.name.as_deref().unwrap_or_default();
                     self.record(Event::normal("SuccessfulCreate", format!("Created pod: {name}")));

@@ -113,7 +113,9 @@ impl<K> Api<K> {
         }
     }
 
-    async fn object(&self, name: Option<&str>, subresource: Option<&str>, call: Call) -> ApiResult<Object> {
+    /// Sends a call that one object answers, and leaves the answer as it came: for those who read little of it, or read it
+    /// as caches hold it ([`Object::shared`]).
+    pub async fn send(&self, name: Option<&str>, subresource: Option<&str>, call: Call) -> ApiResult<Object> {
         match self.client.request(self.request(name, subresource, call)).await? {
             Reply::Object { object, .. } => Ok(object),
             Reply::List { .. } => Err(ApiError::internal("a list came where an object was expected")),
@@ -127,7 +129,7 @@ where
 {
     /// Reads an object.
     pub async fn get(&self, name: &str) -> ApiResult<Arc<K>> {
-        Ok(self.object(Some(name), None, Call::Get { resource_version: None }).await?.typed()?)
+        Ok(self.send(Some(name), None, Call::Get { resource_version: None }).await?.typed()?)
     }
 
     /// Reads an object; `None` when there is none.
@@ -145,7 +147,7 @@ where
         subresource: &str,
         name: &str,
     ) -> ApiResult<Arc<S>> {
-        Ok(self.object(Some(name), Some(subresource), Call::Get { resource_version: None }).await?.typed()?)
+        Ok(self.send(Some(name), Some(subresource), Call::Get { resource_version: None }).await?.typed()?)
     }
 
     /// Reads the collection.
@@ -187,7 +189,7 @@ where
         K: Clone,
     {
         let object = Object::from_typed(Arc::new(object.clone()));
-        Ok(self.object(None, None, Call::Create { object, options: write_options(params) }).await?.typed()?)
+        Ok(self.send(None, None, Call::Create { object, options: write_options(params) }).await?.typed()?)
     }
 
     /// Writes to a subresource that is created, such as `binding`, `eviction` or `token`.
@@ -197,7 +199,7 @@ where
     {
         let object = Object::from_typed(Arc::new(body.clone()));
         let call = Call::Create { object, options: WriteOptions::default() };
-        Ok(self.object(Some(name), Some(subresource), call).await?.typed()?)
+        Ok(self.send(Some(name), Some(subresource), call).await?.typed()?)
     }
 
     /// Writes an object anew. With a `resourceVersion` in it, only if that is still the newest.
@@ -228,7 +230,7 @@ where
     {
         let object = Object::from_typed(Arc::new(object.clone()));
         let call = Call::Replace { object, options: write_options(params) };
-        Ok(self.object(Some(name), subresource, call).await?.typed()?)
+        Ok(self.send(Some(name), subresource, call).await?.typed()?)
     }
 
     /// Changes parts of an object.
@@ -271,12 +273,12 @@ where
             repeated_fields: Vec::new(),
         };
         let call = Call::Patch { patch: patch_body(patch)?, options };
-        Ok(self.object(Some(name), subresource, call).await?.typed()?)
+        Ok(self.send(Some(name), subresource, call).await?.typed()?)
     }
 
     /// Asks for an object's deletion. It is gone when its finalizers and its grace period are.
     pub async fn delete(&self, name: &str, params: &DeleteParams) -> ApiResult<()> {
-        self.object(Some(name), None, Call::Delete(delete_options(params))).await.map(drop)
+        self.send(Some(name), None, Call::Delete(delete_options(params))).await.map(drop)
     }
 
     /// Asks for the deletion of all objects of a collection.

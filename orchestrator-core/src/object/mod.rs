@@ -1,6 +1,6 @@
 //! Objects as they travel: one shared object with three forms, each made at most once.
 
-#[cfg(debug_assertions)]
+#[cfg(shares_generics)]
 mod instances;
 mod shared;
 mod trim;

@@ -2,16 +2,17 @@
 
 use std::{
     any::Any,
+    borrow::Cow,
     fmt::{self, Write},
     sync::{Arc, OnceLock, Weak},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::trim::without_managed_fields;
+use super::trim::{managed_fields, member, without, without_managed_fields};
 use crate::store::Revision;
 
 /// What stands before the members of `metadata` in an encoded object, and where its revision is spliced in.
@@ -109,14 +110,12 @@ impl Object {
         out.extend_from_slice(b",\"apiVersion\":");
         serde_json::to_writer(&mut out, members.get("apiVersion").unwrap_or(&Value::Null))?;
         out.extend_from_slice(b",\"metadata\":");
-        if metadata.get("resourceVersion").is_some() {
-            let mut metadata = metadata.clone();
-            if let Some(members) = metadata.as_object_mut() {
-                members.remove("resourceVersion");
+        match metadata {
+            Value::Object(members) => {
+                let kept = members.iter().filter(|(name, _)| *name != "resourceVersion");
+                serde_json::Serializer::new(&mut out).collect_map(kept)?;
             }
-            serde_json::to_writer(&mut out, &metadata)?;
-        } else {
-            serde_json::to_writer(&mut out, metadata)?;
+            other => serde_json::to_writer(&mut out, other)?,
         }
         for (name, value) in members {
             if !matches!(name.as_str(), "kind" | "apiVersion" | "metadata") {
@@ -194,6 +193,13 @@ impl Object {
     }
 
     fn make_tree(&self) -> Result<Value, DecodeError> {
+        if let Some((stored, revision)) = &self.0.stored {
+            let mut tree: Value = serde_json::from_slice(stored)?;
+            if let Some(Value::Object(metadata)) = tree.get_mut("metadata") {
+                metadata.insert("resourceVersion".to_owned(), revision.to_string().into());
+            }
+            return Ok(tree);
+        }
         if let Some(json) = self.json() {
             return Ok(serde_json::from_slice(&json)?);
         }
@@ -219,11 +225,29 @@ impl Object {
         if let Some(Ok(value)) = self.0.shared.get().map(|value| Arc::downcast(value.clone())) {
             return Ok(value);
         }
-        let decoded: K = serde_json::from_slice(&without_managed_fields(&self.bytes()?))?;
+        let decoded: K = serde_json::from_slice(&self.trimmed()?)?;
         // Decoded collections have room to grow, up to half of their size; those of a clone have none.
         let value = Arc::new(decoded.clone());
         let shared = self.0.shared.get_or_init(|| value.clone());
         Ok(Arc::downcast(shared.clone()).unwrap_or(value))
+    }
+
+    /// The JSON encoding without managed fields.
+    fn trimmed(&self) -> Result<Cow<'_, [u8]>, DecodeError> {
+        match (&self.0.bytes, &self.0.stored) {
+            (Some(bytes), _) => Ok(without_managed_fields(bytes)),
+            (None, Some((stored, revision))) => {
+                let mut out = BytesMut::new();
+                let managed = managed_fields(stored).unwrap_or(stored.len()..stored.len());
+                splice_revision(&stored[..managed.start], *revision, &mut out);
+                if !managed.is_empty() {
+                    out.extend_from_slice(b"null");
+                }
+                out.extend_from_slice(&stored[managed.end..]);
+                Ok(Cow::Owned(out.into()))
+            }
+            (None, None) => Ok(Cow::Owned(without_managed_fields(&self.bytes()?).into_owned())),
+        }
     }
 
     /// The metadata without `managedFields`; nothing else is decoded.
@@ -233,21 +257,31 @@ impl Object {
 
     /// The same, to be kept beyond the object.
     pub fn shared_metadata(&self) -> Result<&Arc<ObjectMeta>, DecodeError> {
+        if let Some(metadata) = self.0.metadata.get() {
+            return Ok(metadata);
+        }
+        let mut metadata = self.make_metadata()?;
+        metadata.managed_fields = None;
+        Ok(self.0.metadata.get_or_init(|| Arc::new(metadata)))
+    }
+
+    fn make_metadata(&self) -> Result<ObjectMeta, DecodeError> {
         #[derive(Deserialize)]
         struct OnlyMetadata {
             #[serde(default)]
             metadata: ObjectMeta,
         }
-        if let Some(metadata) = self.0.metadata.get() {
-            return Ok(metadata);
+        if let (Some((stored, revision)), None) = (&self.0.stored, self.0.tree.get()) {
+            let Some(place) = member(stored, "metadata") else { return Ok(ObjectMeta::default()) };
+            let json = &stored[place];
+            let metadata: ObjectMeta = serde_json::from_slice(&without(json, member(json, "managedFields")))?;
+            return Ok(ObjectMeta { resource_version: Some(revision.to_string()), ..metadata });
         }
         let json = if self.0.tree.get().is_none() { self.json() } else { None };
-        let mut metadata = match json {
+        Ok(match json {
             Some(json) => serde_json::from_slice::<OnlyMetadata>(&without_managed_fields(&json))?.metadata,
             None => self.tree()?.get("metadata").map(ObjectMeta::deserialize).transpose()?.unwrap_or_default(),
-        };
-        metadata.managed_fields = None;
-        Ok(self.0.metadata.get_or_init(|| Arc::new(metadata)))
+        })
     }
 
     /// `metadata.resourceVersion` as a number, for servers whose versions compare (Kubernetes 1.35 and later).

@@ -16,9 +16,8 @@ use futures::{
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kube_core::params::{Patch, PatchParams};
 use orchestrator_core::{
-    client::Api,
+    client::{Api, Call, PatchBody, WriteOptions},
     events::Event,
     runtime::{ContainerId, ContainerState, ContainerStatus, LogOptions, RuntimeError, SandboxId, SandboxStatus},
     status::ApiResult,
@@ -338,8 +337,9 @@ impl Worker {
         let api: Api<Pod> = Api::namespaced(&self.node.client, super::namespace(&self.pod));
         let name = super::name(&self.pod).to_owned();
         let write = async move {
-            let result = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(changes)).await;
-            Done::Status(status, result)
+            let call = Call::Patch { patch: PatchBody::Strategic(changes), options: WriteOptions::default() };
+            let written = api.send(Some(&name), Some("status"), call).await;
+            Done::Status(status, written.and_then(|pod| Ok(pod.shared()?)))
         };
         self.running.push(write.boxed());
     }

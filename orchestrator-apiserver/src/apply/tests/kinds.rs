@@ -28,7 +28,14 @@ impl Builtin {
         let ignored = FieldSet::of_fields(&["status"]);
         let updater = Updater { versions: self, api_version: &self.api_version, of: self.of, ignored: &ignored };
         let now = Some("2026-01-01T00:00:00Z");
-        write(&Tracker { updater, kind: "apps/v1, Kind=Deployment", subresource: "", now, empty: &self.empty })
+        write(&Tracker {
+            updater,
+            kind: "apps/v1, Kind=Deployment",
+            subresource: "",
+            now,
+            schema_is_fixed: true,
+            empty: &self.empty,
+        })
     }
 
     fn object(&self, mut members: Value) -> Value {

@@ -151,16 +151,18 @@ proptest! {
         let changes = compare(&kind.object(&first), &kind.object(&second), kind.of()).unwrap();
         prop_assert!(owned(&next, "u2").contains_all(&changes.set()));
         prop_assert!(owned(&next, "u1").intersection(&changes.set().union(&changes.removed)).is_empty());
-        // The short way and the long way lead to the same.
-        let short = kind.update(Some(&next), &kind.object(&again), "u2");
-        let mut parsed = managers::parse(Some(&next["metadata"]["managedFields"])).unwrap();
-        kind.tracked("2026-01-02T00:00:00Z", |tracker| {
-            let updater = &tracker.updater;
-            let comparison = updater.compare(&next, &short).unwrap().without(&FieldSet::of_fields(&["metadata"]));
-            let writer = managers::ManagerId::new("u2", managers::Operation::Update, kind.api_version, "");
-            updater.update(&next, &short, &comparison, &mut parsed, (writer, tracker.now)).unwrap();
-        });
-        prop_assert_eq!(managers::print(&parsed), short["metadata"].get("managedFields").cloned());
+        // The short way and the long way lead to the same, for who manages some of it and for who is new.
+        for writer in ["u1", "u2", "u3"] {
+            let short = kind.update(Some(&next), &kind.object(&again), writer);
+            let mut parsed = managers::parse(Some(&next["metadata"]["managedFields"])).unwrap();
+            kind.tracked("2026-01-02T00:00:00Z", |tracker| {
+                let updater = &tracker.updater;
+                let comparison = updater.compare(&next, &short).unwrap().without(&FieldSet::of_fields(&["metadata"]));
+                let writer = managers::ManagerId::new(writer, managers::Operation::Update, kind.api_version, "");
+                updater.update(&next, &short, &comparison, &mut parsed, (writer, tracker.now)).unwrap();
+            });
+            prop_assert_eq!(managers::print(&parsed), short["metadata"].get("managedFields").cloned());
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ struct Kind {
     api_version: &'static str,
     name: String,
     ignored: FieldSet,
+    schema_is_fixed: bool,
     empty: Value,
 }
 
@@ -30,7 +31,15 @@ impl Kind {
         let (types, root) = custom(schema);
         let empty = json!({"apiVersion": "a.example/v1", "kind": "Thing", "metadata": {}});
         let ignored = FieldSet::of_fields(&["status"]);
-        Self { types, root, api_version: "a.example/v1", name: "a.example/v1, Kind=Thing".to_owned(), ignored, empty }
+        Self {
+            types,
+            root,
+            api_version: "a.example/v1",
+            name: "a.example/v1, Kind=Thing".to_owned(),
+            ignored,
+            schema_is_fixed: true,
+            empty,
+        }
     }
 
     /// A kind with a list of each sort.
@@ -62,7 +71,14 @@ impl Kind {
 
     fn tracked<T>(&self, now: &str, write: impl FnOnce(&Tracker<'_>) -> T) -> T {
         let updater = Updater { versions: self, api_version: self.api_version, of: self.of(), ignored: &self.ignored };
-        write(&Tracker { updater, kind: &self.name, subresource: "", now: Some(now), empty: &self.empty })
+        write(&Tracker {
+            updater,
+            kind: &self.name,
+            subresource: "",
+            now: Some(now),
+            schema_is_fixed: self.schema_is_fixed,
+            empty: &self.empty,
+        })
     }
 
     fn apply(&self, live: Option<&Value>, applied: &Value, manager: &str, force: bool) -> Result<Value, ApplyError> {

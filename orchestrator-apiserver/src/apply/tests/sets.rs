@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use crate::apply::{
+    fast,
     fields_v1::{parse, print},
     path::{PathElement, Scalar},
     set::FieldSet,
@@ -39,6 +40,12 @@ fn paths() -> impl Strategy<Value = Model> {
     prop::collection::btree_set(prop::collection::vec(elements(), 1..4), 0..12)
 }
 
+/// Paths that often begin alike.
+fn close_paths() -> impl Strategy<Value = Model> {
+    let path = prop::collection::vec("[a-b]".prop_map(PathElement::Field), 1..4);
+    prop::collection::btree_set(path, 0..6)
+}
+
 fn set(model: &Model) -> FieldSet {
     FieldSet::of(model.iter().map(Vec::as_slice))
 }
@@ -56,6 +63,18 @@ proptest! {
     fn what_is_printed_is_read_again(paths in paths()) {
         prop_assert_eq!(parse(&print(&set(&paths))), Ok(set(&paths)));
         prop_assert_eq!(model(&set(&paths)), paths);
+    }
+
+    #[test]
+    fn the_json_form_changes_as_the_set_does(before in close_paths(), gone in close_paths(), come in close_paths()) {
+        let (before, gone, come) = (set(&before), set(&gone), set(&come));
+        let mut fields = print(&before);
+        prop_assume!(!fast::crosses(&fields, &gone) && !fast::crosses(&fields, &come));
+        fast::take_away(&mut fields, &gone);
+        let left = before.difference(&gone);
+        prop_assert_eq!(&fields, &print(&left));
+        fast::add(&mut fields, &come);
+        prop_assert_eq!(&fields, &print(&left.union(&come)));
     }
 
     #[test]
