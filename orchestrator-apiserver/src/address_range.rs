@@ -1,6 +1,6 @@
 //! A range of addresses that services get theirs from.
 
-use std::{net::Ipv4Addr, str::FromStr};
+use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 /// A range of IPv4 addresses.
 ///
@@ -9,6 +9,7 @@ use std::{net::Ipv4Addr, str::FromStr};
 ///
 /// let range: AddressRange = "10.96.0.0/12".parse()?;
 /// assert_eq!(range.prefix_bits, 12);
+/// assert_eq!(range.to_string(), "10.96.0.0/12");
 /// assert!("10.96.0.1/12".parse::<AddressRange>().is_err());
 /// # Ok::<(), orchestrator_apiserver::AddressRangeError>(())
 /// ```
@@ -51,6 +52,12 @@ impl FromStr for AddressRange {
             return Err(AddressRangeError::Base(base));
         }
         Ok(Self { base, prefix_bits })
+    }
+}
+
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.base, self.prefix_bits)
     }
 }
 

@@ -1,10 +1,11 @@
 //! What a server makes for itself before anyone asks: system namespaces, priority classes, flow schemas, the
-//! `kubernetes` service.
+//! `kubernetes` service
+//! and the range of its address.
 
 use orchestrator_core::{
-    client::{Call, Request, Resource, WriteOptions},
+    client::{Call, PatchBody, Reply, Request, Resource, WriteOptions},
     object::Object,
-    status::ApiResult,
+    status::{ApiError, ApiResult},
 };
 use serde_json::{Value, json};
 
@@ -12,6 +13,9 @@ use crate::{address_range::AddressRange, pipeline::Server, server::OWN_MANAGER};
 
 /// Upstream's `--secure-port`.
 const USUAL_PORT: u16 = 6443;
+
+/// Upstream's name of the range that a server is started with.
+const DEFAULT_RANGE: &str = "kubernetes";
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
@@ -26,8 +30,37 @@ impl Server {
             self.ensure(Resource::new("scheduling.k8s.io", "v1", "priorityclasses"), None, class).await?;
         }
         self.refresh_flows().await?;
+        self.ensure_service_range().await?;
         let service = kubernetes_service(self.config.service_range, self.own_port());
-        self.ensure(Resource::new("", "v1", "services"), Some("default".to_owned()), service).await
+        self.ensure(Resource::new("", "v1", "services"), Some("default".to_owned()), service).await?;
+        self.announce().await
+    }
+
+    /// The range that services get their addresses from, as an object that says it is in use.
+    async fn ensure_service_range(&self) -> ApiResult<()> {
+        let resource = Resource::new("networking.k8s.io", "v1", "servicecidrs");
+        let range = service_range(&self.config.service_range.to_string());
+        self.ensure(resource.clone(), None, range).await?;
+        let request = |subresource: Option<&str>, call| Request {
+            user: None,
+            resource: resource.clone(),
+            namespace: None,
+            name: Some(DEFAULT_RANGE.to_owned()),
+            subresource: subresource.map(str::to_owned),
+            call,
+        };
+        let Reply::Object { object, .. } = self.handle(request(None, Call::Get { resource_version: None })).await?
+        else {
+            return Err(ApiError::internal("the answer to a read is no object"));
+        };
+        if object.tree()?.pointer("/status/conditions/0").is_some() {
+            return Ok(());
+        }
+        let options =
+            WriteOptions { field_manager: Some(OWN_MANAGER.to_owned()), force: true, ..WriteOptions::default() };
+        let patch = PatchBody::Apply(service_range_status(&self.now()));
+        self.handle(request(Some("status"), Call::Patch { patch, options })).await?;
+        Ok(())
     }
 
     /// The port that the server is to be found at, as far as it is known before it listens.
@@ -66,6 +99,23 @@ fn priority_classes() -> [Value; 2] {
             "Used for system critical pods that must not be moved from their current node.",
         ),
     ]
+}
+
+fn service_range(range: &str) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": DEFAULT_RANGE},
+        "spec": {"cidrs": [range]},
+    })
+}
+
+fn service_range_status(now: &str) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": DEFAULT_RANGE},
+        "status": {"conditions": [{
+            "type": "Ready", "status": "True", "reason": "", "lastTransitionTime": now,
+            "message": "Kubernetes default Service CIDR is ready",
+        }]},
+    })
 }
 
 /// The service under which pods find the API: the first address of the range.

@@ -5,6 +5,7 @@
 //! form, `views` shows them, `flow` says whose turn it is, `metrics` counts, `spdy` is what old clients stream over, and `http` is the edge: nothing outside of it names HTTP.
 
 mod address_range;
+mod announce;
 mod apply;
 mod auth;
 mod bootstrap;

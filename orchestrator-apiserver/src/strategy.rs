@@ -93,6 +93,8 @@ pub(crate) struct Reservation {
     pub(crate) field: String,
     /// The value, as errors show it.
     pub(crate) shown: String,
+    /// What stands at the key for all to see, where it is an object of its own; UID and time are the server's to add.
+    pub(crate) object: Option<Value>,
 }
 
 /// A value that the server draws.

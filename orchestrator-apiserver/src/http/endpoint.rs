@@ -19,6 +19,7 @@ use hyper_util::{
 use orchestrator_core::{
     client::UserInfo,
     env::{Env, TaskHandle},
+    status::ApiError,
 };
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -53,6 +54,9 @@ pub enum EndpointError {
     /// The certificates are of no use.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Where it listens could not be written down.
+    #[error("cannot write down where the server is: {0}")]
+    Announce(#[from] ApiError),
 }
 
 /// What every connection needs.
@@ -84,8 +88,10 @@ impl Endpoint {
             tasks: Tasks::new(env),
             stop: CancellationToken::new(),
         };
-        // Another endpoint came first.
-        let _ = server.server().address.set(reachable(address));
+        // Or another endpoint came first.
+        if server.server().address.set(reachable(address)).is_ok() {
+            server.server().announce().await?;
+        }
         let stop = shared.stop.clone();
         Ok(Self { address, stop, accept: shared.serve_all(listener) })
     }

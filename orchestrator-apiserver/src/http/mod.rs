@@ -3,6 +3,7 @@
 //! [`Endpoint`] listens on a socket; [`HttpService`] is the same without one. Both call [`service::answer`].
 
 mod body;
+mod channels;
 mod connect;
 mod endpoint;
 mod executor;

@@ -14,6 +14,7 @@ use orchestrator_core::{
 
 use super::{
     body::{Body, RequestBody},
+    channels::Coding,
     executor::Tasks,
     port_forward_channels, port_forward_streams,
     query::Query,
@@ -25,8 +26,8 @@ use crate::{field::Field, limits, pipeline::Scope, server::ApiServer};
 /// SPDY inside of a WebSocket; upstream: KEP-4006.
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
-/// Protocols over WebSockets, the best one first.
-const OVER_WEB_SOCKET: [&str; 2] = [TUNNEL, "v4.channel.k8s.io"];
+/// Protocols over WebSockets, the best one first. The last one is spoken with clients that name none.
+const OVER_WEB_SOCKET: [&str; 4] = [TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io", ""];
 
 /// The protocol over SPDY.
 const OVER_SPDY: [&str; 1] = ["portforward.k8s.io"];
@@ -65,7 +66,8 @@ pub(super) async fn port_forward(
         }
         Upgrade::WebSocket(handshake) => {
             let ports = ports(query)?;
-            let serve = move |socket| port_forward_channels::run(env, socket, pod, ports);
+            let coding = Coding::of(handshake.protocol());
+            let serve = move |socket| port_forward_channels::run(env, socket, coding, pod, ports);
             handshake.switch(tasks, task, &mut request, serve)
         }
         Upgrade::Spdy(handshake) => {

@@ -7,24 +7,24 @@ use std::{future::pending, pin::pin};
 
 use bytes::Bytes;
 use futures::{
-    SinkExt, StreamExt,
+    StreamExt,
     future::{Either, join_all, select},
-    stream::SplitSink,
 };
 use orchestrator_core::env::Env;
 use tokio::{io::DuplexStream, sync::mpsc};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
+    channels::{Coding, Receiver, closing, pump, read, write},
     pipe::{drain, feed},
     port_forward::ForwardedPod,
-    websocket::{Socket, closing, framed, pump},
+    websocket::Socket,
 };
 use crate::limits;
 
 /// Carries data until all ports are at their end or the client goes.
-pub(super) async fn run(env: Env, socket: Socket, pod: ForwardedPod, ports: Vec<u16>) {
-    let (sink, mut source) = socket.split();
+pub(super) async fn run(env: Env, socket: Socket, coding: Coding, pod: ForwardedPod, ports: Vec<u16>) {
+    let (sink, source) = socket.split();
     let (sender, outgoing) = mpsc::channel(16);
     let work = async move {
         let pipes = ports.iter().map(|_| tokio::io::duplex(limits::STREAM_BUFFER_BYTES));
@@ -32,19 +32,12 @@ pub(super) async fn run(env: Env, socket: Socket, pod: ForwardedPod, ports: Vec<
         let output = async {
             let channels = (0_u8..=u8::MAX).step_by(2);
             let connections = ports.iter().zip(channels).zip(far);
-            join_all(connections.map(|((port, channel), far)| forward(&pod, *port, channel, far, &sender))).await;
+            join_all(connections.map(|((port, channel), far)| forward(&pod, *port, coding, channel, far, &sender)))
+                .await;
             let _ = sender.send(closing()).await;
         };
         let mut incoming = Incoming { env, pipes: near, sender: sender.clone() };
-        let input = async {
-            while let Some(Ok(message)) = source.next().await {
-                match message {
-                    Message::Close(_) => break,
-                    Message::Ping(data) => drop(incoming.sender.send(Message::Pong(data)).await),
-                    message => incoming.message(&message.into_data()).await,
-                }
-            }
-        };
+        let input = read(source, coding, sender.clone(), &mut incoming);
         // The client has gone, or nothing will come any more.
         select(pin!(output), pin!(input)).await;
     };
@@ -58,12 +51,13 @@ pub(super) async fn run(env: Env, socket: Socket, pod: ForwardedPod, ports: Vec<
 async fn forward(
     pod: &ForwardedPod,
     port: u16,
+    coding: Coding,
     channel: u8,
     from_client: DuplexStream,
     sender: &mpsc::Sender<Message>,
 ) {
     for channel in [channel, channel + 1] {
-        let _ = sender.send(framed(channel, &port.to_le_bytes())).await;
+        let _ = sender.send(coding.message(channel, &port.to_le_bytes())).await;
     }
     match pod.connect(port).await {
         Ok(connection) => {
@@ -72,19 +66,10 @@ async fn forward(
                 drain(from_client, Some(writer)).await;
                 pending::<()>().await;
             };
-            select(pin!(pump(reader, channel, sender.clone())), pin!(input)).await;
+            select(pin!(pump(reader, coding, channel, sender.clone())), pin!(input)).await;
         }
-        Err(text) => drop(sender.send(framed(channel + 1, text.as_bytes())).await),
+        Err(text) => drop(sender.send(coding.message(channel + 1, text.as_bytes())).await),
     }
-}
-
-async fn write(mut sink: SplitSink<Socket, Message>, mut outgoing: mpsc::Receiver<Message>) {
-    while let Some(message) = outgoing.recv().await {
-        if sink.send(message).await.is_err() {
-            return;
-        }
-    }
-    let _ = sink.flush().await;
 }
 
 /// What comes from the client, and where it goes.
@@ -94,10 +79,9 @@ struct Incoming {
     sender: mpsc::Sender<Message>,
 }
 
-impl Incoming {
-    /// One message. A port that takes nothing more is closed.
-    async fn message(&mut self, data: &[u8]) {
-        let [channel, data @ ..] = data else { return };
+impl Receiver for Incoming {
+    /// A port that takes nothing more is closed.
+    async fn receive(&mut self, channel: u8, data: &[u8]) {
         let place = self.pipes.get_mut(usize::from(channel / 2)).filter(|_| channel.is_multiple_of(2));
         let probe = || drop(self.sender.try_send(Message::Ping(Bytes::new())));
         if let Some(place) = place

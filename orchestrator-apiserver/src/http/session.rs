@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     body::{Body, RequestBody},
+    channels::Coding,
     connect::{Target, find_target},
     executor::Tasks,
     session_channels, session_streams,
@@ -23,8 +24,15 @@ use super::{
 };
 use crate::{limits, pipeline::Scope, server::ApiServer};
 
-/// Protocols over WebSockets, the best one first.
-const OVER_WEB_SOCKET: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"];
+/// Protocols over WebSockets, the best one first. The last one is spoken with clients that name none.
+const OVER_WEB_SOCKET: [&str; 6] = [
+    "v5.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    "channel.k8s.io",
+    "base64.channel.k8s.io",
+    "",
+];
 
 /// Protocols over SPDY, the best one first.
 const OVER_SPDY: [&str; 5] =
@@ -74,7 +82,9 @@ pub(super) async fn session(
     let (name, env) = ("container-session", tasks.env().clone());
     Ok(match upgrade {
         Upgrade::WebSocket(handshake) => {
-            handshake.switch(tasks, name, &mut request, move |socket| session_channels::run(env, socket, session))
+            let coding = Coding::of(handshake.protocol());
+            let serve = move |socket| session_channels::run(env, socket, coding, session);
+            handshake.switch(tasks, name, &mut request, serve)
         }
         Upgrade::Spdy(handshake) => {
             let protocol = handshake.protocol();

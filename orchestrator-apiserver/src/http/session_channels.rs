@@ -6,18 +6,18 @@ use std::{future::pending, pin::pin};
 
 use bytes::Bytes;
 use futures::{
-    SinkExt, StreamExt,
+    StreamExt,
     future::{Either, join, join_all, select},
-    stream::SplitSink,
 };
 use orchestrator_core::{env::Env, runtime::Session};
 use tokio::{io::DuplexStream, sync::mpsc};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
+    channels::{Coding, Receiver, closing, pump, read, write},
     pipe::{drain, feed},
     session::{change_sizes, exit_status},
-    websocket::{Socket, closing, framed, pump},
+    websocket::Socket,
 };
 use crate::limits;
 
@@ -33,19 +33,19 @@ mod channel {
 }
 
 /// Carries a session until its command ends or the client goes.
-pub(super) async fn run(env: Env, socket: Socket, session: Session) {
+pub(super) async fn run(env: Env, socket: Socket, coding: Coding, session: Session) {
     let Session { stdin, stdout, stderr, resize, exit } = session;
-    let (sink, mut source) = socket.split();
+    let (sink, source) = socket.split();
     let (sender, outgoing) = mpsc::channel::<Message>(16);
     let output = {
         let sender = sender.clone();
         async move {
             let outputs = [(stdout, channel::STDOUT), (stderr, channel::STDERR)].into_iter();
-            let outputs = outputs.filter_map(|(reader, channel)| Some(pump(reader?, channel, sender.clone())));
+            let outputs = outputs.filter_map(|(reader, channel)| Some(pump(reader?, coding, channel, sender.clone())));
             // Waiting for the end is what passes on sizes of the terminal: it does not come after the output.
             let (_, exit) = join(join_all(outputs), exit).await;
             let status = exit_status(exit);
-            let _ = sender.send(framed(channel::ERROR, status.to_string().as_bytes())).await;
+            let _ = sender.send(coding.message(channel::ERROR, status.to_string().as_bytes())).await;
             let _ = sender.send(closing()).await;
         }
     };
@@ -57,17 +57,8 @@ pub(super) async fn run(env: Env, socket: Socket, session: Session) {
             join(drain(from_stdin, stdin), change_sizes(from_resize, resize)).await;
             pending::<()>().await;
         };
-        let mut incoming = Incoming { env, stdin: Some(to_stdin), resize: Some(to_resize), sender };
-        let read = async {
-            while let Some(Ok(message)) = source.next().await {
-                match message {
-                    Message::Close(_) => break,
-                    Message::Ping(data) => drop(incoming.sender.send(Message::Pong(data)).await),
-                    message => incoming.message(&message.into_data()).await,
-                }
-            }
-        };
-        select(pin!(read), pin!(carry)).await;
+        let mut incoming = Incoming { env, stdin: Some(to_stdin), resize: Some(to_resize), sender: sender.clone() };
+        select(pin!(read(source, coding, sender, &mut incoming)), pin!(carry)).await;
     };
     // The session is over when the command is, or when the client has gone: then the command goes, too.
     let work = async {
@@ -78,16 +69,6 @@ pub(super) async fn run(env: Env, socket: Socket, session: Session) {
     }
 }
 
-async fn write(mut sink: SplitSink<Socket, Message>, mut outgoing: mpsc::Receiver<Message>) {
-    while let Some(message) = outgoing.recv().await {
-        let closing = matches!(message, Message::Close(_));
-        if sink.send(message).await.is_err() || closing {
-            break;
-        }
-    }
-    let _ = sink.flush().await;
-}
-
 /// What comes from the client, and where it goes.
 struct Incoming {
     env: Env,
@@ -96,12 +77,12 @@ struct Incoming {
     sender: mpsc::Sender<Message>,
 }
 
-impl Incoming {
-    async fn message(&mut self, message: &[u8]) {
-        let (place, data) = match message {
-            [channel::STDIN, data @ ..] => (&mut self.stdin, data),
-            [channel::RESIZE, data @ ..] => (&mut self.resize, data),
-            [channel::CLOSE, channel::STDIN] => {
+impl Receiver for Incoming {
+    async fn receive(&mut self, channel: u8, data: &[u8]) {
+        let place = match (channel, data) {
+            (channel::STDIN, _) => &mut self.stdin,
+            (channel::RESIZE, _) => &mut self.resize,
+            (channel::CLOSE, [channel::STDIN]) => {
                 self.stdin = None;
                 return;
             }

@@ -33,10 +33,11 @@ use tokio_util::{
 
 use super::{
     body::{Body, RequestBody},
+    channels::closing,
     executor::Tasks,
     pipe::feed,
     respond, upgrade,
-    websocket::{Socket, closing},
+    websocket::Socket,
 };
 use crate::{
     limits,

@@ -1,18 +1,12 @@
-//! WebSockets with channels: the first byte of each message names its channel.
+//! The handshake of a WebSocket.
 
-use bytes::{BufMut, BytesMut};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use orchestrator_core::status::{ApiError, ApiResult};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    sync::mpsc,
-};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Message, Utf8Bytes,
         handshake::derive_accept_key,
-        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+        protocol::{Role, WebSocketConfig},
     },
 };
 
@@ -34,7 +28,7 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    /// The first of the protocols that the client speaks, too.
+    /// The first of the client's protocols that is one of these. A client that names none is taken to name the empty one.
     pub(super) fn negotiate(
         request: &Request<RequestBody>,
         protocols: &[&'static str],
@@ -45,7 +39,7 @@ impl Handshake {
         }
         let offered: Vec<&str> =
             text(request, header::SEC_WEBSOCKET_PROTOCOL.as_str()).split(',').map(str::trim).collect();
-        let protocol = protocols.iter().copied().find(|protocol| offered.contains(protocol));
+        let protocol = offered.iter().find_map(|offer| protocols.iter().copied().find(|protocol| protocol == offer));
         let accept_key = derive_accept_key(key.as_bytes());
         Ok(protocol.map(|protocol| Self { protocol, accept_key }).ok_or_else(refusal))
     }
@@ -72,7 +66,9 @@ impl Handshake {
             serve(WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await).await;
         });
         let headers = response.headers_mut();
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(self.protocol));
+        if !self.protocol.is_empty() {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(self.protocol));
+        }
         if let Ok(value) = HeaderValue::from_str(&self.accept_key) {
             headers.insert(header::SEC_WEBSOCKET_ACCEPT, value);
         }
@@ -85,27 +81,4 @@ fn refusal() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::FORBIDDEN;
     response
-}
-
-/// Carries what is read into a channel, until its end.
-pub(super) async fn pump(mut reader: impl AsyncRead + Unpin, channel: u8, sender: mpsc::Sender<Message>) {
-    let mut buffer = vec![0; limits::STREAM_MESSAGE_BYTES];
-    while let Ok(count @ 1..) = reader.read(&mut buffer).await {
-        if sender.send(framed(channel, buffer.get(..count).unwrap_or_default())).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// A message of a channel.
-pub(super) fn framed(channel: u8, data: &[u8]) -> Message {
-    let mut message = BytesMut::with_capacity(data.len() + 1);
-    message.put_u8(channel);
-    message.put_slice(data);
-    Message::Binary(message.freeze())
-}
-
-/// The end of a connection. Without a code, clients take it for a failure.
-pub(super) fn closing() -> Message {
-    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
 }

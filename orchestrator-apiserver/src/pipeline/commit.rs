@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use orchestrator_core::{
-    object::Object,
+    object::{DecodeError, Object},
     status::{ApiError, FieldError, FieldErrorKind, Reason},
     store::{Batch, Entry, Operation, Precondition, Revision, StoreError},
 };
@@ -56,7 +56,7 @@ impl Server {
     }
 
     async fn put_as_it_is(&self, scope: &Scope, new: &Value, old: Option<&Entry>) -> Result<Object, Refusal> {
-        let failed = |error: orchestrator_core::object::DecodeError| Refusal::Failed(error.into());
+        let failed = |error: DecodeError| Refusal::Failed(error.into());
         let kind = &scope.kind;
         let (namespace, name) = place(new);
         let key = kind.key(namespace, name);
@@ -74,7 +74,7 @@ impl Server {
             preconditions: vec![precondition],
             operations: vec![Operation::Put { key: key.clone(), value: value.clone(), time_to_live }],
         };
-        swap_reservations(&mut batch, &held, &wanted);
+        self.swap_reservations(&mut batch, &held, &wanted).map_err(failed)?;
         let revision = self.commit(batch, &wanted).await?;
         let created = old.map_or(revision, |old| old.created);
         let stored = self.objects.of(&Entry { key, value, created, modified: revision });
@@ -84,7 +84,8 @@ impl Server {
     /// Removes an object and everything that it reserves.
     pub(super) async fn remove(&self, kind: &Kind, old: &Entry) -> Result<Revision, Refusal> {
         let mut batch = Batch::delete(old.key.clone(), old.modified);
-        swap_reservations(&mut batch, &self.reservations_of(kind, old), &[]);
+        let held = self.reservations_of(kind, old);
+        self.swap_reservations(&mut batch, &held, &[]).map_err(|error| Refusal::Failed(error.into()))?;
         let revision = self.commit(batch, &[]).await?;
         self.objects.forget(&old.key);
         Ok(revision)
@@ -101,25 +102,41 @@ impl Server {
         }
     }
 
+    /// Takes the keys that are new and gives back those that are no longer wanted.
+    fn swap_reservations(
+        &self,
+        batch: &mut Batch,
+        held: &[Reservation],
+        wanted: &[Reservation],
+    ) -> Result<(), DecodeError> {
+        let holds =
+            |list: &[Reservation], reservation: &Reservation| list.iter().any(|other| other.key == reservation.key);
+        for reservation in wanted.iter().filter(|reservation| !holds(held, reservation)) {
+            let value = match reservation.object.clone() {
+                Some(mut object) => {
+                    let metadata = member(&mut object, "metadata");
+                    *member(metadata, "uid") = self.env.uid().into();
+                    *member(metadata, "creationTimestamp") = self.now().into();
+                    Object::encode_for_store(&object)?
+                }
+                None => Bytes::new(),
+            };
+            let key = reservation.key.clone();
+            batch.preconditions.push(Precondition::Absent { key: key.clone() });
+            batch.operations.push(Operation::Put { key, value, time_to_live: None });
+        }
+        for reservation in held.iter().filter(|reservation| !holds(wanted, reservation)) {
+            batch.operations.push(Operation::Delete { key: reservation.key.clone() });
+        }
+        Ok(())
+    }
+
     fn reservations_of(&self, kind: &Kind, entry: &Entry) -> Vec<Reservation> {
         // Most kinds reserve nothing; only for the others is the old object looked at.
         if !kind.is("", "services") {
             return Vec::new();
         }
         self.objects.of(entry).tree().map(|tree| kind.strategy.reservations(tree)).unwrap_or_default()
-    }
-}
-
-/// Takes the keys that are new and gives back those that are no longer wanted.
-fn swap_reservations(batch: &mut Batch, held: &[Reservation], wanted: &[Reservation]) {
-    let holds = |list: &[Reservation], reservation: &Reservation| list.iter().any(|other| other.key == reservation.key);
-    for reservation in wanted.iter().filter(|reservation| !holds(held, reservation)) {
-        let key = reservation.key.clone();
-        batch.preconditions.push(Precondition::Absent { key: key.clone() });
-        batch.operations.push(Operation::Put { key, value: Bytes::new(), time_to_live: None });
-    }
-    for reservation in held.iter().filter(|reservation| !holds(wanted, reservation)) {
-        batch.operations.push(Operation::Delete { key: reservation.key.clone() });
     }
 }
 

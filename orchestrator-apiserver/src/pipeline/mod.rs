@@ -104,9 +104,13 @@ impl Scope {
 impl Server {
     /// Where clients find the server, as host and port.
     pub(crate) fn advertised_address(&self) -> String {
+        self.known_address().unwrap_or_else(|| UNKNOWN_ADDRESS.to_owned())
+    }
+
+    /// The same, unless neither the configuration nor an endpoint has said so far.
+    pub(crate) fn known_address(&self) -> Option<String> {
         let endpoint = || self.address.get().map(ToString::to_string);
-        let address = self.config.advertised_address.clone().or_else(endpoint);
-        address.unwrap_or_else(|| UNKNOWN_ADDRESS.to_owned())
+        self.config.advertised_address.clone().or_else(endpoint)
     }
 
     /// Answers a request of a known user.

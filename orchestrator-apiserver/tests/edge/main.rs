@@ -3,4 +3,5 @@
 mod forms;
 mod health;
 mod metrics;
+mod place;
 mod support;

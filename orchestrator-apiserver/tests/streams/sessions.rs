@@ -1,6 +1,6 @@
 //! Sessions: a command that does not read, sizes of its terminal, and the two ends.
 
-use futures::SinkExt;
+use futures::{SinkExt, StreamExt};
 use orchestrator_core::runtime::{RuntimeError, TerminalSize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
@@ -40,6 +40,36 @@ fn a_command_that_does_not_read_hinders_nothing_else_over_spdy() {
         assert_eq!(command.sizes.recv().await, Some(TerminalSize { width: 1, height: 2 }));
         drop(client);
         command.exit.closed().await;
+    });
+}
+
+/// What programs in browsers speak.
+#[test]
+fn a_session_is_carried_as_text_to_who_asks_for_it() {
+    for protocol in ["v4.base64.channel.k8s.io", "base64.channel.k8s.io"] {
+        run(async |api| {
+            let mut socket = api.socket(PIPES, protocol).await;
+            let mut command = api.command().await;
+            // Of the command's input, then what is no base64: the end.
+            socket.send(Message::text("0aW4=")).await.unwrap();
+            let mut read = [0; 2];
+            command.stdin.read_exact(&mut read).await.unwrap();
+            assert_eq!(&read, b"in");
+            command.stdout.write_all(b"\xffout").await.unwrap();
+            assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("1/291dA=="));
+            socket.send(Message::text("0?")).await.unwrap();
+            command.exit.closed().await;
+        });
+    }
+}
+
+#[test]
+fn a_client_that_names_no_protocol_speaks_the_first_one() {
+    run(async |api| {
+        let mut socket = api.socket(PIPES, "").await;
+        let mut command = api.command().await;
+        command.stdout.write_all(b"out").await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::binary(&b"\x01out"[..]));
     });
 }
 

@@ -4,7 +4,7 @@
 
 mod validation;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use orchestrator_core::store::Key;
 use serde_json::{Value, json};
@@ -15,6 +15,9 @@ use crate::{
     names::NameRule,
     strategy::{Allocation, Reservation},
 };
+
+/// Where the objects of addresses are stored.
+const ADDRESSES: &str = "/registry/ipaddresses";
 
 const NODE_PORTS: std::ops::RangeInclusive<i64> = 30_000..=32_767;
 const AFFINITY_SECONDS: i64 = 10_800;
@@ -229,13 +232,21 @@ fn reservations(service: &Value) -> Vec<Reservation> {
     let root = Field::root(service);
     let spec = root.get("spec");
     let mut reservations = Vec::new();
-    for address in spec.get("clusterIPs").items().iter().filter(|address| check::parse_ip(address.text()).is_some()) {
+    for (address, text) in spec.get("clusterIPs").items().iter().filter_map(|address| {
         let text = address.text();
-        reservations.push(Reservation {
-            key: Key::new(format!("/reservations/clusterip/{text}")),
+        Some((check::parse_ip(text)?, text))
+    }) {
+        let shown = format!("[{text:?}]: failed to allocate IP {text}: provided IP is already allocated");
+        let reservation = |key: String, object: Option<Value>| Reservation {
+            key: Key::new(key),
             field: "spec.clusterIPs".to_owned(),
-            shown: format!("[{text:?}]: failed to allocate IP {text}: provided IP is already allocated"),
-        });
+            shown: shown.clone(),
+            object,
+        };
+        // Who deletes the object that shows it does not free the address.
+        reservations.push(reservation(format!("/reservations/clusterip/{address}"), None));
+        let object = address_object(address, &root);
+        reservations.push(reservation(format!("{ADDRESSES}/{address}"), Some(object)));
     }
     // A port of the nodes belongs to one service, which may use it by several protocols.
     let ports = spec.get("ports").items();
@@ -245,9 +256,27 @@ fn reservations(service: &Value) -> Vec<Reservation> {
         let Some(value) = number.int().filter(|value| *value != 0 && seen.insert(*value)) else { continue };
         let key = Key::new(format!("/reservations/nodeport/{value}"));
         let shown = format!("{value}: provided port is already allocated");
-        reservations.push(Reservation { key, field: number.path().to_owned(), shown });
+        reservations.push(Reservation { key, field: number.path().to_owned(), shown, object: None });
     }
     reservations
+}
+
+/// The `IPAddress` of a service's address.
+fn address_object(address: IpAddr, service: &Field<'_>) -> Value {
+    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    let metadata = service.get("metadata");
+    let (namespace, name) = (metadata.get("namespace"), metadata.get("name"));
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
+        "metadata": {
+            "name": address,
+            "labels": {
+                "ipaddress.kubernetes.io/ip-family": family,
+                "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+            },
+        },
+        "spec": {"parentRef": {"resource": "services", "namespace": namespace.text(), "name": name.text()}},
+    })
 }
 
 fn allocations(service: &Value) -> Vec<Allocation> {
@@ -285,7 +314,7 @@ mod tests {
         old["spec"]["clusterIP"] = "10.0.0.1".into();
         old["spec"]["clusterIPs"] = json!(["10.0.0.1"]);
         old["spec"]["ports"][0]["nodePort"] = 30_001.into();
-        assert_eq!(reservations(&old).len(), 2);
+        assert_eq!(reservations(&old).len(), 3);
 
         let mut new = old.clone();
         new["spec"]["type"] = "ClusterIP".into();
@@ -306,7 +335,7 @@ mod tests {
         create(&mut old);
         assert_eq!(allocations(&old), [Allocation::HealthCheckPort]);
         old["spec"]["healthCheckNodePort"] = 30_002.into();
-        assert_eq!(reservations(&old).len(), 3);
+        assert_eq!(reservations(&old).len(), 4);
 
         let mut new = old.clone();
         new["spec"]["externalTrafficPolicy"] = "Cluster".into();
