@@ -14,6 +14,7 @@ use orchestrator::{
     env::Env,
     store::Store,
     store_mem::MemStore,
+    store_sled::{Limits, SledStore},
 };
 
 /// A server that answers from memory is faster by a third with an allocator made for many threads.
@@ -81,7 +82,8 @@ async fn start(options: Options) -> Result<(Cluster, Access), Box<dyn Error>> {
             .kubeconfig
             .unwrap_or_else(|| std::env::temp_dir().join(format!("orchestrator-{}.kubeconfig", std::process::id()))),
     };
-    let cluster = builder(&env, &options.store)?
+    let cluster = builder(&env, &options.store)
+        .await?
         .api_config(config)
         .run_controllers(options.controllers)
         .run_scheduler(options.scheduler)
@@ -107,11 +109,15 @@ fn config(options: &Options) -> Result<Config, Box<dyn Error>> {
 }
 
 /// A cluster on the store of this name.
-fn builder(env: &Env, store: &str) -> Result<ClusterBuilder, String> {
+async fn builder(env: &Env, store: &str) -> Result<ClusterBuilder, String> {
     let (kind, place) = store.split_once(':').unwrap_or((store, ""));
     let store: Arc<dyn Store> = match kind {
         "mem" if place.is_empty() => Arc::new(MemStore::new(env)),
-        "sled" | "etcd" => return Err(format!("--store {store}: the {kind} store is not built into this program")),
+        "sled" if !place.is_empty() => {
+            let opened = SledStore::open(env, place, Limits::default()).await;
+            Arc::new(opened.map_err(|error| format!("--store {store}: {error}"))?)
+        }
+        "etcd" => return Err(format!("--store {store}: the etcd store is not built into this program")),
         _ => return Err(format!("--store {store}: no such store; there are mem, sled:DIR and etcd:URL")),
     };
     Ok(Cluster::builder().env(env).store(store))

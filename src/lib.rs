@@ -26,7 +26,11 @@ pub use orchestrator_controllers as controllers;
 pub use orchestrator_core as core;
 pub use orchestrator_core::{client, controller, env, object, runtime, scheduler, store};
 pub use orchestrator_node as node;
+#[cfg(feature = "docker")]
+pub use orchestrator_runtime_docker as runtime_docker;
 pub use orchestrator_runtime_sim as runtime_sim;
 pub use orchestrator_runtime_youki as runtime_youki;
 pub use orchestrator_scheduler as kube_scheduler;
 pub use orchestrator_store_mem as store_mem;
+#[cfg(feature = "sled")]
+pub use orchestrator_store_sled as store_sled;

@@ -1,8 +1,8 @@
 //! A whole cluster in one process: three nodes, the manifests of a Kubernetes course, and a tour of what they do.
 //!
 //! Containers are real ones, made by youki, where the machine allows it (Linux, root); else they are simulated, and the
-//! program says why. `--serve` brings the cluster up without the tour, prints `kubeconfig: PATH` and stays until SIGTERM
-//! or Ctrl-C. `--simulated` asks for simulated containers.
+//! program says why. `--runtime youki|docker|simulated` asks for one kind. `--serve` brings the cluster up without the tour,
+//! prints `kubeconfig: PATH` and stays until SIGTERM or Ctrl-C.
 #![expect(clippy::print_stdout, reason = "a program for people to look at")]
 
 mod machine;
@@ -17,45 +17,49 @@ use std::{
     time::Duration,
 };
 
+use clap::Parser;
 use futures::future::{Either, select};
 use orchestrator::{
     Cluster,
     apiserver::{Config, DefaultTolerations},
-    controllers::Options,
+    controllers,
     env::Env,
     runtime_youki,
 };
 
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, Runtime};
+
+/// A cluster of three nodes.
+#[derive(Parser)]
+struct Options {
+    /// Bring the cluster up without the tour, and serve until told to stop.
+    #[arg(long)]
+    serve: bool,
+    /// What makes the containers: youki, docker or simulated; what the machine allows by default.
+    #[arg(long, value_name = "RUNTIME")]
+    runtime: Option<Runtime>,
+}
 
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
     // The helper processes of the runtime are this program, started anew.
     runtime_youki::init();
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.first().is_some_and(|argument| argument == web_server::ARGUMENT) {
+    if std::env::args().nth(1).is_some_and(|argument| argument == web_server::ARGUMENT) {
         return web_server::run();
     }
-    let (mut serve, mut simulated) = (false, false);
-    for argument in &arguments {
-        match argument.as_str() {
-            "--serve" => serve = true,
-            "--simulated" => simulated = true,
-            other => return Err(format!("unknown argument {other}; known are --serve and --simulated").into()),
-        }
-    }
+    let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(serve, simulated))
+    runtime.block_on(run(&options))
 }
 
 /// Runs the cluster in a directory of its own, and sees to it that nothing is left of either.
-async fn run(serve: bool, simulated: bool) -> Result<(), Failure> {
+async fn run(options: &Options) -> Result<(), Failure> {
     let name = format!("mini-cluster-{}", std::process::id());
     let directory = std::env::temp_dir().join(&name);
     std::fs::create_dir_all(&directory)?;
     let env = Env::real();
-    let result = with_cluster(&env, &directory, &name, serve, simulated).await;
+    let result = with_cluster(&env, &directory, &name, options).await;
     std::fs::remove_dir_all(&directory)?;
     let left = machine::left_behind(&env, &name).await?;
     if !left.is_empty() {
@@ -65,9 +69,9 @@ async fn run(serve: bool, simulated: bool) -> Result<(), Failure> {
     result
 }
 
-async fn with_cluster(env: &Env, directory: &Path, name: &str, serve: bool, simulated: bool) -> Result<(), Failure> {
+async fn with_cluster(env: &Env, directory: &Path, name: &str, options: &Options) -> Result<(), Failure> {
     let signal = stop_signal()?;
-    let nodes = Nodes::new(env, directory, name, simulated)?;
+    let nodes = Nodes::new(env, directory, name, options.runtime)?;
     println!("containers: {}", nodes.description());
     let mut builder = Cluster::builder()
         .env(env)
@@ -82,7 +86,7 @@ async fn with_cluster(env: &Env, directory: &Path, name: &str, serve: bool, simu
     if let Some(path) = cluster.kubeconfig_path() {
         println!("kubeconfig: {}", path.display());
     }
-    let result = if serve {
+    let result = if options.serve {
         signal.await;
         Ok(())
     } else {
@@ -103,8 +107,8 @@ fn api_config() -> Config {
     config
 }
 
-fn controller_options(directory: &Path) -> Options {
-    let mut options = Options::default();
+fn controller_options(directory: &Path) -> controllers::Options {
+    let mut options = controllers::Options::default();
     options.local_volumes = Some(directory.join("claims"));
     options.node_monitor_grace_period = Duration::from_secs(12);
     options

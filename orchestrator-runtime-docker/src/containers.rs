@@ -1,0 +1,163 @@
+//! Containers: made, started, stopped and removed, each call the same when it is made again.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    time::Duration,
+};
+
+use orchestrator_core::runtime::{
+    ContainerConfig, ContainerId, ContainerState, ContainerStatus, RuntimeError, SandboxId, SandboxState,
+};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+
+use crate::{
+    limits::{KILL_TIME, SECCOMP_PROFILE_BYTES},
+    runtime::Inner,
+    sandboxes::taken,
+    specification::{self, ContainerInput},
+    status::{Observed, start_message},
+    validate,
+};
+
+impl Inner {
+    pub(crate) async fn create_container(
+        &self,
+        sandbox: &SandboxId,
+        config: &ContainerConfig,
+    ) -> Result<ContainerId, RuntimeError> {
+        validate::container(config)?;
+        let id = self.owner().container(sandbox, &config.key)?;
+        let _turn = self.turns().take(&sandbox.0).await;
+        let found = self.sandbox(sandbox).await?;
+        if self.find_container(&id).await?.is_some() {
+            return Ok(id);
+        }
+        if found.status.state != SandboxState::Ready {
+            return Err(RuntimeError::WrongState(format!("the sandbox {sandbox} is not ready")));
+        }
+        let no_image = || RuntimeError::NotFound { kind: "image", id: config.image.clone() };
+        let image = self.images().find(&config.image).await?.ok_or_else(no_image)?;
+        let seccomp = self.seccomp_profile(config.security.seccomp_profile.as_deref()).await?;
+        let resolver = found.record.own_dns.then(|| self.files().path(sandbox));
+        let body = specification::container(&ContainerInput {
+            owner: self.owner(),
+            sandbox,
+            sandbox_engine_id: &found.engine_id,
+            sandbox_record: &found.record,
+            config,
+            image: &image,
+            resolver: resolver.as_deref(),
+            seccomp: seccomp.as_deref(),
+            features: &self.features().await?,
+            oom_score: self.oom_score(config.resources.oom_score_adjust).await?,
+            cgroup_parent: self.cgroup_parent(),
+        })?;
+        match self.create(&id.0, body).await {
+            Ok(_) => Ok(id),
+            // Another process of this node was quicker.
+            Err(error) if error.is_conflict() => match self.find_container(&id).await? {
+                Some(_) => Ok(id),
+                None if self.sandbox(sandbox).await?.status.state != SandboxState::Ready => {
+                    Err(RuntimeError::WrongState(format!("the sandbox {sandbox} is not ready")))
+                }
+                None => Err(taken(&id.0)),
+            },
+            Err(error) if error.is_not_found() => Err(no_image()),
+            Err(error) if error.status() == Some(400) => Err(RuntimeError::Invalid(error.to_string())),
+            Err(error) => Err(error.during(format!("making the container {id}"))),
+        }
+    }
+
+    pub(crate) async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        // The engine would start again what has ended: whoever comes second must see what the first one did.
+        let _turn = self.turns().take(&id.0).await;
+        let container = self.container(id).await?;
+        if container.status.state != ContainerState::Created {
+            return Ok(());
+        }
+        let sandbox = &container.status.sandbox;
+        let ready = self.find_sandbox(sandbox).await?.is_some_and(|now| now.status.state == SandboxState::Ready);
+        if !ready {
+            return Err(RuntimeError::WrongState(format!("the sandbox {sandbox} is not ready")));
+        }
+        match self.start(&container.engine_id).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_not_found() && self.find_container(id).await?.is_none() => {
+                Err(RuntimeError::no_container(id))
+            }
+            Err(error) if error.status().is_some() => Err(RuntimeError::StartFailed(start_message(&error.to_string()))),
+            Err(error) => Err(error.during(format!("starting the container {id}"))),
+        }
+    }
+
+    pub(crate) async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
+        let container = self.container(id).await?;
+        if !container.status.state.is_running() {
+            return Ok(());
+        }
+        if !grace.is_zero() {
+            self.kill(&container.engine_id, container.stop_signal.as_deref().unwrap_or("SIGTERM")).await?;
+            if let Ok(ended) = self.env().timeout(grace, self.ended(id)).await {
+                return ended.map(drop);
+            }
+        }
+        self.kill(&container.engine_id, "SIGKILL").await?;
+        match self.env().timeout(KILL_TIME, self.ended(id)).await {
+            Ok(ended) => ended.map(drop),
+            Err(elapsed) => Err(RuntimeError::internal(format!("killing the container {id}"), elapsed)),
+        }
+    }
+
+    pub(crate) async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let _turn = self.turns().take(&id.0).await;
+        match self.find_container(id).await? {
+            Some(container) => self.remove(&container.engine_id).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn list_containers(&self) -> Result<Vec<ContainerStatus>, RuntimeError> {
+        let mut found = Vec::new();
+        for observed in self.observe_all(None).await? {
+            if let Observed::Container(container) = observed {
+                found.push((container.record.sandbox, container.status));
+            }
+        }
+        found.sort_by(|one, other| (&one.0, &one.1.key).cmp(&(&other.0, &other.1.key)));
+        Ok(found.into_iter().map(|(_, status)| status).collect())
+    }
+
+    /// The text of a seccomp profile; none is the engine's own choice, as upstream's `RuntimeDefault`.
+    async fn seccomp_profile(&self, name: Option<&str>) -> Result<Option<String>, RuntimeError> {
+        let Some(name) = name else { return Ok(None) };
+        if name.eq_ignore_ascii_case("unconfined") {
+            return Ok(Some("unconfined".to_owned()));
+        }
+        let Some(directory) = self.seccomp_profiles() else {
+            let message = format!("the seccomp profile {name:?}: the runtime was given no directory of profiles");
+            return Err(RuntimeError::Unsupported(message));
+        };
+        let name = name.strip_prefix("localhost/").unwrap_or(name).to_owned();
+        let (directory, file) = (directory.to_owned(), name.clone());
+        let text = self.env().blocking(move || read_beneath(&directory, &file)).await;
+        let text = text.unwrap_or_else(|| Err(io::Error::other("the work was given up")));
+        let text = text.map_err(|error| RuntimeError::Invalid(format!("the seccomp profile {name:?}: {error}")))?;
+        Ok(Some(text))
+    }
+}
+
+/// Reads a file below a directory; no link leads out of it.
+fn read_beneath(directory: &Path, name: &str) -> io::Result<String> {
+    let directory = File::open(directory)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let file = File::from(openat2(&directory, name, flags, Mode::empty(), resolve)?);
+    let mut text = String::new();
+    file.take(SECCOMP_PROFILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > SECCOMP_PROFILE_BYTES {
+        return Err(io::Error::other(format!("it is longer than {SECCOMP_PROFILE_BYTES} bytes")));
+    }
+    Ok(text)
+}

@@ -1,0 +1,101 @@
+//! An image in parts, and the archive that the engine loads: that of `docker save`.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::Path,
+};
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::ImageError;
+
+/// An image: its configuration, and its layers from the lowest on.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) configuration: Vec<u8>,
+    pub(super) layers: Vec<Layer>,
+}
+
+/// A layer: a part of an open file.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) file: File,
+    pub(super) offset: u64,
+    pub(super) size_bytes: u64,
+}
+
+impl Parts {
+    /// The identity that the engine gives the image: that of its configuration.
+    pub(super) fn id(&self) -> String {
+        format!("sha256:{}", digest(&self.configuration))
+    }
+
+    /// Writes the archive; the engine will know the image by this reference.
+    pub(super) fn write(&mut self, reference: &str, to: impl Write) -> io::Result<()> {
+        let mut archive = tar::Builder::new(to);
+        let configuration = format!("{}.json", digest(&self.configuration));
+        let names: Vec<String> = (0..self.layers.len()).map(|number| format!("{number}/layer.tar")).collect();
+        let manifest = json!([{ "Config": configuration, "RepoTags": [reference], "Layers": names }]);
+        let manifest = serde_json::to_vec(&manifest)?;
+        append(&mut archive, "manifest.json", manifest.len() as u64, &manifest[..])?;
+        append(&mut archive, &configuration, self.configuration.len() as u64, &self.configuration[..])?;
+        for (name, layer) in names.iter().zip(&mut self.layers) {
+            layer.file.seek(SeekFrom::Start(layer.offset))?;
+            append(&mut archive, name, layer.size_bytes, &mut layer.file)?;
+        }
+        archive.finish()
+    }
+}
+
+/// A file that has no name, and is gone when it is closed.
+pub(super) fn nameless_file(directory: &Path, unique: u64) -> Result<File, ImageError> {
+    let path = directory.join(format!(".image-{unique:016x}"));
+    std::fs::create_dir_all(directory).map_err(|error| ImageError::io(directory, error))?;
+    let file = File::options().read(true).write(true).create_new(true).open(&path);
+    let file = file.map_err(|error| ImageError::io(&path, error))?;
+    std::fs::remove_file(&path).map_err(|error| ImageError::io(&path, error))?;
+    Ok(file)
+}
+
+/// Adds a file of this length to an archive, without a trace of when and by whom.
+pub(super) fn append(
+    archive: &mut tar::Builder<impl Write>,
+    name: &str,
+    size_bytes: u64,
+    content: impl Read,
+) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(size_bytes);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    archive.append_data(&mut header, name, Exactly { content, left: size_bytes })
+}
+
+/// Reads so many bytes, and fails where there are fewer: an archive with a file cut short would be read as something else.
+struct Exactly<R> {
+    content: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Exactly<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.content.read(&mut buffer[..most])?;
+        if count == 0 && most > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+/// SHA-256, in hexadecimal.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

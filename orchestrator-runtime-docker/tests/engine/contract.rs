@@ -1,0 +1,76 @@
+//! The contract of a container runtime, kept on a real engine.
+
+use std::{sync::Arc, time::Duration};
+
+use orchestrator_core::{
+    env::Env,
+    runtime::{ContainerConfig, ContainerRuntime},
+};
+use orchestrator_testkit::{
+    harness::Outcome,
+    runtime::{Command, Program, Workbench, container},
+};
+
+use crate::support::{Place, SHELL, words};
+
+/// Programs are lines of shell.
+struct Shell(Place);
+
+impl Workbench for Shell {
+    fn runtime(&self) -> Arc<dyn ContainerRuntime> {
+        Arc::new(self.0.another())
+    }
+
+    fn container(&self, name: &str, program: &Program) -> ContainerConfig {
+        let sleep = |time: &Duration| format!("sleep {:.3}", time.as_secs_f32());
+        let idle = "echo ready; while true; do sleep 0.05; done";
+        let line = match program {
+            Program::Exit { after, code } if after.is_zero() => format!("exit {code}"),
+            Program::Exit { after, code } => format!("{}; exit {code}", sleep(after)),
+            Program::Print { lines, pause } => {
+                lines.iter().map(|line| format!("echo '{line}'; {}; ", sleep(pause))).collect()
+            }
+            Program::Polite { code } => format!("trap 'exit {code}' TERM; {idle}"),
+            Program::Deaf => format!("trap '' TERM; {idle}"),
+            Program::Missing => return container(name, SHELL, &["/no/such/program"]),
+        };
+        container(name, SHELL, &["sh", "-c", &line])
+    }
+
+    fn command(&self, command: &Command) -> Vec<String> {
+        match command {
+            Command::Exit(code) => words(&["sh", "-c", &format!("exit {code}")]),
+            // Not a program of its own: the shell has it.
+            Command::Print(text) => words(&["sh", "-c", &format!("echo {text}")]),
+            Command::Echo => words(&["cat"]),
+            Command::Missing => words(&["no-such-program"]),
+        }
+    }
+
+    /// A registry at a port where nobody listens.
+    fn missing_image(&self) -> String {
+        "127.0.0.1:1/nothing:1".to_owned()
+    }
+
+    /// A container takes a good part of a second to begin.
+    fn moment(&self) -> Duration {
+        Duration::from_millis(800)
+    }
+}
+
+/// A test for each case: it is kept, and nothing is left on the engine.
+macro_rules! contract {
+    ($($case:ident),+) => {
+        crate::tests!($($case),+);
+        $(
+            async fn $case() {
+                let shell = Shell(Place::new().await);
+                let outcome = orchestrator_testkit::runtime::$case(&shell, &Env::real()).await;
+                assert_eq!(outcome, Outcome::Held);
+                shell.0.clean().await;
+            }
+        )+
+    };
+}
+
+orchestrator_testkit::runtime_contract!(@names contract);

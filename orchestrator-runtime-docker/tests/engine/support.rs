@@ -1,0 +1,288 @@
+//! What the tests share: a runtime of a cluster of its own, configurations, and what is on the engine.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use bollard::{
+    API_DEFAULT_VERSION, Docker,
+    query_parameters::{ListContainersOptions, ListImagesOptions, ListNetworksOptions, ListVolumesOptions},
+};
+use futures::StreamExt;
+use orchestrator_core::{
+    env::Env,
+    runtime::{
+        ContainerConfig, ContainerId, ContainerKey, ContainerRuntime, ContainerState, DnsConfig, ExecOptions,
+        ImageService, LogLine, LogOptions, LogStream, NamespaceOptions, PullRequest, Resources, SandboxConfig,
+        SandboxKey, SandboxStatus, SecurityContext,
+    },
+};
+use orchestrator_runtime_docker::{DockerBuilder, DockerRuntime, PackedImage};
+use tokio::io::AsyncReadExt;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Where the engine listens.
+pub(crate) const SOCKET: &str = "/var/run/docker.sock";
+
+/// Name of the image that has a shell and its usual companions.
+pub(crate) const SHELL: &str = "shell:1";
+
+/// The programs in it.
+const PROGRAMS: [&str; 23] = [
+    "sh", "sleep", "cat", "seq", "head", "tail", "tr", "id", "hostname", "ls", "wc", "stty", "tty", "touch", "mkdir",
+    "grep", "env", "stat", "dd", "chown", "mount", "true", "nproc",
+];
+
+/// A runtime of a cluster of its own, and what the engine was like before it.
+pub(crate) struct Place {
+    pub(crate) directory: PathBuf,
+    pub(crate) runtime: DockerRuntime,
+    pub(crate) cluster: String,
+    before: Holdings,
+    is_clean: bool,
+}
+
+/// What there is on the engine and on the machine.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Holdings {
+    pub(crate) containers: BTreeSet<String>,
+    pub(crate) networks: BTreeSet<String>,
+    pub(crate) images: BTreeSet<String>,
+    pub(crate) volumes: BTreeSet<String>,
+    pub(crate) mounts: BTreeSet<String>,
+}
+
+impl Place {
+    pub(crate) async fn new() -> Self {
+        let cluster = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let directory = Path::new("/var/lib").join(format!("orchestrator-docker-{cluster}"));
+        let before = holdings().await;
+        let runtime = builder(&directory, &cluster).build(Env::real()).unwrap();
+        Self { directory, runtime, cluster, before, is_clean: false }
+    }
+
+    /// A new runtime for the same node, as after a crash of the agent.
+    pub(crate) fn again(&mut self) {
+        self.runtime = self.another();
+    }
+
+    /// Another instance for the same node.
+    pub(crate) fn another(&self) -> DockerRuntime {
+        self.builder().build(Env::real()).unwrap()
+    }
+
+    pub(crate) fn builder(&self) -> DockerBuilder {
+        builder(&self.directory, &self.cluster)
+    }
+
+    /// Runs a pod, and has the image with the shell.
+    pub(crate) async fn pod(&self) -> SandboxStatus {
+        self.pull(SHELL).await;
+        self.runtime.run_sandbox(&sandbox()).await.unwrap()
+    }
+
+    pub(crate) async fn pull(&self, image: &str) {
+        let request = PullRequest { image: image.to_owned(), credentials: Vec::new() };
+        self.runtime.pull_image(&request).await.unwrap();
+    }
+
+    /// Runs a command in a new container of a pod.
+    pub(crate) async fn run(&self, pod: &SandboxStatus, config: ContainerConfig) -> ContainerId {
+        let id = self.runtime.create_container(&pod.id, &config).await.unwrap();
+        self.runtime.start_container(&id).await.unwrap();
+        id
+    }
+
+    /// Waits until a container has ended.
+    pub(crate) async fn ended(&self, id: &ContainerId) -> ContainerState {
+        let mut events = self.runtime.events();
+        loop {
+            let state = self.runtime.inspect_container(id).await.unwrap().state;
+            if matches!(state, ContainerState::Exited { .. }) {
+                return state;
+            }
+            events.next().await.expect("events do not end");
+        }
+    }
+
+    /// Runs a command to its end and returns exit code and standard output.
+    pub(crate) async fn output(&self, pod: &SandboxStatus, config: ContainerConfig) -> (i32, String) {
+        let id = self.run(pod, config).await;
+        let state = self.ended(&id).await;
+        let mut log = self.log(&id).await;
+        log.retain(|line| line.stream == LogStream::Stdout);
+        (state.exit_code().unwrap(), text(&log))
+    }
+
+    /// All of a container's log.
+    pub(crate) async fn log(&self, id: &ContainerId) -> Vec<LogLine> {
+        let lines = self.runtime.logs(id, LogOptions::default()).await.unwrap();
+        lines.map(Result::unwrap).collect().await
+    }
+
+    /// Waits until a container has said this.
+    pub(crate) async fn said(&self, id: &ContainerId, line: &str) {
+        let options = LogOptions { follow: true, ..LogOptions::default() };
+        let mut lines = self.runtime.logs(id, options).await.unwrap();
+        while let Some(next) = lines.next().await {
+            if next.unwrap().content == line.as_bytes() {
+                return;
+            }
+        }
+        panic!("the container ended without saying {line}");
+    }
+
+    /// Runs a command in a running container; exit code and output.
+    pub(crate) async fn exec(&self, id: &ContainerId, command: &[&str]) -> (i32, String) {
+        let options = ExecOptions { command: words(command), stdout: true, ..ExecOptions::default() };
+        let mut session = self.runtime.exec(id, options).await.unwrap();
+        let mut output = String::new();
+        session.stdout.as_mut().unwrap().read_to_string(&mut output).await.unwrap();
+        (session.exit.await.unwrap(), output)
+    }
+
+    /// Removes everything and makes sure that nothing is left.
+    pub(crate) async fn clean(mut self) {
+        for pod in self.runtime.list_sandboxes().await.unwrap() {
+            self.runtime.remove_sandbox(&pod.id).await.unwrap();
+        }
+        assert_eq!(self.runtime.list_containers().await.unwrap(), []);
+        self.runtime.remove_leftovers().await.unwrap();
+        assert_eq!(holdings().await, self.before);
+        if self.directory.exists() {
+            // Empty, or it cannot be removed.
+            fs::remove_dir(&self.directory).unwrap();
+        }
+        self.is_clean = true;
+    }
+}
+
+impl Drop for Place {
+    /// A test that failed leaves nothing either, as far as it goes.
+    fn drop(&mut self) {
+        if self.is_clean {
+            return;
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+        let label = format!("label=orchestrator.cluster={}", self.cluster);
+        let docker = |arguments: &[&str]| {
+            let output = std::process::Command::new("docker").args(arguments).output();
+            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+        };
+        for (list, remove) in [
+            (vec!["ps", "-aq", "--filter", &label], vec!["rm", "-fv"]),
+            (vec!["network", "ls", "-q", "--filter", &label], vec!["network", "rm"]),
+        ] {
+            for id in docker(&list).split_whitespace() {
+                docker(&[&remove[..], &[id]].concat());
+            }
+        }
+        let mine = format!("orchestrator.invalid/{}/", self.cluster);
+        for name in docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).lines() {
+            if name.starts_with(&mine) {
+                docker(&["rmi", name]);
+            }
+        }
+    }
+}
+
+pub(crate) fn builder(directory: &Path, cluster: &str) -> DockerBuilder {
+    DockerRuntime::builder(directory).cluster(cluster).node("node-1").image(SHELL, shell_image())
+}
+
+pub(crate) fn shell_image() -> PackedImage {
+    let paths = PROGRAMS.iter().map(|name| program(name));
+    paths.fold(PackedImage::new().args(["sh"]).variable("FROM_IMAGE", "yes"), |image, (host, inside)| {
+        image.executable_at(host, inside)
+    })
+}
+
+/// Where a program is on this machine, and where it shall be.
+fn program(name: &str) -> (PathBuf, PathBuf) {
+    let places = ["/bin", "/usr/bin", "/usr/sbin"].map(|directory| Path::new(directory).join(name));
+    let found = places.into_iter().find(|path| path.exists()).unwrap_or_else(|| panic!("no {name} on this machine"));
+    (found, Path::new("/bin").join(name))
+}
+
+/// A client of the tests' own.
+pub(crate) async fn docker() -> Docker {
+    let client = Docker::connect_with_unix(SOCKET, 60, API_DEFAULT_VERSION);
+    let client = client.expect("these tests need a Docker Engine");
+    client.negotiate_version().await.expect("these tests need a Docker Engine that answers")
+}
+
+/// What there is now.
+pub(crate) async fn holdings() -> Holdings {
+    let docker = docker().await;
+    let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
+    let containers = docker.list_containers(Some(options)).await.unwrap();
+    let networks = docker.list_networks(None::<ListNetworksOptions>).await.unwrap();
+    let options = ListImagesOptions { all: true, ..ListImagesOptions::default() };
+    let images = docker.list_images(Some(options)).await.unwrap();
+    let volumes = docker.list_volumes(None::<ListVolumesOptions>).await.unwrap();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount_point = |line: &str| line.split_whitespace().nth(4).unwrap_or_default().to_owned();
+    Holdings {
+        containers: containers.into_iter().flat_map(|container| container.names.unwrap_or_default()).collect(),
+        networks: networks.into_iter().filter_map(|network| network.id).collect(),
+        images: images.into_iter().flat_map(|image| [vec![image.id], image.repo_tags].concat()).collect(),
+        volumes: volumes.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect(),
+        // The engine makes this one for the first container on the machine's own network, and keeps it.
+        mounts: mounts.lines().map(mount_point).filter(|path| !path.ends_with("/docker/netns/default")).collect(),
+    }
+}
+
+pub(crate) fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+pub(crate) fn text(lines: &[LogLine]) -> String {
+    lines.iter().map(|line| format!("{}\n", String::from_utf8_lossy(&line.content))).collect()
+}
+
+/// A pod of its own.
+pub(crate) fn sandbox() -> SandboxConfig {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    SandboxConfig {
+        key: SandboxKey { pod_uid: format!("pod-{number}"), attempt: 0 },
+        namespace: "default".to_owned(),
+        name: format!("pod-{number}"),
+        hostname: format!("host-{number}"),
+        dns: DnsConfig::default(),
+        namespaces: NamespaceOptions::default(),
+        resources: Resources::default(),
+        sysctls: BTreeMap::new(),
+        labels: BTreeMap::from([("app".to_owned(), "test".to_owned())]).into(),
+        annotations: BTreeMap::new().into(),
+    }
+}
+
+/// A container that runs a command.
+pub(crate) fn container(name: &str, command: &[&str]) -> ContainerConfig {
+    ContainerConfig {
+        key: ContainerKey { name: name.to_owned(), attempt: 0 },
+        image: SHELL.to_owned(),
+        command: words(command),
+        args: Vec::new(),
+        working_directory: None,
+        environment: Vec::new(),
+        mounts: Vec::new(),
+        resources: Resources::default(),
+        security: SecurityContext::default(),
+        tty: false,
+        stdin: false,
+        stdin_once: false,
+        stop_signal: None,
+        labels: BTreeMap::new().into(),
+        annotations: BTreeMap::new().into(),
+    }
+}
+
+/// A container that runs a line of shell.
+pub(crate) fn shell(name: &str, line: &str) -> ContainerConfig {
+    container(name, &["sh", "-c", line])
+}
