@@ -153,7 +153,7 @@ async fn run(cluster: &Cluster, node: &Node, begin: Timestamp) -> Result<(), Fai
     let mut seen: Vec<String> = pods.iter().map(|pod| format!("pod {}", object(pod).join(" "))).collect();
     seen.extend(node.containers().await?);
     println!("{SEEN}\n{}\n{END}", seen.join("\n"));
-    tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await??;
+    tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
     Ok(())
 }
 

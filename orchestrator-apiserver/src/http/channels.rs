@@ -84,7 +84,7 @@ pub(super) async fn read(
             Message::Ping(data) => drop(sender.send(Message::Pong(data)).await),
             Message::Pong(_) => {}
             message => {
-                let data = Bytes::from(message.into_data());
+                let data = message.into_data();
                 if data.is_empty() {
                     continue;
                 }
