@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 
 use orchestrator_core::{
-    client::{Call, DeleteOptions, PatchBody, Request, Resource, WriteOptions},
+    client::{Call, DeleteOptions, Request, Resource},
     status::ApiResult,
 };
 use serde_json::{Value, json};
 
-use crate::{pipeline::Server, server::OWN_MANAGER};
+use crate::{bootstrap::apply_as, kinds::check, pipeline::Server, server::OWN_MANAGER};
 
 /// The service, its `Endpoints` and its `EndpointSlice` have one name.
 const SERVICE: &str = "kubernetes";
@@ -18,7 +18,8 @@ impl Server {
     ///
     /// An address that only this machine reaches, or a name, is no endpoint: then there is none.
     pub(crate) async fn announce(&self) -> ApiResult<()> {
-        let address = self.known_address().and_then(|address| address.parse().ok()).filter(reachable_from_elsewhere);
+        let address = self.known_address().and_then(|address| address.parse().ok());
+        let address = address.filter(|address: &SocketAddr| check::is_reachable(&address.ip()));
         let whole = Resource::new("", "v1", "endpoints");
         let sliced = Resource::new("discovery.k8s.io", "v1", "endpointslices");
         match address {
@@ -41,10 +42,7 @@ impl Server {
     }
 
     async fn put_endpoints(&self, resource: Resource, tree: Value) -> ApiResult<()> {
-        let options =
-            WriteOptions { field_manager: Some(OWN_MANAGER.to_owned()), force: true, ..WriteOptions::default() };
-        self.handle(endpoints_request(resource, Call::Patch { patch: PatchBody::Apply(tree), options })).await?;
-        Ok(())
+        self.handle(endpoints_request(resource, apply_as(OWN_MANAGER, tree))).await.map(drop)
     }
 
     async fn remove_endpoints(&self, resource: Resource) -> ApiResult<()> {
@@ -58,16 +56,6 @@ impl Server {
 fn endpoints_request(resource: Resource, call: Call) -> Request {
     let (namespace, name) = (Some("default".to_owned()), Some(SERVICE.to_owned()));
     Request { user: None, resource, namespace, name, subresource: None, call }
-}
-
-/// What the validation of endpoints lets pass, too.
-fn reachable_from_elsewhere(address: &SocketAddr) -> bool {
-    let ip = address.ip();
-    let link_local = match ip {
-        std::net::IpAddr::V4(ip) => ip.is_link_local(),
-        std::net::IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local)
 }
 
 fn endpoints(address: SocketAddr) -> Value {

@@ -1,11 +1,10 @@
 //! What a server makes for itself before anyone asks: system namespaces, priority classes, flow schemas, the
-//! `kubernetes` service
-//! and the range of its address.
+//! `kubernetes` service and the range of its address.
 
 use orchestrator_core::{
-    client::{Call, PatchBody, Reply, Request, Resource, WriteOptions},
+    client::{Call, PatchBody, Request, Resource, WriteOptions},
     object::Object,
-    status::{ApiError, ApiResult},
+    status::ApiResult,
 };
 use serde_json::{Value, json};
 
@@ -41,26 +40,21 @@ impl Server {
         let resource = Resource::new("networking.k8s.io", "v1", "servicecidrs");
         let range = service_range(&self.config.service_range.to_string());
         self.ensure(resource.clone(), None, range).await?;
-        let request = |subresource: Option<&str>, call| Request {
-            user: None,
-            resource: resource.clone(),
-            namespace: None,
-            name: Some(DEFAULT_RANGE.to_owned()),
-            subresource: subresource.map(str::to_owned),
-            call,
-        };
-        let Reply::Object { object, .. } = self.handle(request(None, Call::Get { resource_version: None })).await?
-        else {
-            return Err(ApiError::internal("the answer to a read is no object"));
-        };
-        if object.tree()?.pointer("/status/conditions/0").is_some() {
+        let stored = self.find_object("networking.k8s.io", "servicecidrs", "", DEFAULT_RANGE).await?;
+        if let Some(stored) = stored
+            && stored.to_tree()?.pointer("/status/conditions/0").is_some()
+        {
             return Ok(());
         }
-        let options =
-            WriteOptions { field_manager: Some(OWN_MANAGER.to_owned()), force: true, ..WriteOptions::default() };
-        let patch = PatchBody::Apply(service_range_status(&self.now()));
-        self.handle(request(Some("status"), Call::Patch { patch, options })).await?;
-        Ok(())
+        let request = Request {
+            user: None,
+            resource,
+            namespace: None,
+            name: Some(DEFAULT_RANGE.to_owned()),
+            subresource: Some("status".to_owned()),
+            call: apply_as(OWN_MANAGER, service_range_status(&self.now())),
+        };
+        self.handle(request).await.map(drop)
     }
 
     /// The port that the server is to be found at, as far as it is known before it listens.
@@ -78,6 +72,12 @@ impl Server {
             _ => Ok(()),
         }
     }
+}
+
+/// Applies a configuration of the server's own, whoever else manages its fields.
+pub(crate) fn apply_as(manager: &str, configuration: Value) -> Call {
+    let options = WriteOptions { field_manager: Some(manager.to_owned()), force: true, ..WriteOptions::default() };
+    Call::Patch { patch: PatchBody::Apply(configuration), options }
 }
 
 fn priority_classes() -> [Value; 2] {

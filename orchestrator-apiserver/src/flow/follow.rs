@@ -12,7 +12,7 @@ use futures::{
 };
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use orchestrator_core::{
-    client::{Call, ListOptions, PatchBody, Reply, Request, Resource, WriteOptions},
+    client::{Call, ListOptions, Reply, Request, Resource, WriteOptions},
     env::Env,
     object::Object,
     status::ApiResult,
@@ -25,6 +25,7 @@ use super::{
     defaults::{self, Write},
 };
 use crate::{
+    bootstrap::apply_as,
     limits,
     pipeline::{Server, store_error},
 };
@@ -104,9 +105,7 @@ impl Server {
         let mut writes = Vec::new();
         for schema in schemas {
             let Some(status) = dangling::status(schema.tree()?, &level_names, &self.now()) else { continue };
-            let options =
-                WriteOptions { field_manager: Some(CONSUMER.to_owned()), force: true, ..WriteOptions::default() };
-            let call = Call::Patch { patch: PatchBody::Apply(status), options };
+            let call = apply_as(CONSUMER, status);
             let name = schema.metadata()?.name.clone();
             let request = Request { subresource: Some("status".to_owned()), ..flow_request(SCHEMAS, name, call) };
             writes.push(self.handle(request));

@@ -88,9 +88,10 @@ impl Endpoint {
             tasks: Tasks::new(env),
             stop: CancellationToken::new(),
         };
-        // Or another endpoint came first.
-        if server.server().address.set(reachable(address)).is_ok() {
-            server.server().announce().await?;
+        let parts = server.server();
+        // Or another endpoint came first, or the configuration has said where the server is, which is written down by then.
+        if parts.address.set(reachable(address)).is_ok() && parts.config.advertised_address.is_none() {
+            parts.announce().await?;
         }
         let stop = shared.stop.clone();
         Ok(Self { address, stop, accept: shared.serve_all(listener) })

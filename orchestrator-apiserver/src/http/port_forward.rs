@@ -26,7 +26,7 @@ use crate::{field::Field, limits, pipeline::Scope, server::ApiServer};
 /// SPDY inside of a WebSocket; upstream: KEP-4006.
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
-/// Protocols over WebSockets, the best one first. The last one is spoken with clients that name none.
+/// Protocols over WebSockets, of which the client prefers one. The last one is spoken with clients that name none.
 const OVER_WEB_SOCKET: [&str; 4] = [TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io", ""];
 
 /// The protocol over SPDY.

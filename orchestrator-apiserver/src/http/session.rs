@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{limits, pipeline::Scope, server::ApiServer};
 
-/// Protocols over WebSockets, the best one first. The last one is spoken with clients that name none.
+/// Protocols over WebSockets, of which the client prefers one. The last one is spoken with clients that name none.
 const OVER_WEB_SOCKET: [&str; 6] = [
     "v5.channel.k8s.io",
     "v4.channel.k8s.io",

@@ -165,6 +165,18 @@ pub(crate) fn endpoint_address(field: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// Whether an address can be one machine's, for others to reach: no machine itself, and nothing that only it reaches. What
+/// upstream calls `IsProxyableIP`.
+pub(crate) fn is_reachable(address: &IpAddr) -> bool {
+    // An address of one family may be written as one of the other.
+    let address = address.to_canonical();
+    let is_local = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => is_v6_link_local(address),
+    };
+    !(is_local || address.is_unspecified() || address.is_loopback() || address.is_multicast())
+}
+
 fn is_v6_link_local(address: Ipv6Addr) -> bool {
     address.segments()[0] & 0xffc0 == 0xfe80
 }

@@ -56,7 +56,7 @@ impl Server {
     }
 
     /// An object of a built-in kind by its place, for the server's own needs.
-    pub(super) async fn find_object(
+    pub(crate) async fn find_object(
         &self,
         group: &'static str,
         plural: &'static str,

@@ -20,7 +20,7 @@ use orchestrator_core::{
 use tokio::net::TcpStream;
 
 use super::{place::Place, tls, unreachable};
-use crate::server::ApiServer;
+use crate::{kinds::check::is_reachable, server::ApiServer};
 
 /// Where kubelets listen that do not say it.
 const KUBELET_PORT: u16 = 10250;
@@ -112,21 +112,10 @@ pub(super) async fn node(server: &ApiServer, place: &Place) -> ApiResult<Backend
         let addresses = status.addresses.iter().flatten();
         addresses.filter(|address| address.type_ == of).find_map(|address| address.address.parse::<IpAddr>().ok())
     };
-    let address = of_type("InternalIP").or_else(|| of_type("ExternalIP")).filter(is_proxied);
+    let address = of_type("InternalIP").or_else(|| of_type("ExternalIP")).filter(is_reachable);
     let address = address.ok_or_else(|| ApiError::bad_request("address not allowed"))?;
     let host = SocketAddr::new(address, port).to_string();
     Ok(Backend::Socket(Socket { way: Way::Address(address), port, is_encrypted: place.is_encrypted, host }))
-}
-
-/// Whether clients may be led to an address: to no machine itself, nor to what only it reaches; upstream's `IsProxyableIP`.
-fn is_proxied(address: &IpAddr) -> bool {
-    // An address of one family may be written as one of the other.
-    let address = address.to_canonical();
-    let is_local = match address {
-        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    };
-    !(is_local || address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
 /// A pod and the port that is given, or its first one.
