@@ -25,6 +25,7 @@ pub use orchestrator_client_kube as client_kube;
 pub use orchestrator_controllers as controllers;
 pub use orchestrator_core as core;
 pub use orchestrator_core::{client, controller, env, object, runtime, scheduler, store};
+pub use orchestrator_images as images;
 pub use orchestrator_node as node;
 #[cfg(feature = "docker")]
 pub use orchestrator_runtime_docker as runtime_docker;

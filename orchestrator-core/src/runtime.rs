@@ -6,6 +6,9 @@
 //!
 //! Upstream: <https://kubernetes.io/docs/concepts/architecture/cri/>.
 
+mod credentials;
+mod image_reference;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -16,6 +19,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
 };
+
+pub use credentials::RegistryCredentials;
+pub use image_reference::{ImageReference, ImageVersion, InvalidImageReference};
 
 /// Runs pods: sandboxes and the containers in them.
 ///
@@ -105,6 +111,21 @@ pub trait ImageService: Send + Sync + fmt::Debug {
 
     /// Removes an image. One that is gone is a success.
     async fn remove_image(&self, name: &str) -> Result<(), RuntimeError>;
+
+    /// The file system that images are on; `None` from a runtime that does not know it, whose images are then never removed to
+    /// free space.
+    async fn image_disk(&self) -> Result<Option<DiskSpace>, RuntimeError> {
+        Ok(None)
+    }
+}
+
+/// Space of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// All of it, in bytes.
+    pub capacity_bytes: u64,
+    /// What can still be written, in bytes.
+    pub available_bytes: u64,
 }
 
 /// Names a sandbox within its runtime.
@@ -316,6 +337,8 @@ pub struct SecurityContext {
     pub run_as_group: Option<i64>,
     /// Further groups.
     pub supplemental_groups: Vec<i64>,
+    /// Whether the image's own files add groups.
+    pub supplemental_groups_policy: SupplementalGroupsPolicy,
     /// All capabilities and devices.
     pub privileged: bool,
     /// Capabilities added to the default set, without `CAP_`; `ALL` means all.
@@ -326,10 +349,32 @@ pub struct SecurityContext {
     pub read_only_root: bool,
     /// `no_new_privs`.
     pub no_new_privileges: bool,
-    /// A seccomp profile, refused by runtimes that cannot install it.
-    pub seccomp_profile: Option<String>,
+    /// Which system calls are refused; a profile is refused by runtimes that cannot install it.
+    pub seccomp_profile: SeccompProfile,
     /// An AppArmor profile, refused by runtimes that cannot install it.
     pub apparmor_profile: Option<String>,
+}
+
+/// Whether an image's `/etc/group` adds groups to a container's processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum SupplementalGroupsPolicy {
+    /// It adds those that list the user.
+    #[default]
+    Merge,
+    /// It adds none.
+    Strict,
+}
+
+/// Which system calls a container's processes may make.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum SeccompProfile {
+    /// All of them.
+    #[default]
+    Unconfined,
+    /// Those that the runtime lets containers make.
+    RuntimeDefault,
+    /// What a file of the machine says.
+    Localhost(PathBuf),
 }
 
 /// A container as it is.
@@ -535,23 +580,6 @@ pub struct PullRequest {
     pub credentials: Vec<RegistryCredentials>,
 }
 
-/// A way to authenticate to a registry.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RegistryCredentials {
-    /// Which registry, as in a Docker configuration file.
-    pub registry: String,
-    /// Who.
-    pub username: String,
-    /// The secret.
-    pub password: String,
-}
-
-impl fmt::Debug for RegistryCredentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistryCredentials").field("registry", &self.registry).finish_non_exhaustive()
-    }
-}
-
 /// An image on this machine.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Image {
@@ -561,8 +589,27 @@ pub struct Image {
     pub id: String,
     /// Space on disk, in bytes.
     pub size_bytes: u64,
-    /// The numeric user it runs as by default, if it says one.
-    pub user: Option<i64>,
+    /// The user it runs as by default, if it says one.
+    pub user: Option<ImageUser>,
+    /// It stays, however little space is left.
+    pub pinned: bool,
+}
+
+/// The user an image runs as by default.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum ImageUser {
+    /// By number.
+    Id(i64),
+    /// By name, which only the image's own files can resolve.
+    Name(String),
+}
+
+impl ImageUser {
+    /// Reads what an image's configuration says: `user` or `user:group`, of names or numbers. Nothing is no user.
+    pub fn parse(text: &str) -> Option<Self> {
+        let user = text.split(':').next().filter(|user| !user.is_empty())?;
+        Some(user.parse().map_or_else(|_| Self::Name(user.to_owned()), Self::Id))
+    }
 }
 
 /// What a container uses at this moment.

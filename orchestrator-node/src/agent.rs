@@ -17,6 +17,7 @@ use orchestrator_core::{
 use crate::{
     config::NodeConfig,
     connector::Connector,
+    images,
     limits::API_RETRY,
     node::Node,
     pod::status::NodeFacts,
@@ -38,6 +39,7 @@ pub struct NodeAgent {
     shutdown: Watched<Option<i64>>,
     pods: TaskHandle,
     registration: TaskHandle,
+    images: TaskHandle,
 }
 
 impl fmt::Debug for NodeAgent {
@@ -123,7 +125,9 @@ impl NodeAgentBuilder {
         });
         let registered = node.clone();
         let registration = restarting(&node.env, "node registration", move || registration::run(registered.clone()));
-        NodeAgent { node, roster, shutdown, pods, registration }
+        let collected = node.clone();
+        let images = restarting(&node.env, "node images", move || images::run(collected.clone()));
+        NodeAgent { node, roster, shutdown, pods, registration, images }
     }
 }
 
@@ -185,6 +189,7 @@ impl NodeAgent {
         self.shutdown.set(Some(grace));
         self.pods.join().await;
         self.registration.stop().await;
+        self.images.stop().await;
         self.node.events.shutdown().await;
     }
 
@@ -192,6 +197,7 @@ impl NodeAgent {
     pub async fn detach(self) {
         self.pods.stop().await;
         self.registration.stop().await;
+        self.images.stop().await;
         self.roster.stop().await;
         self.node.events.shutdown().await;
     }

@@ -36,6 +36,32 @@ pub struct NodeConfig {
     pub system: NodeSystemInfo,
     /// The longest time that containers get to end when the node is shut down.
     pub shutdown_grace: Duration,
+    /// When images are removed that nobody needs.
+    pub image_collection: ImageCollection,
+}
+
+/// When images are removed that nobody needs: upstream's `imageGC…` of the kubelet's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageCollection {
+    /// Images are removed once this much of their disk is in use, in percent; 100 switches that off.
+    pub high_threshold_percent: u8,
+    /// Down to this much, in percent.
+    pub low_threshold_percent: u8,
+    /// Images that are younger stay.
+    pub minimum_age: Duration,
+    /// Images that nobody used for so long are removed however much space there is.
+    pub maximum_age: Option<Duration>,
+}
+
+impl Default for ImageCollection {
+    fn default() -> Self {
+        Self {
+            high_threshold_percent: 85,
+            low_threshold_percent: 80,
+            minimum_age: Duration::from_secs(120),
+            maximum_age: None,
+        }
+    }
 }
 
 impl Default for NodeConfig {
@@ -60,6 +86,7 @@ impl Default for NodeConfig {
                 ..NodeSystemInfo::default()
             },
             shutdown_grace: Duration::from_secs(5),
+            image_collection: ImageCollection::default(),
         }
     }
 }

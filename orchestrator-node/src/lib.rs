@@ -15,6 +15,7 @@ mod connector;
 mod container;
 mod first;
 mod http;
+mod images;
 mod limits;
 pub mod machine;
 mod node;
@@ -25,7 +26,7 @@ mod source;
 mod volumes;
 
 pub use agent::{NodeAgent, NodeAgentBuilder};
-pub use config::NodeConfig;
+pub use config::{ImageCollection, NodeConfig};
 pub use source::PodSource;
 pub use volumes::{
     DirectoryVolumes, EmptyDir, File, Payload, SimulatedVolumes, SubPath, VolumeError, VolumeHost, VolumeName,

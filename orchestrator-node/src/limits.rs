@@ -52,3 +52,6 @@ pub(crate) const TOKEN_SECONDS: i64 = 3600;
 pub(crate) const VOLUME_REFRESH: Duration = Duration::from_secs(60);
 /// Images in a node's status; upstream's `nodeStatusMaxImages`.
 pub(crate) const IMAGES_IN_STATUS: usize = 50;
+
+/// How often images are looked at; upstream's `ImageGCPeriod`.
+pub(crate) const IMAGE_COLLECTION_PERIOD: Duration = Duration::from_secs(300);

@@ -64,6 +64,17 @@ impl Node {
         self.events.record(&reference(pod, Some(container)), event);
     }
 
+    /// Tells about the node itself; upstream gives its name for its UID, too.
+    pub(crate) fn tell_node(&self, event: Event) {
+        let about = ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(self.name.clone()),
+            uid: Some(self.name.clone()),
+            ..ObjectReference::default()
+        };
+        self.events.record(&about, event);
+    }
+
     /// The machine's memory, in bytes.
     pub(crate) fn memory_capacity(&self) -> i64 {
         self.config.capacity.get("memory").and_then(|it| Quantity::try_from(it).ok()).map_or(0, |it| it.value())

@@ -79,7 +79,7 @@ impl Keeper {
             result => {
                 if result.is_ok() {
                     let message = "Starting kubelet.";
-                    self.node.events.record(&reference(&self.node), Event::normal("Starting", message));
+                    self.node.tell_node(Event::normal("Starting", message));
                 }
                 result
             }
@@ -122,7 +122,7 @@ impl Keeper {
         if ready(old) != ready(new) {
             let reason = if ready(new).as_deref() == Some("True") { "NodeReady" } else { "NodeNotReady" };
             let message = format!("Node {} status is now: {reason}", self.node.name);
-            self.node.events.record(&reference(&self.node), Event::normal(reason, message));
+            self.node.tell_node(Event::normal(reason, message));
         }
     }
 
@@ -152,15 +152,6 @@ impl Keeper {
     async fn write<K>(&self, api: &Api<K>, subresource: Option<&str>, patch: PatchBody) -> ApiResult<()> {
         let call = Call::Patch { patch, options: WriteOptions::default() };
         api.send(Some(&self.node.name), subresource, call).await.map(drop)
-    }
-}
-
-fn reference(node: &Node) -> k8s_openapi::api::core::v1::ObjectReference {
-    k8s_openapi::api::core::v1::ObjectReference {
-        kind: Some("Node".to_owned()),
-        name: Some(node.name.clone()),
-        uid: Some(node.name.clone()),
-        ..Default::default()
     }
 }
 

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use orchestrator_core::{env::Env, runtime::RuntimeError};
 
-use crate::{DockerRuntime, images::ImageSource, limits::CALL_TIME};
+use orchestrator_images::ImageSource;
+
+use crate::{DockerRuntime, limits::CALL_TIME};
 
 /// Where the engine listens unless told otherwise.
 const SOCKET: &str = "/var/run/docker.sock";

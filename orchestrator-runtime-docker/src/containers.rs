@@ -9,6 +9,7 @@ use std::{
 
 use orchestrator_core::runtime::{
     ContainerConfig, ContainerId, ContainerState, ContainerStatus, RuntimeError, SandboxId, SandboxState,
+    SeccompProfile,
 };
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
@@ -39,7 +40,7 @@ impl Inner {
         }
         let no_image = || RuntimeError::NotFound { kind: "image", id: config.image.clone() };
         let image = self.images().find(&config.image).await?.ok_or_else(no_image)?;
-        let seccomp = self.seccomp_profile(config.security.seccomp_profile.as_deref()).await?;
+        let seccomp = self.seccomp_profile(&config.security.seccomp_profile).await?;
         let resolver = found.record.own_dns.then(|| self.files().path(sandbox));
         let body = specification::container(&ContainerInput {
             owner: self.owner(),
@@ -129,18 +130,19 @@ impl Inner {
         Ok(found.into_iter().map(|(_, status)| status).collect())
     }
 
-    /// The text of a seccomp profile; none is the engine's own choice, as upstream's `RuntimeDefault`.
-    async fn seccomp_profile(&self, name: Option<&str>) -> Result<Option<String>, RuntimeError> {
-        let Some(name) = name else { return Ok(None) };
-        if name.eq_ignore_ascii_case("unconfined") {
-            return Ok(Some("unconfined".to_owned()));
-        }
+    /// The text of a seccomp profile; none is the engine's own choice.
+    async fn seccomp_profile(&self, profile: &SeccompProfile) -> Result<Option<String>, RuntimeError> {
+        let file = match profile {
+            SeccompProfile::RuntimeDefault => return Ok(None),
+            SeccompProfile::Unconfined => return Ok(Some("unconfined".to_owned())),
+            SeccompProfile::Localhost(file) => file.clone(),
+        };
+        let name = file.display().to_string();
         let Some(directory) = self.seccomp_profiles() else {
             let message = format!("the seccomp profile {name:?}: the runtime was given no directory of profiles");
             return Err(RuntimeError::Unsupported(message));
         };
-        let name = name.strip_prefix("localhost/").unwrap_or(name).to_owned();
-        let (directory, file) = (directory.to_owned(), name.clone());
+        let directory = directory.to_owned();
         let text = self.env().blocking(move || read_beneath(&directory, &file)).await;
         let text = text.unwrap_or_else(|| Err(io::Error::other("the work was given up")));
         let text = text.map_err(|error| RuntimeError::Invalid(format!("the seccomp profile {name:?}: {error}")))?;
@@ -149,7 +151,7 @@ impl Inner {
 }
 
 /// Reads a file below a directory; no link leads out of it.
-fn read_beneath(directory: &Path, name: &str) -> io::Result<String> {
+fn read_beneath(directory: &Path, name: &Path) -> io::Result<String> {
     let directory = File::open(directory)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;

@@ -55,7 +55,8 @@ mod status;
 mod turns;
 mod validate;
 
+pub use orchestrator_images::{ImageSource, PackedImage};
+
 pub use config::{DockerBuilder, PodNetwork};
 pub use error::EngineError;
-pub use images::{ImageSource, PackedImage};
 pub use runtime::DockerRuntime;

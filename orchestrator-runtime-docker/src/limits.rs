@@ -50,14 +50,8 @@ pub(crate) const NAME_CHARACTERS: usize = 63;
 pub(crate) const CLUSTER_CHARACTERS: usize = 63;
 /// Longest name of a node, in characters.
 pub(crate) const NODE_CHARACTERS: usize = 253;
-/// Longest repository of an image's reference, in characters: the engine's own bound.
-pub(crate) const REPOSITORY_CHARACTERS: usize = 255;
 /// Longest seccomp profile, in bytes.
 pub(crate) const SECCOMP_PROFILE_BYTES: u64 = 1024 * 1024;
-/// Longest manifest, index or configuration of an image, in bytes.
-pub(crate) const IMAGE_JSON_BYTES: u64 = 4 * 1024 * 1024;
-/// Shared libraries of one packed image.
-pub(crate) const LIBRARIES: usize = 1024;
 /// What is sent to the engine at once while an image is loaded, in bytes.
 pub(crate) const UPLOAD_CHUNK_BYTES: usize = 64 * 1024;
 /// Such pieces that wait to be sent.

@@ -4,6 +4,7 @@ use std::path::Component;
 
 use orchestrator_core::runtime::{
     ContainerConfig, MountPropagation, NamespaceOptions, Resources, RuntimeError, SandboxConfig, SecurityContext,
+    SupplementalGroupsPolicy,
 };
 
 fn unsupported(what: impl Into<String>) -> Result<(), RuntimeError> {
@@ -113,6 +114,9 @@ fn security(security: &SecurityContext) -> Result<(), RuntimeError> {
         if !(0..=i64::from(i32::MAX)).contains(id) {
             return invalid(format!("{id} is not the number of a user or group"));
         }
+    }
+    if security.supplemental_groups_policy == SupplementalGroupsPolicy::Strict {
+        return unsupported("groups of the pod alone: the engine adds those of the image's own files");
     }
     if security.privileged && security.no_new_privileges {
         return invalid("a privileged container that must not gain privileges");

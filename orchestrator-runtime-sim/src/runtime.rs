@@ -11,8 +11,8 @@ use orchestrator_core::{
     env::{Env, Watched},
     runtime::{
         AttachOptions, ContainerConfig, ContainerId, ContainerRuntime, ContainerState, ContainerStats, ContainerStatus,
-        Duplex, ExecOptions, Image, ImageService, LogLine, LogOptions, PullRequest, RuntimeError, RuntimeEvent,
-        RuntimeStatus, SandboxConfig, SandboxId, SandboxState, SandboxStatus, Session,
+        Duplex, ExecOptions, Image, ImageService, ImageUser, LogLine, LogOptions, PullRequest, RuntimeError,
+        RuntimeEvent, RuntimeStatus, SandboxConfig, SandboxId, SandboxState, SandboxStatus, Session,
     },
 };
 use tokio::{
@@ -383,7 +383,13 @@ fn image_id(name: &str) -> String {
 
 fn image(state: &State, name: &str) -> Image {
     let script = state.images.get(name).cloned().unwrap_or_default();
-    Image { name: name.to_owned(), id: image_id(name), size_bytes: script.size_bytes, user: script.user }
+    Image {
+        name: name.to_owned(),
+        id: image_id(name),
+        size_bytes: script.size_bytes,
+        user: script.user.map(ImageUser::Id),
+        pinned: false,
+    }
 }
 
 fn exec_session(env: &Env, answer: ExecAnswer, options: &ExecOptions) -> Session {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use orchestrator_core::{env::Env, runtime::RuntimeError};
+use orchestrator_images::{ImageSource, Registries};
 
 use crate::{Ipv4Network, YoukiRuntime, images::normalize, limits::WRITABLE_LAYER_BYTES};
 
@@ -71,6 +72,9 @@ pub struct YoukiBuilder {
     pub(crate) root: PathBuf,
     pub(crate) cluster: String,
     pub(crate) images: BTreeMap<String, ImageConfig>,
+    pub(crate) sources: Vec<(String, ImageSource)>,
+    pub(crate) registries: Option<Registries>,
+    pub(crate) image_directory: Option<PathBuf>,
     pub(crate) helper: Helper,
     pub(crate) cluster_network: Ipv4Network,
     pub(crate) pod_network: Option<Ipv4Network>,
@@ -78,6 +82,7 @@ pub struct YoukiBuilder {
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) hidden_paths: Vec<PathBuf>,
     pub(crate) writable_layer_bytes: u64,
+    pub(crate) seccomp_profiles: Option<PathBuf>,
 }
 
 impl YoukiBuilder {
@@ -90,6 +95,9 @@ impl YoukiBuilder {
             root,
             cluster: "default".to_owned(),
             images: BTreeMap::new(),
+            sources: Vec::new(),
+            registries: Some(Registries::default()),
+            image_directory: None,
             helper: Helper::default(),
             cluster_network,
             pod_network: None,
@@ -97,6 +105,7 @@ impl YoukiBuilder {
             cgroup_parent: None,
             hidden_paths: Vec::new(),
             writable_layer_bytes: WRITABLE_LAYER_BYTES,
+            seccomp_profiles: None,
         }
     }
 
@@ -107,7 +116,8 @@ impl YoukiBuilder {
         self
     }
 
-    /// Names an image. The tag is not part of the name: `nginx` also stands for `docker.io/library/nginx:1.27`.
+    /// Makes a name mean the machine's own root file system. The tag is not part of it: `nginx` also stands for
+    /// `docker.io/library/nginx:1.27`.
     #[must_use]
     pub fn image(mut self, name: impl AsRef<str>, image: ImageConfig) -> Self {
         self.images.insert(normalize(name.as_ref()), image);
@@ -118,6 +128,28 @@ impl YoukiBuilder {
     #[must_use]
     pub fn images(mut self, images: BTreeMap<String, ImageConfig>) -> Self {
         self.images.extend(images.into_iter().map(|(name, image)| (normalize(&name), image)));
+        self
+    }
+
+    /// Says where an image comes from, instead of a registry. `nginx` stands for `docker.io/library/nginx:latest`.
+    #[must_use]
+    pub fn source(mut self, name: impl Into<String>, source: impl Into<ImageSource>) -> Self {
+        self.sources.push((name.into(), source.into()));
+        self
+    }
+
+    /// How registries are reached that images are pulled from; `None` for a runtime that asks none.
+    #[must_use]
+    pub fn registries(mut self, registries: impl Into<Option<Registries>>) -> Self {
+        self.registries = registries.into();
+        self
+    }
+
+    /// Where images are kept. Runtimes with the same directory share them: give it to all nodes that run on this machine.
+    /// `images` in the root directory unless given.
+    #[must_use]
+    pub fn image_directory(mut self, path: impl Into<PathBuf>) -> Self {
+        self.image_directory = Some(path.into());
         self
     }
 
@@ -161,6 +193,14 @@ impl YoukiBuilder {
     #[must_use]
     pub fn hide(mut self, path: impl Into<PathBuf>) -> Self {
         self.hidden_paths.push(path.into());
+        self
+    }
+
+    /// The directory in which a container's seccomp profile is a file, as the kubelet's `seccomp`. Without one, such profiles are
+    /// refused.
+    #[must_use]
+    pub fn seccomp_profiles(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.seccomp_profiles = Some(directory.into());
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::OpenOptionsExt,
@@ -37,6 +37,20 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Resu
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Reads a text below a directory; no link leads out of it.
+pub(crate) fn read_beneath(directory: &Path, name: &Path, longest_bytes: u64) -> io::Result<String> {
+    let directory = File::open(directory)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let file = File::from(openat2(&directory, name, flags, Mode::empty(), resolve)?);
+    let mut text = String::new();
+    file.take(longest_bytes + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > longest_bytes {
+        return Err(io::Error::other(format!("it is longer than {longest_bytes} bytes")));
+    }
+    Ok(text)
 }
 
 /// Makes the entries of a directory durable.

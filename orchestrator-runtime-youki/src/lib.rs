@@ -48,4 +48,5 @@ mod validate;
 pub use address::{InvalidNetwork, Ipv4Network};
 pub use config::{Helper, ImageConfig, ImageMount, YoukiBuilder};
 pub use helper::{helper_main, init};
+pub use orchestrator_images::{ImageSource, PackedImage, Registries};
 pub use runtime::YoukiRuntime;

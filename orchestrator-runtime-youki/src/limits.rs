@@ -40,3 +40,7 @@ pub(crate) const POD_UID_CHARACTERS: usize = 63;
 pub(crate) const CONTAINER_NAME_CHARACTERS: usize = 63;
 /// Times that the start of a helper is tried again when a leaving helper takes the shared cgroup away.
 pub(crate) const CGROUP_JOIN_ATTEMPTS: usize = 100;
+/// Longest file of users or groups in an image, in bytes.
+pub(crate) const ACCOUNTS_BYTES: u64 = 1024 * 1024;
+/// Longest seccomp profile, in bytes.
+pub(crate) const SECCOMP_PROFILE_BYTES: u64 = 1024 * 1024;

@@ -61,7 +61,24 @@ pub(crate) struct ContainerRecord {
     pub(crate) config: ContainerConfig,
     pub(crate) image: ImageConfig,
     pub(crate) image_id: String,
+    pub(crate) root: RootFileSystem,
+    /// The text of the seccomp profile that a file of the machine held when the container was made.
+    pub(crate) seccomp: Option<String>,
     pub(crate) created_at: Timestamp,
+}
+
+/// What a container sees as its root, under a writable layer of its own.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) enum RootFileSystem {
+    /// The machine's own.
+    Machine,
+    /// An image's.
+    Layers {
+        /// The layers, the lowest first.
+        directories: Vec<PathBuf>,
+        /// Who the image runs as: `user` or `user:group`, of names or numbers.
+        user: Option<String>,
+    },
 }
 
 /// Where a container is in its life.

@@ -7,9 +7,9 @@ use futures::stream::BoxStream;
 use orchestrator_core::{
     env::Env,
     runtime::{
-        AttachOptions, ContainerConfig, ContainerId, ContainerRuntime, ContainerStats, ContainerStatus, Duplex,
-        ExecOptions, Image, ImageService, LogLine, LogOptions, PullRequest, RuntimeError, RuntimeEvent, RuntimeStatus,
-        SandboxConfig, SandboxId, SandboxState, SandboxStatus, Session,
+        AttachOptions, ContainerConfig, ContainerId, ContainerRuntime, ContainerStats, ContainerStatus, DiskSpace,
+        Duplex, ExecOptions, Image, ImageService, LogLine, LogOptions, PullRequest, RuntimeError, RuntimeEvent,
+        RuntimeStatus, SandboxConfig, SandboxId, SandboxState, SandboxStatus, SeccompProfile, Session,
     },
 };
 use tokio::sync::{Mutex, broadcast};
@@ -19,12 +19,12 @@ use crate::{
     client::{CallError, HelperConnection, call},
     config::{Helper, YoukiBuilder},
     events,
-    files::remove_tree,
-    helper::{command, pod_cgroup, wants_devices},
+    files::{read_beneath, remove_tree},
+    helper::{Profile, command, pod_cgroup, wants_devices},
     images::Images,
     launch::launch,
     layout::{Layout, SandboxDirectory, container_id, sandbox_id, short_name},
-    limits::{EVENT_BACKLOG, UNFINISHED_PAUSE, UNFINISHED_TIME},
+    limits::{EVENT_BACKLOG, SECCOMP_PROFILE_BYTES, UNFINISHED_PAUSE, UNFINISHED_TIME},
     logs, machine,
     protocol::{Errand, Reply, Request},
     records::{ContainerRecord, NetworkRecord, ObservedSandbox, SandboxRecord, read_container},
@@ -47,6 +47,7 @@ struct Inner {
     cgroup_parent: String,
     hidden_paths: Vec<PathBuf>,
     writable_layer_bytes: u64,
+    seccomp_profiles: Option<PathBuf>,
     machine: Result<(), String>,
     added: broadcast::Sender<SandboxId>,
     /// One at a time for each sandbox: making it, and clearing up after a helper that died.
@@ -72,13 +73,14 @@ impl YoukiRuntime {
 
     pub(crate) fn new(builder: YoukiBuilder, env: Env) -> Result<Self, RuntimeError> {
         let invalid = |message: String| Err(RuntimeError::Invalid(message));
-        let cgroup_parent = builder.cgroup_parent.unwrap_or_else(|| format!("orchestrator-{}", builder.cluster));
+        let cgroup_parent =
+            builder.cgroup_parent.clone().unwrap_or_else(|| format!("orchestrator-{}", builder.cluster));
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if cgroup_parent.is_empty() || cgroup_parent.starts_with('.') || !cgroup_parent.bytes().all(is_plain) {
             return invalid(format!("the cgroup parent {cgroup_parent:?} is not a plain name"));
         }
-        let directory = builder.network_directory.unwrap_or_else(|| builder.root.join("network"));
-        for path in [&builder.root, &directory] {
+        let directory = builder.network_directory.clone().unwrap_or_else(|| builder.root.join("network"));
+        for path in [&builder.root, &directory].into_iter().chain(&builder.image_directory) {
             if !path.is_absolute() {
                 return invalid(format!("the path {} is not absolute", path.display()));
             }
@@ -88,15 +90,21 @@ impl YoukiRuntime {
             return invalid(format!("the pods' network {pods} is not in the cluster's {}", builder.cluster_network));
         }
         let (added, _) = broadcast::channel(EVENT_BACKLOG);
+        let cluster_network = builder.cluster_network;
+        let image_directory = builder.image_directory.clone().unwrap_or_else(|| builder.root.join("images"));
+        let layout = Layout::new(builder.root.clone());
+        let mut hidden_paths = builder.hidden_paths.clone();
+        hidden_paths.push(image_directory.clone());
         Ok(Self(Arc::new(Inner {
-            env,
-            layout: Layout::new(builder.root),
-            images: Images::new(builder.images),
-            helper: builder.helper,
-            network: NetworkRecord { directory, cluster: builder.cluster_network, pods },
-            cgroup_parent,
-            hidden_paths: builder.hidden_paths,
+            helper: builder.helper.clone(),
             writable_layer_bytes: builder.writable_layer_bytes,
+            seccomp_profiles: builder.seccomp_profiles.clone(),
+            images: Images::new(builder, image_directory, layout.clone(), env.clone())?,
+            env,
+            layout,
+            network: NetworkRecord { directory, cluster: cluster_network, pods },
+            cgroup_parent,
+            hidden_paths,
             machine: machine::check(),
             added,
             turns: Mutex::default(),
@@ -194,6 +202,83 @@ impl Inner {
         session(kind, &reply, descriptors, connection)
     }
 
+    /// The text of a profile that is a file of the machine.
+    async fn seccomp_profile(&self, profile: &SeccompProfile) -> Result<Option<String>, RuntimeError> {
+        let SeccompProfile::Localhost(file) = profile else { return Ok(None) };
+        let name = file.display().to_string();
+        let Some(directory) = self.seccomp_profiles.clone() else {
+            let message = format!("the seccomp profile {name:?}: the runtime was given no directory of profiles");
+            return Err(RuntimeError::Unsupported(message));
+        };
+        let file = file.clone();
+        let text = self.env.blocking(move || read_beneath(&directory, &file, SECCOMP_PROFILE_BYTES)).await;
+        let text = text.unwrap_or_else(|| Err(std::io::Error::other("the work was given up")));
+        let text = text.map_err(|error| RuntimeError::Invalid(format!("the seccomp profile {name:?}: {error}")))?;
+        Profile::read(&text)
+            .map_err(|error| RuntimeError::Invalid(format!("the seccomp profile {name:?}: {error}")))?;
+        Ok(Some(text))
+    }
+
+    async fn create(
+        &self,
+        sandbox: &SandboxId,
+        directory: &SandboxDirectory,
+        record: ContainerRecord,
+    ) -> Result<(), RuntimeError> {
+        if command(&record).is_empty() {
+            return Err(RuntimeError::Invalid(format!(
+                "neither the container nor the image {} has a command",
+                record.config.image
+            )));
+        }
+        match self.call(directory, &Request::Create(Box::new(record))).await? {
+            Some(_) => Ok(()),
+            None => Err(RuntimeError::WrongState(format!("the sandbox {sandbox} is not ready"))),
+        }
+    }
+
+    async fn end_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let directory = match self.observe_container(id).await {
+            Ok((directory, ..)) => directory,
+            Err(RuntimeError::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if self.call(&directory, &Request::Remove { id: id.clone() }).await?.is_some() {
+            return Ok(());
+        }
+        // Ends the container, if the helper died on the way. Its cgroup goes with the sandbox.
+        let (sandbox, _) = self.layout.sandbox_of(id)?;
+        self.observe(&sandbox).await?;
+        let paths = [directory.libcontainer().join(short_name(id)), directory.container(id).path().to_owned()];
+        let removed = self.env.blocking(move || paths.iter().try_for_each(|path| remove_tree(path))).await;
+        removed.unwrap_or(Ok(())).map_err(|error| RuntimeError::internal("removing a container", error))
+    }
+
+    async fn end_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
+        let Ok(directory) = self.layout.sandbox(id) else { return Ok(()) };
+        if read(&directory)?.is_some_and(|observed| observed.helper.is_some()) {
+            let opened = HelperConnection::open(&directory, &Request::RemoveSandbox).await;
+            match opened {
+                Ok(mut connection) => match connection.next().await {
+                    Ok(_) => {
+                        connection.closed().await;
+                        return Ok(());
+                    }
+                    Err(CallError::Gone) => {}
+                    Err(CallError::Failed(error)) => return Err(error),
+                },
+                Err(CallError::Gone) => {}
+                Err(CallError::Failed(error)) => return Err(error),
+            }
+        }
+        let turn = self.turn(id).await;
+        let _turn = turn.lock().await;
+        if !directory.path().exists() {
+            return Ok(());
+        }
+        self.launch(Errand::Sweep { root: self.layout.root().to_owned(), id: id.clone() }).await
+    }
+
     async fn make_sandbox(&self, id: &SandboxId, config: &SandboxConfig) -> Result<SandboxStatus, RuntimeError> {
         let turn = self.turn(id).await;
         let _turn = turn.lock().await;
@@ -280,28 +365,8 @@ impl ContainerRuntime for YoukiRuntime {
 
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
         self.0.ready()?;
-        let Ok(directory) = self.0.layout.sandbox(id) else { return Ok(()) };
-        if read(&directory)?.is_some_and(|observed| observed.helper.is_some()) {
-            let opened = HelperConnection::open(&directory, &Request::RemoveSandbox).await;
-            match opened {
-                Ok(mut connection) => match connection.next().await {
-                    Ok(_) => {
-                        connection.closed().await;
-                        return Ok(());
-                    }
-                    Err(CallError::Gone) => {}
-                    Err(CallError::Failed(error)) => return Err(error),
-                },
-                Err(CallError::Gone) => {}
-                Err(CallError::Failed(error)) => return Err(error),
-            }
-        }
-        let turn = self.0.turn(id).await;
-        let _turn = turn.lock().await;
-        if !directory.path().exists() {
-            return Ok(());
-        }
-        self.0.launch(Errand::Sweep { root: self.0.layout.root().to_owned(), id: id.clone() }).await
+        self.0.end_sandbox(id).await?;
+        self.0.images.release_all(id).await
     }
 
     async fn list_sandboxes(&self) -> Result<Vec<SandboxStatus>, RuntimeError> {
@@ -337,28 +402,22 @@ impl ContainerRuntime for YoukiRuntime {
         if read_container(sandbox, &directory.container(&id), abandoned).map_err(unreadable)?.is_some() {
             return Ok(id);
         }
-        let (image_id, image) = self
-            .0
-            .images
-            .find(&config.image)
-            .ok_or_else(|| RuntimeError::NotFound { kind: "image", id: config.image.clone() })?;
+        let seccomp = self.0.seccomp_profile(&config.security.seccomp_profile).await?;
+        let found = self.0.images.hold(&config.image, &id).await?;
         let record = ContainerRecord {
             id: id.clone(),
             config: config.clone(),
-            image: image.clone(),
-            image_id,
+            image: found.defaults,
+            image_id: found.id,
+            root: found.root,
+            seccomp,
             created_at: self.0.env.now(),
         };
-        if command(&record).is_empty() {
-            return Err(RuntimeError::Invalid(format!(
-                "neither the container nor the image {} has a command",
-                config.image
-            )));
+        let created = self.0.create(sandbox, &directory, record).await;
+        if created.is_err() {
+            self.0.images.release(&id).await?;
         }
-        match self.0.call(&directory, &Request::Create(Box::new(record))).await? {
-            Some(_) => Ok(id),
-            None => Err(RuntimeError::WrongState(format!("the sandbox {sandbox} is not ready"))),
-        }
+        created.map(|()| id)
     }
 
     async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
@@ -388,20 +447,8 @@ impl ContainerRuntime for YoukiRuntime {
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         self.0.ready()?;
-        let directory = match self.0.observe_container(id).await {
-            Ok((directory, ..)) => directory,
-            Err(RuntimeError::NotFound { .. }) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        if self.0.call(&directory, &Request::Remove { id: id.clone() }).await?.is_some() {
-            return Ok(());
-        }
-        // Ends the container, if the helper died on the way. Its cgroup goes with the sandbox.
-        let (sandbox, _) = self.0.layout.sandbox_of(id)?;
-        self.0.observe(&sandbox).await?;
-        let paths = [directory.libcontainer().join(short_name(id)), directory.container(id).path().to_owned()];
-        let removed = self.0.env.blocking(move || paths.iter().try_for_each(|path| remove_tree(path))).await;
-        removed.unwrap_or(Ok(())).map_err(|error| RuntimeError::internal("removing a container", error))
+        self.0.end_container(id).await?;
+        self.0.images.release(id).await
     }
 
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>, RuntimeError> {
@@ -493,23 +540,22 @@ impl ContainerRuntime for YoukiRuntime {
 #[async_trait]
 impl ImageService for YoukiRuntime {
     async fn pull_image(&self, request: &PullRequest) -> Result<Image, RuntimeError> {
-        self.0.images.pull(&request.image)
+        self.0.images.pull(request).await
     }
 
     async fn image_status(&self, name: &str) -> Result<Option<Image>, RuntimeError> {
-        Ok(self.0.images.status(name))
+        self.0.images.status(name).await
     }
 
     async fn list_images(&self) -> Result<Vec<Image>, RuntimeError> {
-        Ok(self.0.images.list())
+        self.0.images.list().await
     }
 
     async fn remove_image(&self, name: &str) -> Result<(), RuntimeError> {
-        match self.0.images.status(name) {
-            None => Ok(()),
-            Some(_) => {
-                Err(RuntimeError::Unsupported(format!("removing the image {name}, which is the machine itself")))
-            }
-        }
+        self.0.images.remove(name).await
+    }
+
+    async fn image_disk(&self) -> Result<Option<DiskSpace>, RuntimeError> {
+        self.0.images.disk()
     }
 }

@@ -1,5 +1,5 @@
 //! The few calls into the system that have no safe wrapper, each with the reason why it is sound.
-#![expect(unsafe_code, reason = "fork, exit without cleanup and raw signals have no safe wrapper")]
+#![expect(unsafe_code, reason = "fork, exit without cleanup, raw signals and filters have no safe wrapper")]
 
 use std::{
     io,
@@ -47,6 +47,22 @@ fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()> {
     // SAFETY: the call takes three numbers. It runs only in forked copies of the helper, which end with `exit_now`:
     // no owner of one of the closed descriptors is used or dropped after it.
     match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Adds a filter of system calls to this process, which keeps it for ever. It takes `CAP_SYS_ADMIN`, or to have renounced new
+/// privileges.
+pub(crate) fn install_filter(program: &[seccompiler::sock_filter]) -> io::Result<()> {
+    let length = libc::c_ushort::try_from(program.len()).map_err(|_| io::Error::other("the filter is too long"))?;
+    // The same fields in the same order, as the kernel has them.
+    let mut instructions: Vec<libc::sock_filter> =
+        program.iter().map(|one| libc::sock_filter { code: one.code, jt: one.jt, jf: one.jf, k: one.k }).collect();
+    let program = libc::sock_fprog { len: length, filter: instructions.as_mut_ptr() };
+    // SAFETY: the kernel copies the program, whose length is that of the vector, which lives until after the call. It changes
+    // nothing in this process's memory.
+    match unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -88,13 +88,10 @@ fn security(security: &SecurityContext) -> Result<(), RuntimeError> {
     if security.privileged {
         return unsupported("privileged containers");
     }
-    // Without libseccomp, libcontainer would skip the profile silently.
-    for (kind, profile) in [("seccomp", &security.seccomp_profile), ("AppArmor", &security.apparmor_profile)] {
-        if let Some(profile) = profile
-            && !profile.eq_ignore_ascii_case("unconfined")
-        {
-            return unsupported(format!("the {kind} profile {profile:?}"));
-        }
+    if let Some(profile) = &security.apparmor_profile
+        && !profile.eq_ignore_ascii_case("unconfined")
+    {
+        return unsupported(format!("the AppArmor profile {profile:?}"));
     }
     for name in security.add_capabilities.iter().chain(&security.drop_capabilities) {
         if !is_known_capability(name) {
@@ -127,9 +124,11 @@ mod tests {
 
     #[test]
     fn profiles_are_refused() {
-        let with =
-            |profile: &str| SecurityContext { seccomp_profile: Some(profile.to_owned()), ..SecurityContext::default() };
-        assert!(matches!(security(&with("RuntimeDefault")), Err(RuntimeError::Unsupported(_))));
-        assert!(security(&with("Unconfined")).is_ok());
+        let with = |profile: &str| SecurityContext {
+            apparmor_profile: Some(profile.to_owned()),
+            ..SecurityContext::default()
+        };
+        assert!(matches!(security(&with("runtime/default")), Err(RuntimeError::Unsupported(_))));
+        assert!(security(&with("unconfined")).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! Every crate of ours depends on the core and on no other, except those that wire whole clusters.
+//! Every crate of ours depends on the core and on no other, except those that wire whole clusters, and runtimes on images.
 
 use serde_json::{Value, json};
 
@@ -12,6 +12,10 @@ const WIRING: [&str; 2] = ["orchestrator", "orchestrator-sim"];
 
 /// The reference implementations of the core's seams. A test of a crate that needs *a* store or *a* runtime takes these.
 const REFERENCES: [&str; 2] = ["orchestrator-store-mem", "orchestrator-runtime-sim"];
+
+/// What adapters of `ContainerRuntime` share; it knows nothing of any of them.
+const IMAGES: &str = "orchestrator-images";
+const RUNTIMES: &str = "orchestrator-runtime-";
 
 /// The one package that chooses a version of the Kubernetes API, by a feature that can be switched off.
 const CHOOSES_VERSION: &str = "orchestrator";
@@ -61,6 +65,7 @@ fn may_depend(name: &str, on: &str, is_dev: bool) -> bool {
         (name, _) if WIRING.contains(&name) => true,
         (CORE, _) => false,
         (_, CORE) => true,
+        (name, IMAGES) => name.starts_with(RUNTIMES),
         (_, on) => is_dev && REFERENCES.contains(&on),
     }
 }
@@ -87,6 +92,8 @@ fn wrong_arrows_are_found() {
         ("orchestrator-core", "orchestrator-testkit", None),
         ("orchestrator", "orchestrator-testkit", None),
         ("orchestrator-testkit", "orchestrator-store-mem", None),
+        ("orchestrator-node", "orchestrator-images", None),
+        ("orchestrator-images", "orchestrator-runtime-youki", Some("dev")),
     ] {
         assert_eq!(violations(&package(name, on, kind)).len(), 1, "{name} on {on}");
     }
@@ -95,6 +102,7 @@ fn wrong_arrows_are_found() {
         ("orchestrator-node", "orchestrator-runtime-sim", Some("dev")),
         ("orchestrator-core", "orchestrator-testkit", Some("dev")),
         ("orchestrator-sim", "orchestrator-node", None),
+        ("orchestrator-runtime-youki", "orchestrator-images", None),
         ("orchestrator-node", "serde", None),
     ] {
         assert_eq!(violations(&package(name, on, kind)), [""; 0], "{name} on {on}");

@@ -168,7 +168,7 @@ mod tests {
             pod(json!({"containers": [{"name": "c", "image": "i", "command": ["run", "$(A)"], "args": ["$$(A)"]}]}));
         let parts = Parts {
             attempt: 2,
-            image: Image { name: "i".into(), id: "i".into(), size_bytes: 0, user: None },
+            image: Image { name: "i".into(), id: "i".into(), size_bytes: 0, user: None, pinned: false },
             environment: vec![("A".into(), "1".into())],
             mounts: vec![],
             memory_capacity: 1,

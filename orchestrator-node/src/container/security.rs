@@ -8,7 +8,7 @@ use k8s_openapi::{
 };
 use orchestrator_core::{
     quantity::Quantity,
-    runtime::{Image, Resources, SecurityContext},
+    runtime::{self, Image, ImageUser, Resources, SecurityContext, SupplementalGroupsPolicy},
 };
 
 use crate::pod;
@@ -20,10 +20,15 @@ pub(crate) fn security(pod: &Pod, container: &Container, image: &Image) -> Resul
     let run_as_user = own.run_as_user.or(of_pod.run_as_user);
     if own.run_as_non_root.or(of_pod.run_as_non_root) == Some(true) {
         let place = format!("(pod: \"{}\", container: {})", pod::describe(pod), container.name);
-        match (run_as_user, image.user) {
+        match (run_as_user, &image.user) {
             (Some(0), _) => return Err(format!("container's runAsUser breaks non-root policy {place}")),
             (Some(_), _) => {}
-            (None, Some(user)) if user != 0 => {}
+            (None, Some(ImageUser::Id(user))) if *user != 0 => {}
+            (None, Some(ImageUser::Name(name))) => {
+                return Err(format!(
+                    "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {place}"
+                ));
+            }
             (None, _) => return Err(format!("container has runAsNonRoot and image will run as root {place}")),
         }
     }
@@ -31,7 +36,7 @@ pub(crate) fn security(pod: &Pod, container: &Container, image: &Image) -> Resul
     groups.extend(of_pod.fs_group.filter(|group| !groups.contains(group)));
     let privileged = own.privileged == Some(true);
     let capabilities = own.capabilities.unwrap_or_default();
-    let profile = own.seccomp_profile.or(of_pod.seccomp_profile).and_then(seccomp);
+    let profile = own.seccomp_profile.or(of_pod.seccomp_profile).map(seccomp).unwrap_or_default();
     let app_armor =
         own.app_armor_profile.or(of_pod.app_armor_profile).and_then(|profile| match profile.type_.as_str() {
             "Localhost" => profile.localhost_profile,
@@ -41,6 +46,10 @@ pub(crate) fn security(pod: &Pod, container: &Container, image: &Image) -> Resul
         run_as_user,
         run_as_group: own.run_as_group.or(of_pod.run_as_group),
         supplemental_groups: groups,
+        supplemental_groups_policy: match of_pod.supplemental_groups_policy.as_deref() {
+            Some("Strict") => SupplementalGroupsPolicy::Strict,
+            _ => SupplementalGroupsPolicy::Merge,
+        },
         privileged,
         add_capabilities: capabilities.add.unwrap_or_default(),
         drop_capabilities: capabilities.drop.unwrap_or_default(),
@@ -51,9 +60,13 @@ pub(crate) fn security(pod: &Pod, container: &Container, image: &Image) -> Resul
     })
 }
 
-/// `RuntimeDefault` and no profile are the runtime's own choice.
-fn seccomp(profile: SeccompProfile) -> Option<String> {
-    if profile.type_ == "Localhost" { profile.localhost_profile } else { None }
+/// What is not said is not confined, as upstream's kubelet has it without `seccompDefault`.
+fn seccomp(profile: SeccompProfile) -> runtime::SeccompProfile {
+    match profile.type_.as_str() {
+        "Localhost" => runtime::SeccompProfile::Localhost(profile.localhost_profile.unwrap_or_default().into()),
+        "RuntimeDefault" => runtime::SeccompProfile::RuntimeDefault,
+        _ => runtime::SeccompProfile::Unconfined,
+    }
 }
 
 /// CPU and memory as a cgroup's numbers: upstream's `MilliCPUToShares` and `MilliCPUToQuota`.
@@ -120,9 +133,13 @@ mod tests {
         }))
         .unwrap();
         let container = &pod::spec(&pod).containers[0];
-        let image = |user| Image { name: "i".into(), id: "i".into(), size_bytes: 0, user };
-        assert!(security(&pod, container, &image(Some(5))).is_ok());
+        let image = |user| Image { name: "i".into(), id: "i".into(), size_bytes: 0, user, pinned: false };
+        assert!(security(&pod, container, &image(Some(ImageUser::Id(5)))).is_ok());
+        let place = "(pod: \"p_n(u)\", container: c)";
         let error = security(&pod, container, &image(None)).unwrap_err();
-        assert_eq!(error, "container has runAsNonRoot and image will run as root (pod: \"p_n(u)\", container: c)");
+        assert_eq!(error, format!("container has runAsNonRoot and image will run as root {place}"));
+        let error = security(&pod, container, &image(Some(ImageUser::Name("web".to_owned())))).unwrap_err();
+        let named = "container has runAsNonRoot and image has non-numeric user (web), cannot verify user is non-root";
+        assert_eq!(error, format!("{named} {place}"));
     }
 }

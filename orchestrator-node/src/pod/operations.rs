@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use base64::Engine;
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Container, LifecycleHandler, Pod, PodStatus, Probe, Secret},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -12,8 +11,8 @@ use orchestrator_core::{
     client::Api,
     events::Event,
     runtime::{
-        ContainerId, ExecOptions, Image, Mount, MountPropagation, PullRequest, RegistryCredentials, RuntimeError,
-        SandboxId, SandboxStatus, Session,
+        ContainerId, ExecOptions, Image, ImageReference, Mount, MountPropagation, PullRequest, RegistryCredentials,
+        RuntimeError, SandboxId, SandboxStatus, Session,
     },
     status::ApiError,
 };
@@ -135,8 +134,19 @@ impl Job {
         let image = container.image.clone().unwrap_or_default();
         let policy = pull_policy(&container);
         let tell = |event| self.node.tell_container(&self.pod, name, event);
-        let present = self.node.runtime.image_status(&image).await;
-        let present = present.map_err(|error| ("ImageInspectError".to_owned(), error.to_string()))?;
+        let not_looked_at = |reason: &str, message: String| {
+            tell(Event::warning("InspectFailed", message.clone()));
+            tell(Event::warning("Failed", format!("Error: {reason}")));
+            (reason.to_owned(), message)
+        };
+        if let Err(error) = image.parse::<ImageReference>() {
+            let error = format!("couldn't parse image name \"{image}\": {error}");
+            let message = format!("Failed to apply default image tag \"{image}\": {error}");
+            return Err(not_looked_at("InvalidImageName", message));
+        }
+        let present = self.node.runtime.image_status(&image).await.map_err(|error| {
+            not_looked_at("ImageInspectError", format!("Failed to inspect image \"{image}\": {error}"))
+        })?;
         if present.is_some() && policy != "Always" {
             let message =
                 format!("Container image \"{image}\" already present on machine and can be accessed by the pod");
@@ -229,7 +239,13 @@ impl Job {
         let container = self.container(name);
         let image_name = container.image.clone().unwrap_or_default();
         let image = self.node.runtime.image_status(&image_name).await.map_err(|error| error.to_string())?;
-        let image = image.unwrap_or(Image { name: image_name.clone(), id: image_name, size_bytes: 0, user: None });
+        let image = image.unwrap_or(Image {
+            name: image_name.clone(),
+            id: image_name,
+            size_bytes: 0,
+            user: None,
+            pinned: false,
+        });
         let references = self.references(&container).await?;
         let facts = Facts { pod: &self.pod, status: &self.status, allocatable: &self.node.allocatable };
         let mut environment = environment::environment(&facts, &container, &references)?;
@@ -452,32 +468,13 @@ fn hosts_file(pod: &Pod, status: &PodStatus) -> String {
     text
 }
 
-/// Credentials of a Secret of type `kubernetes.io/dockerconfigjson`.
+/// Credentials of a Secret of the types `kubernetes.io/dockerconfigjson` and `kubernetes.io/dockercfg`.
 fn docker_credentials(secret: &Secret) -> Vec<RegistryCredentials> {
-    #[derive(serde::Deserialize)]
-    struct Config {
-        #[serde(default)]
-        auths: BTreeMap<String, Auth>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Auth {
-        #[serde(default)]
-        username: String,
-        #[serde(default)]
-        password: String,
-        #[serde(default)]
-        auth: String,
-    }
-    let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson")) else { return Vec::new() };
-    let config: Config = serde_json::from_slice(&bytes.0).unwrap_or(Config { auths: BTreeMap::new() });
-    let entry = |(registry, auth): (String, Auth)| {
-        let decoded = base64::engine::general_purpose::STANDARD.decode(&auth.auth).ok();
-        let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
-        let (username, password) = match decoded.as_deref().and_then(|text| text.split_once(':')) {
-            Some((username, password)) => (username.to_owned(), password.to_owned()),
-            None => (auth.username, auth.password),
-        };
-        RegistryCredentials { registry, username, password }
+    let value = |key: &str| secret.data.as_ref().and_then(|data| data.get(key));
+    let read = match (value(".dockerconfigjson"), value(".dockercfg")) {
+        (Some(bytes), _) => RegistryCredentials::read_config(&bytes.0),
+        (None, Some(bytes)) => RegistryCredentials::read_old_config(&bytes.0),
+        (None, None) => return Vec::new(),
     };
-    config.auths.into_iter().map(entry).collect()
+    read.unwrap_or_default()
 }

@@ -3,59 +3,27 @@
 //! What a registry has is pulled by the engine; what the embedder named is packed or read here, and loaded. An image that
 //! somebody else brought to the engine can be used, and is never removed.
 
-mod libraries;
-mod pack;
-mod parts;
+mod held;
 mod pause;
-mod reference;
-mod source;
-mod stored;
 mod upload;
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc};
 
 use bollard::{
     auth::DockerCredentials,
     query_parameters::{CreateImageOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions},
 };
-use orchestrator_core::runtime::{Image, PullRequest, RegistryCredentials, RuntimeError};
+use orchestrator_core::runtime::{Image, ImageReference, ImageUser, PullRequest, RegistryCredentials, RuntimeError};
+use orchestrator_images::{ImageError, ImageSource, Parts, fitting, nameless_file};
 use tokio::sync::Mutex;
 
-pub use source::{ImageSource, PackedImage};
-
 use crate::{engine::Engine, error::EngineError, limits::IMAGE_STALL_TIME, turns::Turns};
-use parts::Parts;
-use reference::Reference;
+use held::{held, of_held};
 
 /// The name of images that another has taken the place of; the tag says which.
 const SUPERSEDED: &str = "superseded.invalid/image";
 /// Times that a pull is made again when somebody removed its result meanwhile.
 const PULL_ATTEMPTS: usize = 3;
-
-/// Why an image could not be made or read.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ImageError {
-    #[error("{0}")]
-    Missing(String),
-    #[error("{0}")]
-    Unsupported(String),
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: std::io::Error },
-}
-
-impl ImageError {
-    fn io(path: &Path, source: std::io::Error) -> Self {
-        match source.kind() {
-            std::io::ErrorKind::NotFound => Self::Missing(format!("{}: {source}", path.display())),
-            _ => Self::File { path: path.to_owned(), source },
-        }
-    }
-}
 
 /// An image as the engine has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,11 +40,11 @@ pub(crate) struct Images {
     engine: Arc<Engine>,
     /// Below which this node's references are.
     repository: String,
-    sources: BTreeMap<Reference, ImageSource>,
+    sources: BTreeMap<ImageReference, ImageSource>,
     /// Where layers are written while they are packed.
     directory: PathBuf,
     /// What the engine has of the sources, as far as this instance has made sure.
-    current: Mutex<BTreeMap<Reference, String>>,
+    current: Mutex<BTreeMap<ImageReference, String>>,
     turns: Turns,
 }
 
@@ -89,7 +57,7 @@ impl Images {
     ) -> Result<Self, RuntimeError> {
         let mut known = BTreeMap::new();
         for (name, source) in sources {
-            let reference = Reference::parse(&name).map_err(|error| RuntimeError::Invalid(error.to_string()))?;
+            let reference = held::parse(&name).map_err(|error| RuntimeError::Invalid(error.to_string()))?;
             known.insert(reference, source);
         }
         let (current, turns) = Default::default();
@@ -98,7 +66,7 @@ impl Images {
 
     /// The image to run under this name: this node's, or else the engine's own.
     pub(crate) async fn find(&self, name: &str) -> Result<Option<HeldImage>, RuntimeError> {
-        let Ok(reference) = Reference::parse(name) else { return Ok(None) };
+        let Ok(reference) = held::parse(name) else { return Ok(None) };
         if let Some(held) = self.inspect(&self.held(&reference)).await? {
             return Ok(Some(held));
         }
@@ -109,7 +77,7 @@ impl Images {
     }
 
     pub(crate) async fn status(&self, name: &str) -> Result<Option<Image>, RuntimeError> {
-        let Ok(reference) = Reference::parse(name) else { return Ok(None) };
+        let Ok(reference) = held::parse(name) else { return Ok(None) };
         let Some(found) = self.find(name).await? else { return Ok(None) };
         if self.sources.contains_key(&reference) && !self.is_current(&reference, &found.id).await? {
             return Ok(None);
@@ -119,7 +87,7 @@ impl Images {
 
     pub(crate) async fn pull(&self, request: &PullRequest) -> Result<Image, RuntimeError> {
         let name = &request.image;
-        let reference = Reference::parse(name).map_err(|error| RuntimeError::ImagePull(error.to_string()))?;
+        let reference = held::parse(name).map_err(|error| RuntimeError::ImagePull(error.to_string()))?;
         let _turn = self.turns.take(&reference.to_string()).await;
         let image = if let Some(source) = self.sources.get(&reference) {
             self.load(&reference, source).await?
@@ -134,7 +102,7 @@ impl Images {
     pub(crate) async fn list(&self) -> Result<Vec<Image>, RuntimeError> {
         let mut images = Vec::new();
         for reference in self.held_references().await? {
-            let Some(name) = Reference::of_held(&self.repository, &reference) else { continue };
+            let Some(name) = of_held(&self.repository, &reference) else { continue };
             if let Some(held) = self.inspect(&reference).await? {
                 images.push(describe(&name.to_string(), &held));
             }
@@ -144,7 +112,7 @@ impl Images {
     }
 
     pub(crate) async fn remove(&self, name: &str) -> Result<(), RuntimeError> {
-        let Ok(reference) = Reference::parse(name) else { return Ok(()) };
+        let Ok(reference) = held::parse(name) else { return Ok(()) };
         let _turn = self.turns.take(&reference.to_string()).await;
         self.current.lock().await.remove(&reference);
         self.remove_reference(self.held(&reference)).await
@@ -157,9 +125,10 @@ impl Images {
         if self.inspect(&name).await?.is_some() {
             return Ok(name);
         }
-        let file = self.nameless_file();
-        let architecture = architecture.to_owned();
-        let parts = self.blocking(move || pack::pause(&architecture, file?)).await?;
+        let source = pause::image(architecture)?;
+        let (file, architecture) = (self.nameless_file(), architecture.to_owned());
+        let reference = self.pause_image()?;
+        let parts = self.blocking(move || source.read(&reference, &architecture, || file)).await?;
         let failed = |error: ImageError| RuntimeError::internal("making the image of sandboxes", error);
         upload::load(&self.engine, parts.map_err(failed)?, &name)
             .await
@@ -176,12 +145,16 @@ impl Images {
         self.remove_reference(self.pause_reference()).await
     }
 
+    fn pause_image(&self) -> Result<ImageReference, RuntimeError> {
+        self.pause_reference().parse().map_err(|error| RuntimeError::internal("naming the image of sandboxes", error))
+    }
+
     fn pause_reference(&self) -> String {
         format!("{}:pause", self.repository)
     }
 
-    fn held(&self, reference: &Reference) -> String {
-        let (repository, tag) = reference.held(&self.repository);
+    fn held(&self, reference: &ImageReference) -> String {
+        let (repository, tag) = held(reference, &self.repository);
         format!("{repository}:{tag}")
     }
 
@@ -205,7 +178,7 @@ impl Images {
     }
 
     /// Whether the engine has what the source makes now.
-    async fn is_current(&self, reference: &Reference, id: &str) -> Result<bool, RuntimeError> {
+    async fn is_current(&self, reference: &ImageReference, id: &str) -> Result<bool, RuntimeError> {
         if self.current.lock().await.get(reference).is_some_and(|current| current == id) {
             return Ok(true);
         }
@@ -218,7 +191,7 @@ impl Images {
     }
 
     /// Loads what a source makes, unless the engine has it.
-    async fn load(&self, reference: &Reference, source: &ImageSource) -> Result<HeldImage, RuntimeError> {
+    async fn load(&self, reference: &ImageReference, source: &ImageSource) -> Result<HeldImage, RuntimeError> {
         let held = self.held(reference);
         let present = self.inspect(&held).await?;
         if let Some(image) = &present
@@ -240,7 +213,7 @@ impl Images {
     /// has from now on.
     async fn replace(
         &self,
-        reference: &Reference,
+        reference: &ImageReference,
         parts: Parts,
         older: Option<HeldImage>,
     ) -> Result<HeldImage, RuntimeError> {
@@ -264,7 +237,7 @@ impl Images {
     /// Gives an image that another takes the place of a name of its own, so that it is not left on the engine without one.
     async fn set_aside(&self, image: &HeldImage) -> Result<String, RuntimeError> {
         let digest = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
-        let reference = Reference::parse(&format!("{SUPERSEDED}:{digest}"));
+        let reference = held::parse(&format!("{SUPERSEDED}:{digest}"));
         let reference = reference.map_err(|error| RuntimeError::internal("keeping an image", error))?;
         let tagged = self.tag(&image.id, &reference).await;
         tagged.map_err(|error| error.during(format!("keeping the image {}", image.id)))?;
@@ -272,25 +245,20 @@ impl Images {
     }
 
     /// Holds an image of the engine by this name.
-    async fn tag(&self, image: &str, reference: &Reference) -> Result<(), EngineError> {
-        let (repository, tag) = reference.held(&self.repository);
+    async fn tag(&self, image: &str, reference: &ImageReference) -> Result<(), EngineError> {
+        let (repository, tag) = held(reference, &self.repository);
         let options = TagImageOptions { repo: Some(repository), tag: Some(tag) };
         self.engine.call(|client| async move { client.tag_image(image, Some(options)).await }).await
     }
 
     async fn parts(
         &self,
-        reference: &Reference,
+        reference: &ImageReference,
         source: &ImageSource,
     ) -> Result<Result<Parts, ImageError>, RuntimeError> {
         let architecture = self.architecture().await?;
         let (reference, source, file) = (reference.clone(), source.clone(), self.nameless_file());
-        let make = move || match &source {
-            ImageSource::Packed(image) => pack::pack(image, file?),
-            ImageSource::Archive(path) => stored::archive(path, &reference, &architecture, || file),
-            ImageSource::Layout(path) => stored::layout(path, &reference, &architecture),
-        };
-        self.blocking(make).await
+        self.blocking(move || source.read(&reference, &architecture, || file)).await
     }
 
     /// The architecture that the engine runs, as images name it.
@@ -300,7 +268,7 @@ impl Images {
     }
 
     fn nameless_file(&self) -> Result<File, ImageError> {
-        parts::nameless_file(&self.directory, self.engine.env.random())
+        nameless_file(&self.directory, self.engine.env.random())
     }
 
     async fn blocking<T: Send + 'static>(&self, make: impl FnOnce() -> T + Send + 'static) -> Result<T, RuntimeError> {
@@ -311,7 +279,7 @@ impl Images {
     /// Takes an image that the engine has, or lets it pull one.
     async fn adopt_or_pull(
         &self,
-        reference: &Reference,
+        reference: &ImageReference,
         credentials: &[RegistryCredentials],
     ) -> Result<HeldImage, RuntimeError> {
         let name = reference.to_string();
@@ -340,10 +308,10 @@ impl Images {
     /// Pulls with each of the credentials that fit, and without any if none does.
     async fn pull_from_registry(
         &self,
-        reference: &Reference,
+        reference: &ImageReference,
         credentials: &[RegistryCredentials],
     ) -> Result<(), RuntimeError> {
-        let fitting = credentials.iter().filter(|credentials| is_for(&credentials.registry, reference.registry()));
+        let fitting = fitting(credentials, reference.registry(), reference.repository()).into_iter();
         let mut attempts: Vec<Option<DockerCredentials>> =
             fitting.map(|credentials| Some(as_engine(credentials))).collect();
         if attempts.is_empty() {
@@ -352,10 +320,9 @@ impl Images {
         let mut last = None;
         for credentials in attempts {
             let client = self.engine.client().await.map_err(|error| pull_error(reference, error))?;
-            let (repository, version) = reference.parts();
             let options = CreateImageOptions {
-                from_image: Some(repository),
-                tag: Some(version),
+                from_image: Some(reference.name()),
+                tag: Some(held::version(reference)),
                 ..CreateImageOptions::default()
             };
             let progress = client.create_image(Some(options), None, credentials);
@@ -385,19 +352,10 @@ impl Images {
 }
 
 /// What the engine says of an image is why it cannot be had; that the engine is not there is another matter.
-fn pull_error(reference: &Reference, error: EngineError) -> RuntimeError {
+fn pull_error(reference: &ImageReference, error: EngineError) -> RuntimeError {
     match error {
         EngineError::Refused { message, .. } => RuntimeError::ImagePull(format!("image {reference}: {message}")),
         error => error.during(format!("getting the image {reference}")),
-    }
-}
-
-/// Whether credentials of a Docker configuration file are for this registry: its key may be a URL.
-fn is_for(key: &str, registry: &str) -> bool {
-    let host = key.split_once("://").map_or(key, |(_, rest)| rest).split('/').next().unwrap_or_default();
-    match host {
-        "index.docker.io" | "registry-1.docker.io" => registry == "docker.io",
-        host => host == registry,
     }
 }
 
@@ -411,19 +369,6 @@ fn as_engine(credentials: &RegistryCredentials) -> DockerCredentials {
 }
 
 fn describe(name: &str, image: &HeldImage) -> Image {
-    let user = image.user.as_deref().and_then(|user| user.split(':').next()).and_then(|user| user.parse().ok());
-    Image { name: name.to_owned(), id: image.id.clone(), size_bytes: image.size_bytes, user }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_are_for_one_registry() {
-        assert!(is_for("https://index.docker.io/v1/", "docker.io"));
-        assert!(is_for("docker.io", "docker.io") && is_for("127.0.0.1:5000", "127.0.0.1:5000"));
-        assert!(is_for("https://example.com/v2/", "example.com"));
-        assert!(!is_for("example.com", "docker.io") && !is_for("", "docker.io"));
-    }
+    let user = image.user.as_deref().and_then(ImageUser::parse);
+    Image { name: name.to_owned(), id: image.id.clone(), size_bytes: image.size_bytes, user, pinned: false }
 }

@@ -3,8 +3,11 @@
 //! It waits for ever, and lets go of children that are given to it: where the pod shares its process namespace it is the first
 //! process there. An image of some hundred bytes, without a compiler.
 
+use orchestrator_core::runtime::RuntimeError;
+use orchestrator_images::{ImageSource, PackedImage};
+
 /// Where the program is in the image.
-pub(super) const PATH: &str = "pause";
+const PATH: &str = "/pause";
 
 /// Address at which the file is mapped, headers and all.
 const BASE: u64 = 0x40_0000;
@@ -13,8 +16,16 @@ const HEADERS_BYTES: u64 = 64 + 56;
 /// `struct sigaction` of the kernel with the handler `SIG_IGN`, no flags, no restorer and an empty mask.
 const IGNORE: [u64; 4] = [1, 0, 0, 0];
 
+/// The image of sandboxes.
+pub(super) fn image(architecture: &str) -> Result<ImageSource, RuntimeError> {
+    let missing = || RuntimeError::Unsupported(format!("sandboxes on an engine for {architecture}"));
+    let program = program(architecture).ok_or_else(missing)?;
+    let image = PackedImage::new().architecture(architecture).content(PATH, program, 0o755);
+    Ok(image.entrypoint([PATH]).working_directory("/").into())
+}
+
 /// The program for an architecture, by the name that images give it; `None` when there is none for it.
-pub(super) fn program(architecture: &str) -> Option<Vec<u8>> {
+fn program(architecture: &str) -> Option<Vec<u8>> {
     let (machine, code) = match architecture {
         "amd64" => (62, x86_64()),
         "arm64" => (183, aarch64()),

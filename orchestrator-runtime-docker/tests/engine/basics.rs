@@ -354,21 +354,21 @@ async fn networks_of_a_cluster() {
     let subnet = PodNetwork::Cluster { subnet: Some("10.99.7.0/24".to_owned()) };
     let own = place.builder().network(subnet.clone()).build(Env::real()).unwrap();
     let neighbour = place.builder().node("node-2").network(subnet).build(Env::real()).unwrap();
-    let before = holdings().await.networks.len();
+    let networks = || async { holdings(Some(&place.cluster)).await.networks.len() };
     let configs = [sandbox(), sandbox()];
     let (one, other) = futures::join!(own.run_sandbox(&configs[0]), neighbour.run_sandbox(&configs[1]));
     let (one, other) = (one.unwrap(), other.unwrap());
     let in_subnet =
         |pod: &orchestrator_core::runtime::SandboxStatus| pod.addresses[0].to_string().starts_with("10.99.7.");
     assert!(in_subnet(&one) && in_subnet(&other) && one.addresses != other.addresses, "{one:?} {other:?}");
-    assert_eq!(holdings().await.networks.len(), before + 1, "nodes of a cluster share one network");
+    assert_eq!(networks().await, 1, "nodes of a cluster share one network");
     // What another node has pods on stays.
     own.remove_sandbox(&one.id).await.unwrap();
     own.remove_leftovers().await.unwrap();
-    assert_eq!(holdings().await.networks.len(), before + 1);
+    assert_eq!(networks().await, 1);
     neighbour.remove_sandbox(&other.id).await.unwrap();
     neighbour.remove_leftovers().await.unwrap();
-    assert_eq!(holdings().await.networks.len(), before);
+    assert_eq!(networks().await, 0);
     for nonsense in ["nonsense", "10.0.0.0", "10.0.0.0/33", "x/8"] {
         let network = PodNetwork::Cluster { subnet: Some(nonsense.to_owned()) };
         let refused = place.builder().network(network).build(Env::real());
@@ -377,7 +377,7 @@ async fn networks_of_a_cluster() {
     let engines = place.builder().network(PodNetwork::Existing("bridge".to_owned())).build(Env::real()).unwrap();
     let pod = engines.run_sandbox(&sandbox()).await.unwrap();
     assert_eq!(pod.addresses.len(), 1);
-    assert_eq!(holdings().await.networks.len(), before);
+    assert_eq!(networks().await, 0);
     engines.remove_sandbox(&pod.id).await.unwrap();
     place.clean().await;
 }

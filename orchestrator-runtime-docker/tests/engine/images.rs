@@ -215,7 +215,7 @@ async fn registries() {
         let listed = place.runtime.list_images().await.unwrap();
         assert_eq!(listed.iter().map(|image| image.name.as_str()).collect::<Vec<_>>(), [name.as_str()]);
         // The engine's own names are left as they were.
-        let holdings = crate::support::holdings().await;
+        let holdings = crate::support::holdings(None).await;
         assert!(!holdings.images.iter().any(|known| known.starts_with(&host)), "{holdings:?}");
         let pod = place.runtime.run_sandbox(&sandbox()).await.unwrap();
         let mut config = shell("main", "echo $FROM_IMAGE");

@@ -3,7 +3,8 @@
 use std::{fs, path::Path};
 
 use orchestrator_core::runtime::{
-    ContainerConfig, ContainerRuntime, Mount, MountPropagation, Resources, RuntimeError, SecurityContext,
+    ContainerConfig, ContainerRuntime, Mount, MountPropagation, Resources, RuntimeError, SeccompProfile,
+    SecurityContext,
 };
 
 use crate::support::{Place, container, docker, shell};
@@ -186,18 +187,19 @@ async fn seccomp_profiles() {
         r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}"#;
     fs::write(profiles.join("team/no-mkdir.json"), no_mkdir).unwrap();
     fs::write(place.directory.join("outside.json"), no_mkdir).unwrap();
-    let profile = |name: &str, file: &str| {
+    let with_profile = |name: &str, profile: SeccompProfile| {
         let line = format!("mkdir /made && echo made; {STATUS}");
-        with(name, &line, |security| security.seccomp_profile = Some(file.to_owned()))
+        with(name, &line, |security| security.seccomp_profile = profile)
     };
+    let profile = |name: &str, file: &str| with_profile(name, SeccompProfile::Localhost(file.into()));
     let refused = place.runtime.create_container(&pod.id, &profile("none", "team/no-mkdir.json")).await;
     assert!(matches!(refused, Err(RuntimeError::Unsupported(_))), "{refused:?}");
     place.runtime = place.builder().seccomp_profiles(&profiles).build(orchestrator_core::env::Env::real()).unwrap();
     let (_, output) = place.output(&pod, profile("own", "team/no-mkdir.json")).await;
     assert!(!output.contains("made") && output.contains("Seccomp:2"), "{output}");
-    let (_, output) = place.output(&pod, profile("unconfined", "Unconfined")).await;
+    let (_, output) = place.output(&pod, with_profile("unconfined", SeccompProfile::Unconfined)).await;
     assert!(output.contains("made") && output.contains("Seccomp:0"), "{output}");
-    let (_, output) = place.output(&pod, shell("default", STATUS)).await;
+    let (_, output) = place.output(&pod, with_profile("default", SeccompProfile::RuntimeDefault)).await;
     assert!(output.contains("Seccomp:2"), "{output}");
     for (name, file) in [("missing", "nothing.json"), ("outside", "../outside.json")] {
         let refused = place.runtime.create_container(&pod.id, &profile(name, file)).await;

@@ -1,5 +1,6 @@
 //! Real containers on the machine's Docker Engine, as root. It fails, and does not skip, where there is none.
 #![expect(clippy::disallowed_methods, reason = "these tests run in real time, and bring their own threads")]
+#![expect(clippy::print_stderr, reason = "this is a program of tests")]
 
 mod basics;
 mod contract;
@@ -47,10 +48,21 @@ fn main() -> ExitCode {
     ]
     .concat();
     let trial = |(name, test): Test| Trial::test(name.trim_start_matches("engine::"), move || run(test));
-    let mut arguments = Arguments::from_args();
-    // They count what is left on the engine, so one at a time.
-    arguments.test_threads.get_or_insert(1);
-    libtest_mimic::run(&arguments, all.into_iter().map(trial).collect()).exit_code()
+    let before = holdings();
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), all.into_iter().map(trial).collect());
+    // Each test counts what is left of its own cluster; what has no owner's name is counted here.
+    let after = holdings();
+    if before != after {
+        eprintln!("the engine is not as it was: {before:#?} is now {after:#?}");
+        return ExitCode::FAILURE;
+    }
+    conclusion.exit_code()
+}
+
+/// All that is on the engine.
+fn holdings() -> support::Holdings {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(support::holdings(None))
 }
 
 /// Runs a test, for a limited time.

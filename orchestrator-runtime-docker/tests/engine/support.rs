@@ -25,6 +25,9 @@ use tokio::io::AsyncReadExt;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+/// Says whose a container or a network is.
+const CLUSTER_LABEL: &str = "orchestrator.cluster";
+
 /// Where the engine listens.
 pub(crate) const SOCKET: &str = "/var/run/docker.sock";
 
@@ -37,12 +40,11 @@ const PROGRAMS: [&str; 23] = [
     "grep", "env", "stat", "dd", "chown", "mount", "true", "nproc",
 ];
 
-/// A runtime of a cluster of its own, and what the engine was like before it.
+/// A runtime of a cluster of its own.
 pub(crate) struct Place {
     pub(crate) directory: PathBuf,
     pub(crate) runtime: DockerRuntime,
     pub(crate) cluster: String,
-    before: Holdings,
     is_clean: bool,
 }
 
@@ -60,9 +62,8 @@ impl Place {
     pub(crate) async fn new() -> Self {
         let cluster = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = Path::new("/var/lib").join(format!("orchestrator-docker-{cluster}"));
-        let before = holdings().await;
         let runtime = builder(&directory, &cluster).build(Env::real()).unwrap();
-        Self { directory, runtime, cluster, before, is_clean: false }
+        Self { directory, runtime, cluster, is_clean: false }
     }
 
     /// A new runtime for the same node, as after a crash of the agent.
@@ -152,7 +153,7 @@ impl Place {
         }
         assert_eq!(self.runtime.list_containers().await.unwrap(), []);
         self.runtime.remove_leftovers().await.unwrap();
-        assert_eq!(holdings().await, self.before);
+        assert_eq!(holdings(Some(&self.cluster)).await, Holdings::default());
         if self.directory.exists() {
             // Empty, or it cannot be removed.
             fs::remove_dir(&self.directory).unwrap();
@@ -215,25 +216,42 @@ pub(crate) async fn docker() -> Docker {
     client.negotiate_version().await.expect("these tests need a Docker Engine that answers")
 }
 
-/// What there is now.
-pub(crate) async fn holdings() -> Holdings {
+/// What there is now: of a cluster, or all of it.
+pub(crate) async fn holdings(cluster: Option<&str>) -> Holdings {
     let docker = docker().await;
     let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
     let containers = docker.list_containers(Some(options)).await.unwrap();
     let networks = docker.list_networks(None::<ListNetworksOptions>).await.unwrap();
     let options = ListImagesOptions { all: true, ..ListImagesOptions::default() };
     let images = docker.list_images(Some(options)).await.unwrap();
-    let volumes = docker.list_volumes(None::<ListVolumesOptions>).await.unwrap();
+    let volumes = docker.list_volumes(None::<ListVolumesOptions>).await.unwrap().volumes.unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mount_point = |line: &str| line.split_whitespace().nth(4).unwrap_or_default().to_owned();
+    // Not every name says whose it is; what no name tells is seen when all tests are over.
+    let has_name = |name: &String| cluster.is_none_or(|cluster| name.contains(&format!("{cluster}/")));
+    let containers = containers.into_iter().filter(|container| is_of(cluster, container.labels.clone()));
     Holdings {
-        containers: containers.into_iter().flat_map(|container| container.names.unwrap_or_default()).collect(),
-        networks: networks.into_iter().filter_map(|network| network.id).collect(),
-        images: images.into_iter().flat_map(|image| [vec![image.id], image.repo_tags].concat()).collect(),
-        volumes: volumes.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect(),
+        containers: containers.flat_map(|container| container.names.unwrap_or_default()).collect(),
+        networks: networks
+            .into_iter()
+            .filter(|one| is_of(cluster, one.labels.clone()))
+            .filter_map(|one| one.id)
+            .collect(),
+        images: images.into_iter().flat_map(|one| [vec![one.id], one.repo_tags].concat()).filter(has_name).collect(),
+        volumes: volumes.into_iter().map(|volume| volume.name).filter(has_name).collect(),
         // The engine makes this one for the first container on the machine's own network, and keeps it.
-        mounts: mounts.lines().map(mount_point).filter(|path| !path.ends_with("/docker/netns/default")).collect(),
+        mounts: mounts
+            .lines()
+            .map(mount_point)
+            .filter(|path| !path.ends_with("/docker/netns/default") && has_name(path))
+            .collect(),
     }
+}
+
+/// Whether labels say that something is a cluster's; of no cluster is anything.
+fn is_of(cluster: Option<&str>, labels: Option<impl IntoIterator<Item = (String, String)>>) -> bool {
+    let mut labels = labels.into_iter().flatten();
+    cluster.is_none_or(|cluster| labels.any(|(name, value)| name == CLUSTER_LABEL && value == cluster))
 }
 
 pub(crate) fn words(words: &[&str]) -> Vec<String> {

@@ -12,13 +12,17 @@ use orchestrator_core::runtime::{ContainerId, ExecOptions};
 use super::{
     container::{ConnectionId, exit_code},
     executor::Launcher,
+    seccomp::Filters,
+    specification,
     start::{Console, Streams, pipe, said},
     worker::{Worker, WorkerChannel, WorkerMessage},
 };
 use crate::{
+    cgroups::Cgroups,
     files::{read_json, remove_file, write_json},
     layout::{SandboxDirectory, short_name},
     protocol::{Failure, FailureKind, Reply},
+    records::ContainerRecord,
     sys,
 };
 
@@ -121,11 +125,12 @@ struct Command {
 impl Command {
     fn run(self, streams: Streams, channel: &mut WorkerChannel) -> Result<WorkerMessage, Failure> {
         let failed = |error: io::Error| Failure::internal("running a command", error);
+        let filters = self.filters()?;
         let process_file = self.process_file().map_err(failed)?;
         let (report, reporter) = pipe().map_err(failed)?;
         let console = self.options.tty.then(|| Console::listen(&self.sandbox)).transpose().map_err(failed)?;
         let mut builder = ContainerBuilder::new(short_name(&self.id), SyscallType::default())
-            .with_executor(Launcher { report: reporter.as_raw_fd() })
+            .with_executor(Launcher { report: reporter.as_raw_fd(), filters })
             .with_root_path(self.sandbox.libcontainer())
             .map_err(|error| Failure::internal("running a command", error))?;
         if let Some(console) = &console {
@@ -150,6 +155,15 @@ impl Command {
                 return Ok(WorkerMessage::Ended { exit_code });
             }
         }
+    }
+
+    /// What the container's own program may call, this one may call, too.
+    fn filters(&self) -> Result<Filters, Failure> {
+        let failed = |error: io::Error| Failure::internal("running a command", error);
+        let record: Option<ContainerRecord> = read_json(&self.sandbox.container(&self.id).record()).map_err(failed)?;
+        let record = record.ok_or_else(|| Failure::no_container(&self.id))?;
+        let cgroups = Cgroups::find().map_err(|error| Failure::internal("running a command", error))?;
+        Filters::of(&record, &specification::capabilities(&record, &cgroups)?)
     }
 
     /// Writes down the process: the container's own, with another command.

@@ -17,11 +17,15 @@ use nix::{
     unistd::execv,
 };
 
+use super::seccomp::Filters;
+
 /// Executes the program, or says why not in the words of runc, which people know.
 #[derive(Clone)]
 pub(super) struct Launcher {
     /// Where to say it. The descriptor closes when the program is executed, and that means success.
     pub(super) report: RawFd,
+    /// What the program may call; installed last of all.
+    pub(super) filters: Filters,
 }
 
 impl Executor for Launcher {
@@ -39,8 +43,10 @@ impl Executor for Launcher {
             Ok(program) => {
                 // Should the helper be killed, its containers end with it. Set last: changes of user undo it.
                 let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-                let error = become_program(&program, spec);
-                format!("exec {}: {}", program.display(), describe(error))
+                match self.filters.install() {
+                    Ok(()) => format!("exec {}: {}", program.display(), describe(become_program(&program, spec))),
+                    Err(error) => format!("seccomp: {}", describe_io(&error)),
+                }
             }
             Err(message) => message,
         };

@@ -7,6 +7,7 @@ mod container;
 mod diagnosis;
 mod exec;
 mod executor;
+mod identity;
 mod lifecycle;
 mod log_writer;
 mod mounts;
@@ -17,6 +18,7 @@ mod pause;
 mod pod_files;
 mod requests;
 mod seal;
+mod seccomp;
 mod server;
 mod shared_memory;
 mod specification;
@@ -32,6 +34,7 @@ use std::{
 };
 
 pub(crate) use capabilities::{have as have_capability, is_known as is_known_capability, wants_devices};
+pub(crate) use seccomp::Profile;
 pub(crate) use specification::command;
 
 use crate::protocol::{Errand, Outcome};

@@ -1,11 +1,11 @@
-//! The root file system of a container: the machine's own under a private writable layer, and what is mounted on it.
+//! The root file system of a container: an image's or the machine's own under a private writable layer, and what is mounted on it.
 //!
 //! All mounts are made in a mount namespace that only the container's maker and the container itself are in: the
 //! machine never sees them, and they go when the container goes.
 
 use std::{
     fs, io,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -20,7 +20,7 @@ use super::pod_files;
 use crate::{
     layout::ContainerDirectory,
     protocol::{Failure, FailureKind},
-    records::{ContainerRecord, SandboxRecord},
+    records::{ContainerRecord, RootFileSystem, SandboxRecord},
 };
 
 /// A mount that the container gets besides the standard ones.
@@ -41,7 +41,7 @@ pub(super) fn prepare(
     // What the machine mounts later still arrives; what is mounted here stays here.
     change_propagation(Path::new("/"), MsFlags::MS_SLAVE)
         .map_err(|error| failed("leaving the machine's mounts", error))?;
-    overlay(sandbox, directory).map_err(|error| failed("mounting the root file system", error))?;
+    overlay(sandbox, record, directory).map_err(|error| failed("mounting the root file system", error))?;
     make_places(record, directory).map_err(|error| failed("preparing the root file system", error))?;
 
     let mut volumes = Vec::new();
@@ -61,27 +61,38 @@ pub(super) fn prepare(
     Ok(volumes)
 }
 
-/// Mounts the machine's root with a writable layer in memory.
-fn overlay(sandbox: &SandboxRecord, directory: &ContainerDirectory) -> io::Result<()> {
+/// Mounts the root with a writable layer in memory.
+fn overlay(sandbox: &SandboxRecord, record: &ContainerRecord, directory: &ContainerDirectory) -> io::Result<()> {
     let stage = directory.stage();
     let options = format!("size={},mode=700", sandbox.writable_layer_bytes);
     mount(Some("tmpfs"), &stage, Some("tmpfs"), MsFlags::MS_NODEV, Some(options.as_str()))?;
-    for name in ["upper", "work", "volumes"] {
+    for name in ["upper", "work", "volumes", "layers"] {
         fs::create_dir(stage.join(name))?;
     }
     // The layer's own mode is that of the container's root directory.
-    fs::set_permissions(stage.join("upper"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    fs::set_permissions(stage.join("upper"), fs::Permissions::from_mode(0o755))?;
+    let lower = match &record.root {
+        RootFileSystem::Machine => "/".to_owned(),
+        RootFileSystem::Layers { directories, .. } => link_layers(directories, &stage.join("layers"))?,
+    };
     // Paths with commas or colons would be taken apart: the layers are named relative to the stage.
     std::env::set_current_dir(&stage)?;
-    let result = mount(
-        Some("overlay"),
-        &directory.root_file_system(),
-        Some("overlay"),
-        MsFlags::MS_NODEV,
-        Some("lowerdir=/,upperdir=upper,workdir=work"),
-    );
+    let options = format!("lowerdir={lower},upperdir=upper,workdir=work");
+    let (kind, target) = (Some("overlay"), directory.root_file_system());
+    let result = mount(kind, &target, kind, MsFlags::MS_NODEV, Some(options.as_str()));
     std::env::set_current_dir("/")?;
     Ok(result?)
+}
+
+/// Gives layers short names, so that all of them fit into the options of one mount; returns those, the highest layer first.
+fn link_layers(directories: &[PathBuf], place: &Path) -> io::Result<String> {
+    let mut names = Vec::new();
+    for (number, layer) in directories.iter().enumerate() {
+        std::os::unix::fs::symlink(layer, place.join(number.to_string()))?;
+        names.push(format!("layers/{number}"));
+    }
+    names.reverse();
+    Ok(names.join(":"))
 }
 
 /// Makes sure that the pod's files can be mounted and the working directory can be entered.

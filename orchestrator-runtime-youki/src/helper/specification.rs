@@ -2,21 +2,21 @@
 
 use std::path::Path;
 
-use orchestrator_core::runtime::Resources;
+use orchestrator_core::runtime::{Resources, SeccompProfile};
 use serde_json::{Value, json};
 
-use super::{capabilities, mounts::Volume, pod_files};
+use super::{capabilities, identity::Identity, mounts::Volume, pod_files};
 use crate::{
     cgroups::Cgroups,
     layout::{ContainerDirectory, SandboxDirectory},
     limits::SCRATCH_BYTES,
     protocol::Failure,
-    records::{ContainerRecord, SandboxRecord},
+    records::{ContainerRecord, RootFileSystem, SandboxRecord},
 };
 
 /// The search path of containers that bring none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Directories of the machine that every container has empty ones instead of.
+/// Directories of the machine that containers on its root have empty ones instead of.
 const SCRATCH: [(&str, &str); 3] = [("/tmp", "1777"), ("/run", "755"), ("/var/tmp", "1777")];
 
 /// All that a specification is made from.
@@ -25,6 +25,8 @@ pub(super) struct Input<'a> {
     pub(super) sandbox_directory: &'a SandboxDirectory,
     pub(super) record: &'a ContainerRecord,
     pub(super) directory: &'a ContainerDirectory,
+    /// Who its processes are.
+    pub(super) identity: &'a Identity,
     pub(super) cgroups: &'a Cgroups,
     pub(super) cgroup: &'a str,
     pub(super) volumes: &'a [Volume],
@@ -42,7 +44,7 @@ pub(super) fn make(input: &Input<'_>) -> Result<Value, Failure> {
     Ok(json!({
         "ociVersion": "1.0.2",
         "root": { "path": input.directory.root_file_system(), "readonly": security.read_only_root },
-        "process": process(input.record, !input.cgroups.is_unified())?,
+        "process": process(input)?,
         "mounts": mounts(input),
         "linux": {
             "cgroupsPath": input.cgroup,
@@ -82,7 +84,17 @@ pub(crate) fn command(record: &ContainerRecord) -> Vec<String> {
     command
 }
 
-fn process(record: &ContainerRecord, devices_confined: bool) -> Result<Value, Failure> {
+/// What a process needs to confine itself, unless it has renounced new privileges.
+const FILTERING: &str = "CAP_SYS_ADMIN";
+
+/// The capabilities of a container, with `CAP_`.
+pub(super) fn capabilities(record: &ContainerRecord, cgroups: &Cgroups) -> Result<Vec<String>, Failure> {
+    capabilities::of(&record.config.security, !cgroups.is_unified())
+        .map_err(|error| Failure::internal("reading capabilities", error))
+}
+
+fn process(input: &Input<'_>) -> Result<Value, Failure> {
+    let record = input.record;
     let (config, image, security) = (&record.config, &record.image, &record.config.security);
     let mut environment = vec![("PATH".to_owned(), PATH.to_owned())];
     for (name, value) in image.environment.iter().chain(&config.environment) {
@@ -95,19 +107,24 @@ fn process(record: &ContainerRecord, devices_confined: bool) -> Result<Value, Fa
         environment.push(("TERM".to_owned(), "xterm".to_owned()));
     }
     let environment: Vec<String> = environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let names = capabilities::of(security, devices_confined)
-        .map_err(|error| Failure::internal("reading capabilities", error))?;
+    let names = capabilities(record, input.cgroups)?;
+    // Installing a filter takes this one. It ends with the program's execution, as it is not in the bounding set.
+    let mut until_execution = names.clone();
+    let is_filtered = security.seccomp_profile != SeccompProfile::Unconfined && !security.no_new_privileges;
+    if is_filtered && !names.iter().any(|name| name == FILTERING) {
+        until_execution.push(FILTERING.to_owned());
+    }
     Ok(json!({
         "terminal": config.tty,
         "user": {
-            "uid": security.run_as_user.or(image.user).unwrap_or(0),
-            "gid": security.run_as_group.unwrap_or(0),
-            "additionalGids": security.supplemental_groups,
+            "uid": input.identity.user,
+            "gid": input.identity.group,
+            "additionalGids": input.identity.further_groups,
         },
         "args": command(record),
         "env": environment,
         "cwd": config.working_directory.as_ref().or(image.working_directory.as_ref()).map_or("/", String::as_str),
-        "capabilities": { "bounding": names, "effective": names, "permitted": names },
+        "capabilities": { "bounding": names, "effective": until_execution, "permitted": until_execution },
         "noNewPrivileges": security.no_new_privileges,
         "oomScoreAdj": oom_score(config.resources.oom_score_adjust),
     }))
@@ -173,11 +190,15 @@ fn mounts(input: &Input<'_>) -> Value {
     ];
     mounts.push(bind(input.shared_memory, Path::new("/dev/shm"), false));
     mounts.extend(cgroup_views(input));
-    let size = format!("size={SCRATCH_BYTES}");
-    for (path, mode) in SCRATCH {
-        mounts.push(file_system("tmpfs", path, &["nosuid", "nodev", &format!("mode={mode}"), &size]));
+    // An image has its own; of the machine's nothing is to be seen there.
+    if matches!(input.record.root, RootFileSystem::Machine) {
+        let size = format!("size={SCRATCH_BYTES}");
+        for (path, mode) in SCRATCH {
+            mounts.push(file_system("tmpfs", path, &["nosuid", "nodev", &format!("mode={mode}"), &size]));
+        }
+        let hide = |path: &String| file_system("tmpfs", path, &["ro", "mode=000", "size=4k"]);
+        mounts.extend(hidden(input.sandbox).iter().map(hide));
     }
-    mounts.extend(hidden(input.sandbox).iter().map(|path| file_system("tmpfs", path, &["ro", "mode=000", "size=4k"])));
 
     let etc = Path::new("/etc");
     for name in pod_files::NAMES {

@@ -17,9 +17,11 @@ use orchestrator_core::runtime::{ContainerId, LogStream};
 use super::{
     container::{Container, Phase},
     executor::Launcher,
+    identity,
     log_writer::LogWriter,
     mounts,
     output::{Input, Output},
+    seccomp::Filters,
     server::{Job, Server},
     shared_memory, specification,
     worker::{Worker, WorkerChannel, WorkerMessage},
@@ -131,11 +133,14 @@ impl Making {
             }
             None => "/dev/shm".into(),
         };
+        let filters = Filters::of(&self.record, &specification::capabilities(&self.record, &self.cgroups)?)?;
+        let identity = identity::of(&self.record, &self.directory.root_file_system())?;
         let specification = specification::make(&specification::Input {
             sandbox: &self.sandbox,
             sandbox_directory: &self.sandbox_directory,
             record: &self.record,
             directory: &self.directory,
+            identity: &identity,
             cgroups: &self.cgroups,
             cgroup: &self.cgroup,
             volumes: &volumes,
@@ -150,7 +155,7 @@ impl Making {
         let console =
             self.record.config.tty.then(|| Console::listen(&self.sandbox_directory)).transpose().map_err(failed)?;
         let mut builder = ContainerBuilder::new(id, SyscallType::default())
-            .with_executor(Launcher { report: reporter.as_raw_fd() })
+            .with_executor(Launcher { report: reporter.as_raw_fd(), filters })
             .with_root_path(self.sandbox_directory.libcontainer())
             .map_err(|error| Failure::internal("starting a container", error))?;
         if let Some(console) = &console {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use orchestrator_core::runtime::{
     ContainerRuntime, ContainerState, ImageService, PullRequest, Resources, RuntimeError, RuntimeEvent, SandboxState,
-    SecurityContext,
+    SeccompProfile, SecurityContext,
 };
 
 use crate::support::{Place, container, sandbox, shell};
@@ -194,7 +194,7 @@ async fn what_is_not_done_is_refused() {
     let pod = place.pod().await;
     let base = container("main", &["true"]);
     let mut seccomp = base.clone();
-    seccomp.security.seccomp_profile = Some("RuntimeDefault".to_owned());
+    seccomp.security.seccomp_profile = SeccompProfile::Localhost("team/profile.json".into());
     let mut apparmor = base.clone();
     apparmor.security.apparmor_profile = Some("x".to_owned());
     let mut privileged = base.clone();

@@ -11,6 +11,8 @@
 mod basics;
 mod contract;
 mod crashes;
+mod filters;
+mod images;
 mod isolation;
 mod logs;
 mod networks;
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
         basics::all(),
         contract::all(),
         crashes::all(),
+        filters::all(),
+        images::all(),
         isolation::all(),
         logs::all(),
         networks::all(),

@@ -11,12 +11,10 @@ use std::{
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{
-    ImageError,
+use crate::{
+    ImageError, PackedImage,
     libraries::Libraries,
     parts::{Layer, Parts, hexadecimal},
-    pause,
-    source::PackedImage,
 };
 
 /// Where programs are looked for unless the image says otherwise, as with the engine's own images.
@@ -27,8 +25,8 @@ const ACCOUNTS: [(&str, &str); 2] = [
     ("etc/passwd", "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
 ];
 
-/// Packs an image; the layer is written into the file.
-pub(super) fn pack(image: &PackedImage, file: File) -> Result<Parts, ImageError> {
+/// Packs an image; the layer is written into the file. The architecture is that of the machine.
+pub(crate) fn pack(image: &PackedImage, architecture: &str, file: File) -> Result<Parts, ImageError> {
     let mut libraries = Libraries::default();
     // By path in the image, so that the order is always the same.
     let mut files: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
@@ -44,8 +42,15 @@ pub(super) fn pack(image: &PackedImage, file: File) -> Result<Parts, ImageError>
     }
     let mut layer = LayerWriter::new(file);
     layer.directory(Path::new("tmp"), 0o1777)?;
-    for (path, content) in ACCOUNTS.iter().filter(|(path, _)| !files.contains_key(Path::new(path))) {
-        layer.bytes(Path::new(path), content.as_bytes(), 0o644)?;
+    let mut contents = BTreeMap::new();
+    for named in &image.contents {
+        contents.insert(relative(&named.image_path)?, (named.content.as_slice(), named.mode & 0o7777));
+    }
+    for (path, content) in ACCOUNTS {
+        contents.entry(PathBuf::from(path)).or_insert((content.as_bytes(), 0o644));
+    }
+    for (path, (content, mode)) in contents.iter().filter(|(path, _)| !files.contains_key(*path)) {
+        layer.bytes(path, content, *mode)?;
     }
     for (path, host_path) in &files {
         layer.copy(path, host_path)?;
@@ -64,20 +69,8 @@ pub(super) fn pack(image: &PackedImage, file: File) -> Result<Parts, ImageError>
         "User": image.user.clone().unwrap_or_default(),
         "StopSignal": image.stop_signal.clone().unwrap_or_default(),
     });
-    let architecture = libraries.architecture.unwrap_or(ARCHITECTURE);
+    let architecture = libraries.architecture.or(image.architecture.as_deref()).unwrap_or(architecture);
     layer.finish(architecture, &config)
-}
-
-/// This machine's architecture, for an image without executables.
-const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-
-/// The image of sandboxes.
-pub(super) fn pause(architecture: &str, file: File) -> Result<Parts, ImageError> {
-    let program = pause::program(architecture)
-        .ok_or_else(|| ImageError::Unsupported(format!("sandboxes on an engine for {architecture}")))?;
-    let mut layer = LayerWriter::new(file);
-    layer.bytes(Path::new(pause::PATH), &program, 0o755)?;
-    layer.finish(architecture, &json!({ "Entrypoint": [format!("/{}", pause::PATH)], "WorkingDir": "/" }))
 }
 
 /// A path below the root; there is no way out of it.
@@ -178,10 +171,10 @@ fn header(kind: tar::EntryType, size_bytes: u64, mode: u32) -> tar::Header {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::images::parts::nameless_file;
+    use crate::parts::nameless_file;
 
     fn packed(image: &PackedImage, unique: u64) -> Result<Parts, ImageError> {
-        pack(image, nameless_file(&std::env::temp_dir(), unique + u64::from(std::process::id())).unwrap())
+        pack(image, "amd64", nameless_file(&std::env::temp_dir(), unique + u64::from(std::process::id())).unwrap())
     }
 
     #[test]

@@ -8,19 +8,18 @@ use std::{
 };
 
 use flate2::read::GzDecoder;
+use orchestrator_core::runtime::{ImageReference, ImageVersion};
 use serde::Deserialize;
 
-use super::{
+use crate::{
     ImageError,
-    parts::{Layer, Parts, digest},
-    reference::Reference,
+    limits::{DOCUMENT_BYTES, INDEX_DEPTH, UNPACKED_BYTES},
+    manifest::{Descriptor, Document, for_platform},
+    parts::{Layer, Parts},
 };
-use crate::limits::IMAGE_JSON_BYTES;
 
 /// How an OCI index says which name a manifest has.
 const NAME_ANNOTATION: &str = "org.opencontainers.image.ref.name";
-/// Nested indices that are followed.
-const INDEX_DEPTH: usize = 4;
 
 /// Where the files of a stored image are.
 #[derive(Debug)]
@@ -45,39 +44,10 @@ struct SavedImage {
     layers: Vec<String>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Index {
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    #[serde(default)]
-    media_type: String,
-    digest: String,
-    #[serde(default)]
-    platform: Option<Platform>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
 /// Reads an archive. `scratch` makes a file for what has to be unpacked first.
-pub(super) fn archive(
+pub(crate) fn archive(
     path: &Path,
-    name: &Reference,
+    name: &ImageReference,
     architecture: &str,
     scratch: impl FnOnce() -> Result<File, ImageError>,
 ) -> Result<Parts, ImageError> {
@@ -88,14 +58,17 @@ pub(super) fn archive(
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
     if is_compressed {
         let mut plain = scratch()?;
-        io::copy(&mut GzDecoder::new(BufReader::new(file)), &mut plain).map_err(failed)?;
+        let mut content = GzDecoder::new(BufReader::new(file)).take(UNPACKED_BYTES);
+        if io::copy(&mut content, &mut plain).map_err(failed)? == UNPACKED_BYTES {
+            return Err(ImageError::too_long(path.display().to_string(), UNPACKED_BYTES));
+        }
         file = plain;
     }
     Store::archive(file).map_err(failed)?.image(path, name, architecture)
 }
 
 /// Reads a directory in the OCI image layout.
-pub(super) fn layout(path: &Path, name: &Reference, architecture: &str) -> Result<Parts, ImageError> {
+pub(crate) fn layout(path: &Path, name: &ImageReference, architecture: &str) -> Result<Parts, ImageError> {
     Store::Directory(path.to_owned()).image(path, name, architecture)
 }
 
@@ -143,8 +116,8 @@ impl Store {
 
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         let mut part = self.open(path)?;
-        if part.size_bytes > IMAGE_JSON_BYTES {
-            return Err(io::Error::other(format!("{path} is longer than {IMAGE_JSON_BYTES} bytes")));
+        if part.size_bytes > DOCUMENT_BYTES {
+            return Err(io::Error::other(format!("{path} is longer than {DOCUMENT_BYTES} bytes")));
         }
         part.file.seek(SeekFrom::Start(part.offset))?;
         let mut bytes = Vec::new();
@@ -153,83 +126,83 @@ impl Store {
     }
 
     /// A file that is named by its digest, and has it.
-    fn blob(&self, descriptor: &Descriptor) -> io::Result<Vec<u8>> {
-        let (path, expected) = blob_path(descriptor)?;
-        let bytes = self.read(&path)?;
-        if digest(&bytes) != expected {
-            return Err(io::Error::other(format!("{path} is not what its name says")));
-        }
+    fn blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError> {
+        let path = blob_path(descriptor)?;
+        let bytes = self.read(&path).map_err(|error| ImageError::io(Path::new(&path), error))?;
+        descriptor.verify(&bytes)?;
         Ok(bytes)
     }
 
-    fn image(&self, path: &Path, name: &Reference, architecture: &str) -> Result<Parts, ImageError> {
-        let failed = |error| ImageError::io(path, error);
+    fn image(&self, path: &Path, name: &ImageReference, architecture: &str) -> Result<Parts, ImageError> {
         match self.read("manifest.json") {
-            Ok(manifest) => self.saved(&manifest, name).map_err(failed),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.oci(name, architecture).map_err(failed),
-            Err(error) => Err(failed(error)),
+            Ok(manifest) => self.saved(path, &manifest, name),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.oci(path, name, architecture),
+            Err(error) => Err(ImageError::io(path, error)),
         }
     }
 
-    fn saved(&self, manifest: &[u8], name: &Reference) -> io::Result<Parts> {
-        let images: Vec<SavedImage> = serde_json::from_slice(manifest)?;
+    fn saved(&self, path: &Path, manifest: &[u8], name: &ImageReference) -> Result<Parts, ImageError> {
+        let failed = |error| ImageError::io(path, error);
+        let images: Vec<SavedImage> =
+            serde_json::from_slice(manifest).map_err(|error| ImageError::Invalid(format!("manifest.json: {error}")))?;
         let has_name = |image: &&SavedImage| {
             let tags = image.repo_tags.iter().flatten();
-            tags.flat_map(|tag| Reference::parse(tag)).any(|tag| tag == *name)
+            tags.flat_map(|tag| tag.parse::<ImageReference>()).any(|tag| tag == *name)
         };
         let image = match &images[..] {
             [image] => Some(image),
             images => images.iter().find(has_name),
         };
-        let image = image.ok_or_else(|| io::Error::other(format!("none of its images is {name}")))?;
-        let configuration = self.read(&image.config)?;
-        let layers = image.layers.iter().map(|layer| self.open(layer)).collect::<io::Result<_>>()?;
-        Ok(Parts { configuration, layers })
+        let image =
+            image.ok_or_else(|| ImageError::Missing(format!("{}: none of its images is {name}", path.display())))?;
+        let configuration = self.read(&image.config).map_err(failed)?;
+        let layers = image.layers.iter().map(|layer| self.open(layer)).collect::<io::Result<_>>();
+        Ok(Parts { configuration, layers: layers.map_err(failed)? })
     }
 
-    fn oci(&self, name: &Reference, architecture: &str) -> io::Result<Parts> {
-        let index: Index = serde_json::from_slice(&self.read("index.json")?)?;
-        let mut candidates = index.manifests;
-        if candidates.len() > 1 {
-            let (_, version) = name.parts();
-            let is_it =
-                |text: &String| *text == version || Reference::parse(text).is_ok_and(|reference| reference == *name);
-            if candidates.iter().any(|descriptor| descriptor.annotations.contains_key(NAME_ANNOTATION)) {
-                candidates.retain(|descriptor| descriptor.annotations.get(NAME_ANNOTATION).is_some_and(is_it));
-            }
-        }
+    fn oci(&self, path: &Path, name: &ImageReference, architecture: &str) -> Result<Parts, ImageError> {
+        let failed = |error| ImageError::io(path, error);
+        let mut document = Document::parse(&self.read("index.json").map_err(failed)?, "")?;
+        let mut is_top = true;
         for _ in 0..INDEX_DEPTH {
-            let descriptor = for_platform(&candidates, architecture)
-                .ok_or_else(|| io::Error::other(format!("it has no image {name} for linux/{architecture}")))?;
-            let bytes = self.blob(descriptor)?;
-            if descriptor.media_type.contains("index") || descriptor.media_type.contains("manifest.list") {
-                candidates = serde_json::from_slice::<Index>(&bytes)?.manifests;
-                continue;
-            }
-            let manifest: Manifest = serde_json::from_slice(&bytes)?;
+            let manifest = match document {
+                Document::Manifest(manifest) => manifest,
+                Document::Index(mut candidates) => {
+                    if std::mem::take(&mut is_top) {
+                        keep_named(&mut candidates, name);
+                    }
+                    let descriptor = for_platform(&candidates, architecture, &name.to_string())?;
+                    document = Document::parse(&self.blob(descriptor)?, &descriptor.media_type)?;
+                    continue;
+                }
+            };
             let configuration = self.blob(&manifest.config)?;
-            // The engine holds the layers against the configuration when it loads them.
-            let layers = manifest.layers.iter().map(|layer| self.open(&blob_path(layer)?.0));
-            return Ok(Parts { configuration, layers: layers.collect::<io::Result<_>>()? });
+            let open = |layer: &Descriptor| self.open(&blob_path(layer)?).map_err(failed);
+            // Layers are held against the configuration when they are unpacked.
+            let layers = manifest.layers.iter().map(open).collect::<Result<_, _>>()?;
+            return Ok(Parts { configuration, layers });
         }
-        Err(io::Error::other("its indices are nested too deeply"))
+        Err(ImageError::TooLarge {
+            what: "the depth of the image's indices".to_owned(),
+            limit: INDEX_DEPTH.to_string(),
+        })
     }
 }
 
-fn for_platform<'a>(candidates: &'a [Descriptor], architecture: &str) -> Option<&'a Descriptor> {
-    let fits = |descriptor: &&Descriptor| {
-        let platform = descriptor.platform.as_ref();
-        platform.is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture)
+/// Keeps the manifests of this name where names are given.
+fn keep_named(candidates: &mut Vec<Descriptor>, name: &ImageReference) {
+    let version = match name.version() {
+        ImageVersion::Tag(tag) => tag.clone(),
+        ImageVersion::Digest(digest) => format!("sha256:{digest}"),
     };
-    candidates.iter().find(fits)
+    let is_it = |text: &String| *text == version || text.parse::<ImageReference>().is_ok_and(|other| other == *name);
+    if candidates.len() > 1 && candidates.iter().any(|one| one.annotations.contains_key(NAME_ANNOTATION)) {
+        candidates.retain(|one| one.annotations.get(NAME_ANNOTATION).is_some_and(is_it));
+    }
 }
 
-fn blob_path(descriptor: &Descriptor) -> io::Result<(String, String)> {
-    let digest = descriptor.digest.strip_prefix("sha256:").filter(|digest| {
-        digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-    });
-    let digest = digest.ok_or_else(|| io::Error::other(format!("the digest {:?}", descriptor.digest)))?;
-    Ok((format!("blobs/sha256/{digest}"), digest.to_owned()))
+fn blob_path(descriptor: &Descriptor) -> Result<String, ImageError> {
+    Ok(format!("blobs/sha256/{}", descriptor.hexadecimal()?))
 }
 
 /// The path without what leads out of it.
@@ -250,6 +223,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::parts::digest;
 
     fn descriptor(kind: &str, content: &[u8], architecture: Option<&str>) -> serde_json::Value {
         let mut value = json!({
@@ -269,13 +243,14 @@ mod tests {
 
     #[test]
     fn a_layout_is_read_for_its_platform() {
-        let root = std::env::temp_dir().join(format!("orchestrator-docker-layout-{}", std::process::id()));
+        let root = std::env::temp_dir().join(format!("orchestrator-layout-{}", std::process::id()));
         std::fs::create_dir_all(root.join("blobs/sha256")).unwrap();
         let mut manifests = Vec::new();
         for architecture in ["arm64", "amd64"] {
             let configuration = json!({ "architecture": architecture }).to_string();
             let layer = format!("layer of {architecture}");
             let manifest = json!({
+                "schemaVersion": 2,
                 "config": descriptor("config.v1", configuration.as_bytes(), None),
                 "layers": [descriptor("layer.v1.tar", layer.as_bytes(), None)],
             })
@@ -285,11 +260,11 @@ mod tests {
             }
             manifests.push(descriptor("manifest.v1", manifest.as_bytes(), Some(architecture)));
         }
-        let nested = json!({ "manifests": manifests }).to_string();
+        let nested = json!({ "schemaVersion": 2, "manifests": manifests }).to_string();
         write_blob(&root, nested.as_bytes());
-        let index = json!({ "manifests": [descriptor("index.v1", nested.as_bytes(), None)] });
+        let index = json!({ "schemaVersion": 2, "manifests": [descriptor("index.v1", nested.as_bytes(), None)] });
         std::fs::write(root.join("index.json"), index.to_string()).unwrap();
-        let name = Reference::parse("app:1").unwrap();
+        let name = "app:1".parse().unwrap();
         let parts = layout(&root, &name, "amd64").unwrap();
         assert_eq!(parts.configuration, br#"{"architecture":"amd64"}"#);
         assert_eq!(parts.layers[0].size_bytes, "layer of amd64".len() as u64);
@@ -299,7 +274,7 @@ mod tests {
         std::fs::write(root.join("blobs/sha256").join(digest(nested.as_bytes())), b"{}").unwrap();
         let error = layout(&root, &name, "amd64").unwrap_err().to_string();
         std::fs::remove_dir_all(&root).unwrap();
-        assert!(error.contains("not what its name says"), "{error}");
+        assert!(error.contains("has the digest"), "{error}");
     }
 
     #[test]

@@ -8,8 +8,7 @@ use std::{
 
 use goblin::elf::Elf;
 
-use super::ImageError;
-use crate::limits::LIBRARIES;
+use crate::{ImageError, limits::LIBRARIES};
 
 /// Where the linker looks without being told; the first ones are those of the architecture.
 const DIRECTORIES: [&str; 8] = [
@@ -25,13 +24,13 @@ const DIRECTORIES: [&str; 8] = [
 
 /// What has to be in the image besides the executable.
 #[derive(Debug, Default)]
-pub(super) struct Libraries {
+pub(crate) struct Libraries {
     /// Files of the machine, by the path where they are looked for.
-    pub(super) files: BTreeMap<PathBuf, PathBuf>,
+    pub(crate) files: BTreeMap<PathBuf, PathBuf>,
     /// Directories in which the linker of the image has to be told to look.
-    pub(super) search: Vec<PathBuf>,
+    pub(crate) search: Vec<PathBuf>,
     /// The architecture, as images name it.
-    pub(super) architecture: Option<&'static str>,
+    pub(crate) architecture: Option<&'static str>,
 }
 
 /// What of a file matters here.
@@ -45,7 +44,7 @@ struct Object {
 
 impl Libraries {
     /// Adds what an executable needs.
-    pub(super) fn add(&mut self, executable: &Path) -> Result<(), ImageError> {
+    pub(crate) fn add(&mut self, executable: &Path) -> Result<(), ImageError> {
         let program = read(executable)?;
         let architecture = match program.machine {
             62 => "amd64",

@@ -1,39 +1,50 @@
-//! An image in parts, and the archive that the engine loads: that of `docker save`.
+//! An image in parts, and the archive that engines load: that of `docker save`.
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, BufReader, Read, Seek, SeekFrom, Take, Write},
     path::Path,
 };
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::ImageError;
+use crate::{ImageError, limits::BUFFER_BYTES};
 
 /// An image: its configuration, and its layers from the lowest on.
 #[derive(Debug)]
-pub(super) struct Parts {
-    pub(super) configuration: Vec<u8>,
-    pub(super) layers: Vec<Layer>,
+pub struct Parts {
+    /// The configuration, as JSON.
+    pub configuration: Vec<u8>,
+    /// The layers, from the lowest on; each an archive that may be compressed.
+    pub layers: Vec<Layer>,
 }
 
 /// A layer: a part of an open file.
 #[derive(Debug)]
-pub(super) struct Layer {
-    pub(super) file: File,
-    pub(super) offset: u64,
-    pub(super) size_bytes: u64,
+pub struct Layer {
+    pub(crate) file: File,
+    pub(crate) offset: u64,
+    pub(crate) size_bytes: u64,
+}
+
+impl Layer {
+    /// The layer from its beginning on.
+    pub(crate) fn reader(&self) -> io::Result<BufReader<Take<File>>> {
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(self.offset))?;
+        Ok(BufReader::with_capacity(BUFFER_BYTES, file.take(self.size_bytes)))
+    }
 }
 
 impl Parts {
-    /// The identity that the engine gives the image: that of its configuration.
-    pub(super) fn id(&self) -> String {
+    /// The identity of the image: that of its configuration.
+    pub fn id(&self) -> String {
         format!("sha256:{}", digest(&self.configuration))
     }
 
-    /// Writes the archive; the engine will know the image by this reference.
-    pub(super) fn write(&mut self, reference: &str, to: impl Write) -> io::Result<()> {
+    /// Writes the archive that an engine loads; it will know the image by this reference.
+    pub fn write(&mut self, reference: &str, to: impl Write) -> io::Result<()> {
         let mut archive = tar::Builder::new(to);
         let configuration = format!("{}.json", digest(&self.configuration));
         let names: Vec<String> = (0..self.layers.len()).map(|number| format!("{number}/layer.tar")).collect();
@@ -49,8 +60,8 @@ impl Parts {
     }
 }
 
-/// A file that has no name, and is gone when it is closed.
-pub(super) fn nameless_file(directory: &Path, unique: u64) -> Result<File, ImageError> {
+/// A file in a directory that has no name, and is gone when it is closed. The number tells it from others that are being made.
+pub fn nameless_file(directory: &Path, unique: u64) -> Result<File, ImageError> {
     let path = directory.join(format!(".image-{unique:016x}"));
     std::fs::create_dir_all(directory).map_err(|error| ImageError::io(directory, error))?;
     let file = File::options().read(true).write(true).create_new(true).open(&path);
@@ -60,12 +71,7 @@ pub(super) fn nameless_file(directory: &Path, unique: u64) -> Result<File, Image
 }
 
 /// Adds a file of this length to an archive, without a trace of when and by whom.
-pub(super) fn append(
-    archive: &mut tar::Builder<impl Write>,
-    name: &str,
-    size_bytes: u64,
-    content: impl Read,
-) -> io::Result<()> {
+fn append(archive: &mut tar::Builder<impl Write>, name: &str, size_bytes: u64, content: impl Read) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(size_bytes);
     header.set_mode(0o644);
@@ -92,10 +98,10 @@ impl<R: Read> Read for Exactly<R> {
 }
 
 /// SHA-256, in hexadecimal.
-pub(super) fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))
 }
 
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,8 +1,14 @@
 //! Where an image comes from when it comes from no registry.
 
-use std::path::PathBuf;
+use std::{fs::File, path::PathBuf};
+
+use orchestrator_core::runtime::ImageReference;
+
+use crate::{ImageError, Parts, pack, stored};
 
 /// Where an image comes from, instead of a registry.
+///
+/// [`Self::read`] makes its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageSource {
@@ -12,6 +18,23 @@ pub enum ImageSource {
     Archive(PathBuf),
     /// A directory in the OCI image layout.
     Layout(PathBuf),
+}
+
+impl ImageSource {
+    /// Reads or makes the image: for this name where there are several, and for this architecture, in the words of images.
+    /// `scratch` makes a file for what has to be written first; see [`nameless_file`](crate::nameless_file).
+    pub fn read(
+        &self,
+        name: &ImageReference,
+        architecture: &str,
+        scratch: impl FnOnce() -> Result<File, ImageError>,
+    ) -> Result<Parts, ImageError> {
+        match self {
+            Self::Packed(image) => pack::pack(image, architecture, scratch()?),
+            Self::Archive(path) => stored::archive(path, name, architecture, scratch),
+            Self::Layout(path) => stored::layout(path, name, architecture),
+        }
+    }
 }
 
 impl From<PackedImage> for ImageSource {
@@ -26,7 +49,7 @@ impl From<PackedImage> for ImageSource {
 /// The same files make the same image, byte by byte.
 ///
 /// ```
-/// use orchestrator_runtime_docker::PackedImage;
+/// use orchestrator_images::PackedImage;
 ///
 /// let image = PackedImage::new().executable("/bin/sh").executable("/bin/sleep").args(["/bin/sh"]);
 /// ```
@@ -34,6 +57,8 @@ impl From<PackedImage> for ImageSource {
 pub struct PackedImage {
     pub(crate) executables: Vec<PackedFile>,
     pub(crate) files: Vec<PackedFile>,
+    pub(crate) contents: Vec<PackedContent>,
+    pub(crate) architecture: Option<String>,
     pub(crate) entrypoint: Vec<String>,
     pub(crate) args: Vec<String>,
     pub(crate) environment: Vec<(String, String)>,
@@ -47,6 +72,14 @@ pub struct PackedImage {
 pub(crate) struct PackedFile {
     pub(crate) host_path: PathBuf,
     pub(crate) image_path: PathBuf,
+}
+
+/// A file that only the image has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PackedContent {
+    pub(crate) image_path: PathBuf,
+    pub(crate) content: Vec<u8>,
+    pub(crate) mode: u32,
 }
 
 impl PackedImage {
@@ -73,6 +106,20 @@ impl PackedImage {
     #[must_use]
     pub fn file(mut self, host_path: impl Into<PathBuf>, image_path: impl Into<PathBuf>) -> Self {
         self.files.push(PackedFile { host_path: host_path.into(), image_path: image_path.into() });
+        self
+    }
+
+    /// Adds a file with this content and mode, such as `0o755` for a program; the path is absolute.
+    #[must_use]
+    pub fn content(mut self, image_path: impl Into<PathBuf>, content: impl Into<Vec<u8>>, mode: u32) -> Self {
+        self.contents.push(PackedContent { image_path: image_path.into(), content: content.into(), mode });
+        self
+    }
+
+    /// The architecture, in the words of images (`amd64`), of an image whose executables do not tell it.
+    #[must_use]
+    pub fn architecture(mut self, name: impl Into<String>) -> Self {
+        self.architecture = Some(name.into());
         self
     }
 
