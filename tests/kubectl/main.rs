@@ -7,6 +7,7 @@
 mod copying;
 mod course;
 mod forwarding;
+mod images;
 mod reading;
 mod restart;
 mod rollouts;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         copying::TESTS,
         course::TESTS,
         forwarding::TESTS,
+        images::TESTS,
         rollouts::TESTS,
         sessions::TESTS,
         streams::TESTS,

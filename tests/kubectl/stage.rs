@@ -18,7 +18,7 @@ use orchestrator::{
     controllers::Options,
     env::Env,
     node::DirectoryVolumes,
-    runtime::ContainerRuntime,
+    runtime::{ContainerRuntime, ImageService},
     runtime_youki::{ImageConfig, YoukiRuntime},
     store::Store,
     store_mem::MemStore,
@@ -157,6 +157,13 @@ async fn end(cluster: Cluster, runtimes: Vec<YoukiRuntime>) -> Vec<String> {
             let _ = runtime.remove_sandbox(&sandbox.id).await;
         }
     }
+    for runtime in &runtimes {
+        for image in runtime.list_images().await.unwrap_or_default().iter().filter(|image| !image.pinned) {
+            if let Err(error) = runtime.remove_image(&image.name).await {
+                left.push(format!("the image {}: {error}", image.name));
+            }
+        }
+    }
     if let Some(runtime) = runtimes.first()
         && let Err(error) = runtime.remove_network().await
     {
@@ -167,7 +174,11 @@ async fn end(cluster: Cluster, runtimes: Vec<YoukiRuntime>) -> Vec<String> {
 
 /// Files, mounts, cgroups and processes of a cluster.
 fn left_on_machine(name: &str, directory: &Path) -> Vec<String> {
-    let mut left: Vec<String> = files_below(directory).iter().map(|path| path.display().to_string()).collect();
+    // A runtime that has had images keeps a word that says whose they are, and the lock of their store.
+    let is_kept = |path: &&PathBuf| path.ends_with("runtime/owner") || path.ends_with("runtime/images/lock");
+    let files = files_below(directory);
+    let mut left: Vec<String> =
+        files.iter().filter(|path| !is_kept(path)).map(|path| path.display().to_string()).collect();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     left.extend(mounts.lines().filter(|line| line.contains(name)).map(str::to_owned));
     let group = cgroup(name);
