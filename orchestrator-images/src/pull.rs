@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use orchestrator_core::runtime::{ImageReference, RegistryCredentials};
 
 use crate::{
@@ -108,9 +108,11 @@ impl ImageStore {
                 missing.push((descriptor, diff_id));
             }
         }
-        let pulls = missing
-            .into_iter()
-            .map(|(descriptor, diff_id)| self.pull_layer(repository, descriptor, diff_id, reference, unique));
+        // Boxed: the compiler does not see that closures over these references are general enough.
+        let mut pulls = Vec::new();
+        for (descriptor, diff_id) in missing {
+            pulls.push(self.pull_layer(repository, descriptor, diff_id, reference, unique).boxed());
+        }
         stream::iter(pulls).buffer_unordered(DOWNLOADS).try_collect().await
     }
 

@@ -1,6 +1,6 @@
 //! Carries out operations, and says what came of them.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Container, LifecycleHandler, Pod, PodStatus, Probe, Secret},
