@@ -5,9 +5,9 @@ use std::io::{self, BufWriter, Write};
 use bollard::query_parameters::ImportImageOptions;
 use bytes::Bytes;
 use futures::stream::unfold;
+use orchestrator_images::Parts;
 use tokio::sync::mpsc;
 
-use super::parts::Parts;
 use crate::{
     engine::Engine,
     error::EngineError,

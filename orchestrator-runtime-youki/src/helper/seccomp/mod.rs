@@ -41,10 +41,6 @@ impl Filters {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Confines this process, and all that it becomes.
     pub(super) fn install(&self) -> std::io::Result<()> {
         self.0.iter().try_for_each(|program| sys::install_filter(program))
