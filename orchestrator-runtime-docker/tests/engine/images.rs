@@ -11,7 +11,7 @@ use flate2::{Compression, write::GzEncoder};
 use futures::TryStreamExt;
 use orchestrator_core::{
     env::Env,
-    runtime::{ContainerRuntime, ImageService, PullRequest, RegistryCredentials, RuntimeError},
+    runtime::{ContainerRuntime, ImageService, ImageUser, PullRequest, RegistryCredentials, RuntimeError},
 };
 use orchestrator_runtime_docker::{DockerRuntime, ImageSource, PackedImage};
 use serde_json::json;
@@ -51,7 +51,7 @@ async fn packed_images_are_what_their_files_are() {
     assert_eq!(newer.image_status(SHELL).await.unwrap(), None);
     let second = newer.pull_image(&pull(SHELL)).await.unwrap();
     assert_ne!(second.id, first.id);
-    assert_eq!(second.user, Some(1000));
+    assert_eq!(second.user, Some(ImageUser::Id(1000)));
     // The older one is there for as long as somebody needs it.
     let listed = newer.list_images().await.unwrap();
     let names: Vec<&str> = listed.iter().map(|image| image.name.as_str()).collect();
