@@ -128,6 +128,6 @@ mod tests {
         assert_eq!((found[1].username.as_str(), found[1].password.as_str()), ("v", "w"));
         let old = RegistryCredentials::read_old_config(br#"{"h.io": {"auth": "dTpw", "email": "e"}}"#).unwrap();
         assert_eq!(old[0].password, "p");
-        assert!(RegistryCredentials::read_config(b"[]").is_err());
+        assert!(RegistryCredentials::read_config(b"nothing").is_err());
     }
 }

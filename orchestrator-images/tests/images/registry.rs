@@ -4,11 +4,12 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use futures::stream;
+use futures::{StreamExt, stream};
 use http::{Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Bytes, Frame, Incoming},
     server::conn::http1,
@@ -100,7 +101,7 @@ impl Registry {
     }
 }
 
-type Body = BoxBody<Bytes, std::io::Error>;
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 impl State {
     fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
@@ -159,11 +160,14 @@ fn whole(status: StatusCode, media_type: &str, bytes: Vec<u8>) -> Response<Body>
 /// An answer that says how long it is, and may end earlier.
 fn part(bytes: &[u8], break_after_bytes: Option<usize>) -> Response<Body> {
     let sent = &bytes[..bytes.len().min(break_after_bytes.unwrap_or(usize::MAX))];
-    let mut frames = vec![Ok(Frame::data(Bytes::copy_from_slice(sent)))];
-    if sent.len() < bytes.len() {
-        frames.push(Err(std::io::Error::other("broken off")));
-    }
-    let mut answer = Response::new(StreamBody::new(stream::iter(frames)).boxed());
+    let first = stream::iter([Ok(Frame::data(Bytes::copy_from_slice(sent)))]);
+    let is_cut = sent.len() < bytes.len();
+    let rest = stream::iter(is_cut.then_some(())).then(|()| async {
+        // What was sent before has to leave, or it would be thrown away with the connection.
+        Env::real().sleep(Duration::from_millis(10)).await;
+        Err(std::io::Error::other("broken off"))
+    });
+    let mut answer = Response::new(StreamBody::new(first.chain(rest)).boxed_unsync());
     answer.headers_mut().insert(header::CONTENT_LENGTH, bytes.len().into());
     answer
 }

@@ -46,7 +46,7 @@ async fn packed_images_are_what_their_files_are() {
     let pod = place.runtime.run_sandbox(&sandbox()).await.unwrap();
     let old = place.run(&pod, container("old", &["sleep", "1000"])).await;
     // Other files under the same name: what the engine has is not it.
-    let changed = shell_image().variable("CHANGED", "yes").user("1000:1000").working_directory("/tmp");
+    let changed = shell_image(&place.cluster).variable("CHANGED", "yes").user("1000:1000").working_directory("/tmp");
     let newer = place.builder().image(SHELL, changed).build(Env::real()).unwrap();
     assert_eq!(newer.image_status(SHELL).await.unwrap(), None);
     let second = newer.pull_image(&pull(SHELL)).await.unwrap();
@@ -281,7 +281,7 @@ async fn images_that_cannot_be_made() {
     }
     // No command, neither in the image nor in the container.
     let pod = place.pod().await;
-    let bare = place.builder().image("bare", shell_image().args([""; 0])).build(Env::real()).unwrap();
+    let bare = place.builder().image("bare", shell_image(&place.cluster).args([""; 0])).build(Env::real()).unwrap();
     bare.pull_image(&pull("bare")).await.unwrap();
     let mut config = container("main", &[]);
     config.image = "bare".to_owned();

@@ -192,14 +192,14 @@ impl Drop for Place {
 }
 
 pub(crate) fn builder(directory: &Path, cluster: &str) -> DockerBuilder {
-    DockerRuntime::builder(directory).cluster(cluster).node("node-1").image(SHELL, shell_image())
+    DockerRuntime::builder(directory).cluster(cluster).node("node-1").image(SHELL, shell_image(cluster))
 }
 
-pub(crate) fn shell_image() -> PackedImage {
+/// An image of this cluster's own: the engine has one image for all who have the same.
+pub(crate) fn shell_image(cluster: &str) -> PackedImage {
     let paths = PROGRAMS.iter().map(|name| program(name));
-    paths.fold(PackedImage::new().args(["sh"]).variable("FROM_IMAGE", "yes"), |image, (host, inside)| {
-        image.executable_at(host, inside)
-    })
+    let image = PackedImage::new().args(["sh"]).variable("FROM_IMAGE", "yes").variable("CLUSTER", cluster);
+    paths.fold(image, |image, (host, inside)| image.executable_at(host, inside))
 }
 
 /// Where a program is on this machine, and where it shall be.

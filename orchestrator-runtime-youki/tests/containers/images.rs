@@ -48,7 +48,7 @@ fn tools() -> PackedImage {
 }
 
 fn with_tools(builder: YoukiBuilder) -> YoukiBuilder {
-    builder.source("tools:1", tools()).source("web:1", tools().user("web"))
+    builder.source("kit:1", tools()).source("web:1", tools().user("web"))
 }
 
 fn of(image: &str, config: ContainerConfig) -> ContainerConfig {
@@ -70,14 +70,14 @@ async fn clean(place: Place) {
 
 async fn an_image_is_all_that_is_seen() {
     let place = Place::with(with_tools);
-    assert_eq!(place.runtime.image_status("tools:1").await.unwrap(), None);
-    let image = pull(&place, "tools:1").await.unwrap();
+    assert_eq!(place.runtime.image_status("kit:1").await.unwrap(), None);
+    let image = pull(&place, "kit:1").await.unwrap();
     assert!(image.id.starts_with("sha256:") && image.size_bytes > 100_000, "{image:?}");
-    assert_eq!(place.runtime.image_status("tools:1").await.unwrap().as_ref(), Some(&image));
+    assert_eq!(place.runtime.image_status("kit:1").await.unwrap().as_ref(), Some(&image));
     let pod = place.pod().await;
-    let own = place.output(&pod, of("tools:1", container("own", &[]))).await;
+    let own = place.output(&pod, of("kit:1", container("own", &[]))).await;
     assert_eq!(own, (0, "fine\n/srv\nhello\n".to_owned()));
-    let (code, seen) = place.output(&pod, of("tools:1", shell("seen", "cd /; echo *; cat /etc/hostname"))).await;
+    let (code, seen) = place.output(&pod, of("kit:1", shell("seen", "cd /; echo *; cat /etc/hostname"))).await;
     // Directories that the runtime mounts on are there, too; nothing else of the machine is.
     let (names, hostname) = seen.split_once('\n').unwrap();
     let mut expected = vec!["bin", "dev", "etc", "proc", "srv", "sys", "tmp"];
@@ -85,7 +85,7 @@ async fn an_image_is_all_that_is_seen() {
     expected.sort_unstable();
     assert_eq!((code, names.split(' ').collect::<Vec<_>>()), (0, expected));
     assert!(hostname.starts_with("host-"), "{hostname}");
-    let state = place.run(&pod, of("tools:1", container("missing", &["/usr/bin/python3"])));
+    let state = place.run(&pod, of("kit:1", container("missing", &["/usr/bin/python3"])));
     let refused = futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(state)).await;
     assert!(refused.is_err(), "a program of the machine was there");
     clean(place).await;
@@ -93,14 +93,14 @@ async fn an_image_is_all_that_is_seen() {
 
 async fn what_is_written_is_the_containers_own() {
     let place = Place::with(with_tools);
-    pull(&place, "tools:1").await.unwrap();
+    pull(&place, "kit:1").await.unwrap();
     let pod = place.pod().await;
     let line = "echo changed > greeting; rm /etc/group; touch /bin/new; cat greeting";
-    assert_eq!(place.output(&pod, of("tools:1", shell("one", line))).await, (0, "changed\n".to_owned()));
+    assert_eq!(place.output(&pod, of("kit:1", shell("one", line))).await, (0, "changed\n".to_owned()));
     let line = "cat greeting; cat /etc/group; ls /bin/new";
-    let (code, output) = place.output(&pod, of("tools:1", shell("two", line))).await;
+    let (code, output) = place.output(&pod, of("kit:1", shell("two", line))).await;
     assert!(code != 0 && output == format!("hello\n{GROUP}"), "{output}");
-    let mut read_only = of("tools:1", shell("three", "touch /new"));
+    let mut read_only = of("kit:1", shell("three", "touch /new"));
     read_only.security.read_only_root = true;
     assert_ne!(place.output(&pod, read_only).await.0, 0);
     clean(place).await;
@@ -129,11 +129,11 @@ async fn users_by_name() {
 
 /// An archive of the tools with a second layer.
 fn two_layers(directory: &Path) -> PathBuf {
-    let name = "tools:1".parse().unwrap();
+    let name = "kit:1".parse().unwrap();
     let scratch = || nameless_file(directory, 1);
     let mut parts: Parts = ImageSource::from(tools()).read(&name, std::env::consts::ARCH, scratch).unwrap();
     let mut saved = Vec::new();
-    parts.write("tools:1", &mut saved).unwrap();
+    parts.write("kit:1", &mut saved).unwrap();
     let mut files = std::collections::BTreeMap::new();
     for entry in tar::Archive::new(&saved[..]).entries().unwrap() {
         let mut entry = entry.unwrap();
@@ -182,23 +182,23 @@ async fn layers_are_stacked() {
     pull(&place, "two:1").await.unwrap();
     let layers = || fs::read_dir(place.directory.join("images/layers")).unwrap().count();
     assert_eq!(layers(), 2);
-    pull(&place, "tools:1").await.unwrap();
+    pull(&place, "kit:1").await.unwrap();
     assert_eq!(layers(), 2, "the lower layer is shared");
     let pod = place.pod().await;
     assert_eq!(place.output(&pod, of("two:1", shell("two", "echo *"))).await, (0, "second\n".to_owned()));
-    assert_eq!(place.output(&pod, of("tools:1", shell("one", "echo *"))).await, (0, "greeting\n".to_owned()));
+    assert_eq!(place.output(&pod, of("kit:1", shell("one", "echo *"))).await, (0, "greeting\n".to_owned()));
     fs::remove_dir_all(files).unwrap();
     clean(place).await;
 }
 
 async fn images_go_when_nobody_needs_them() {
     let mut place = Place::with(with_tools);
-    pull(&place, "tools:1").await.unwrap();
+    pull(&place, "kit:1").await.unwrap();
     let layers = |place: &Place| fs::read_dir(place.directory.join("images/layers")).unwrap().count();
     let pod = place.pod().await;
-    let id = place.run(&pod, of("tools:1", shell("long", "sleep 1000"))).await;
-    place.runtime.remove_image("tools:1").await.unwrap();
-    assert_eq!(place.runtime.image_status("tools:1").await.unwrap(), None);
+    let id = place.run(&pod, of("kit:1", shell("long", "sleep 1000"))).await;
+    place.runtime.remove_image("kit:1").await.unwrap();
+    assert_eq!(place.runtime.image_status("kit:1").await.unwrap(), None);
     assert_eq!(layers(&place), 1, "a container needs it");
     // The agent is another one by now; what runs goes on, and can be looked into.
     place.again();
