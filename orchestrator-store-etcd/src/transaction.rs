@@ -137,7 +137,7 @@ mod tests {
 
     fn refusal(preconditions: Vec<Precondition>, operations: Vec<Operation>) -> Option<String> {
         let limits =
-            Limits { value_bytes: 1000, key_bytes: 10, batch_operations: 3, request_bytes: 2000, ..Limits::default() };
+            Limits { value_bytes: 1000, key_bytes: 10, batch_operations: 3, request_bytes: 2030, ..Limits::default() };
         match check(&Batch { preconditions, operations }, &limits, &Layout::new("")) {
             Ok(()) => None,
             Err(StoreError::Refused(why)) => Some(why),

@@ -63,33 +63,36 @@ impl Pump {
 
     /// Reads until there is a reason to end.
     pub(crate) async fn run(mut self) -> StoreError {
-        let mut failing_since = None;
-        let mut failures = 0;
+        let (mut failing_since, mut refreshed) = (None, false);
         loop {
             self.buffer.room().await;
             let member = self.shared.endpoints.preferred();
-            match self.read(member).await {
-                End::Full => (failing_since, failures) = (None, 0),
+            let (failed, had_begun) = match self.read(member).await {
+                End::Full => {
+                    (failing_since, refreshed) = (None, false);
+                    continue;
+                }
                 End::Over(error) => return error,
-                End::Broken { failed, had_begun } => {
-                    let now = self.shared.env.monotonic();
-                    if had_begun {
-                        (failing_since, failures) = (None, 0);
-                    }
-                    if now - *failing_since.get_or_insert(now) >= self.shared.limits.outage_time {
-                        return failed.into();
-                    }
-                    tracing::debug!(endpoint = self.shared.endpoints.url(member), ?failed, "a watch is broken");
-                    if failed.failure() == Some(Failure::TokenOld) && failures == 0 {
-                        // It fails again at once if that did not help.
-                        let _ = self.shared.endpoints.refresh(member).await;
-                    } else if matches!(failed.failure(), Some(Failure::TokenOld | Failure::Denied)) {
-                        return failed.into();
-                    } else {
-                        self.shared.endpoints.leave(member);
-                        self.shared.env.sleep(RETRY_PAUSE).await;
-                    }
-                    failures += 1;
+                End::Broken { failed, had_begun } => (failed, had_begun),
+            };
+            tracing::debug!(endpoint = self.shared.endpoints.url(member), ?failed, "a watch is broken");
+            if had_begun {
+                (failing_since, refreshed) = (None, false);
+            }
+            let now = self.shared.env.monotonic();
+            if now - *failing_since.get_or_insert(now) >= self.shared.limits.outage_time {
+                return failed.into();
+            }
+            match failed.failure() {
+                Some(Failure::TokenOld) if !refreshed => {
+                    // The watch fails again at once if that did not help.
+                    let _ = self.shared.endpoints.refresh(member).await;
+                    refreshed = true;
+                }
+                Some(Failure::TokenOld | Failure::Denied) => return failed.into(),
+                _ => {
+                    self.shared.endpoints.leave(member);
+                    self.shared.env.sleep(RETRY_PAUSE).await;
                 }
             }
         }

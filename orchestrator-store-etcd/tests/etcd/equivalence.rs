@@ -1,8 +1,6 @@
 //! The same calls give the same answers and the same events in memory and on etcd, also when the store connects anew in between.
 
-mod support;
-
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
@@ -13,15 +11,14 @@ use orchestrator_core::{
         WatchStream,
     },
 };
-use orchestrator_store_etcd::{EtcdConfig, EtcdStore, Limits};
+use orchestrator_store_etcd::{EtcdStore, Limits};
 use orchestrator_store_mem::MemStore;
 use proptest::{collection::vec, prelude::*, sample::select};
-use support::etcd::Cluster;
+
+use crate::support::{PATIENCE, config, etcd::Cluster};
 
 const KEYS: [&str; 7] = ["/a", "/a/1", "/a/2", "/a0", "/b/1", "/b/ü", "/c"];
 const RANGES: [&str; 5] = ["", "/", "/a", "/a/", "/b/"];
-/// How long a watch may take to tell what the other one has told.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is done. Revisions are given by their distance from the newest one.
 #[derive(Clone, Debug)]
@@ -229,8 +226,7 @@ impl Pair {
 }
 
 async fn connect(env: &Env, cluster: &Cluster) -> EtcdStore {
-    let config = EtcdConfig { endpoints: cluster.urls(), limits: Limits::default(), ..EtcdConfig::default() };
-    EtcdStore::connect(env, config).await.unwrap()
+    EtcdStore::connect(env, config(cluster, Limits::default())).await.unwrap()
 }
 
 fn same<T: std::fmt::Debug>(memory: Result<T, StoreError>, etcd: Result<T, StoreError>) {

@@ -2,7 +2,7 @@
 
 pub(crate) mod etcd;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::executor::block_on;
@@ -13,9 +13,26 @@ use orchestrator_core::{
         WatchOptions, WatchStream,
     },
 };
-use orchestrator_store_etcd::{EtcdConfig, EtcdStore, Limits};
+use orchestrator_store_etcd::{EtcdConfig, EtcdError, EtcdStore, Limits};
 
 use etcd::Cluster;
+
+/// How long something may take that is bound to happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs a case in real time, with members that need it.
+pub(crate) fn run<F: Future<Output = ()>>(case: impl FnOnce(Env) -> F) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async { case(Env::real()).await });
+}
+
+/// What went wrong with etcd.
+pub(crate) fn cause(error: &StoreError) -> &EtcdError {
+    match error {
+        StoreError::Unavailable { source, .. } => source.downcast_ref().expect("a failure of etcd's"),
+        other => panic!("{other}"),
+    }
+}
 
 /// How to reach a cluster.
 pub(crate) fn config(cluster: &Cluster, limits: Limits) -> EtcdConfig {

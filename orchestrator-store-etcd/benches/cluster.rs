@@ -1,7 +1,8 @@
 //! Commits, lists and gets on one etcd process, its directory on the disk for temporary files; `TMPDIR` names another disk.
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
-#[path = "../tests/support/etcd.rs"]
+#[expect(dead_code, reason = "tests do more to members")]
+#[path = "../tests/etcd/support/etcd.rs"]
 mod etcd;
 
 use std::{

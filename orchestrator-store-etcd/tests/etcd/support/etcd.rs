@@ -9,6 +9,7 @@ use std::{
     process::{Child, ChildStderr, Command, Stdio},
     sync::mpsc,
     thread::JoinHandle,
+    time::Duration,
 };
 
 use nix::{
@@ -18,7 +19,9 @@ use nix::{
 use tempfile::TempDir;
 
 /// What a member says when it answers.
-const READY: &str = "ready to serve client requests";
+const READY: &str = "serving client traffic";
+/// How long that may take.
+const START_TIME: Duration = Duration::from_secs(60);
 /// Lines that are shown of a member that did not start.
 const SHOWN_LINES: usize = 20;
 
@@ -222,7 +225,7 @@ fn read(errors: ChildStderr, answer: &mpsc::Sender<Result<(), String>>) {
 }
 
 fn wait_until_ready(answered: mpsc::Receiver<Result<(), String>>) {
-    if let Err(said) = answered.recv().expect("the reader tells in any case") {
+    if let Err(said) = answered.recv_timeout(START_TIME).expect("etcd starts in time") {
         panic!("etcd has ended:\n{said}");
     }
 }

@@ -1,8 +1,6 @@
 //! Who may what: TLS on both sides, users with passwords, tokens that are no longer good.
 
-mod support;
-
-use std::{fs, time::Duration};
+use std::fs;
 
 use bytes::Bytes;
 use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
@@ -12,32 +10,20 @@ use orchestrator_core::{
     store::{Batch, Key, KeyRange, ListOptions, Revision, Store, StoreError, WatchItem, WatchOptions, WatchStream},
 };
 use orchestrator_store_etcd::{Credentials, EtcdConfig, EtcdError, EtcdStore, Limits, Tls, TlsIdentity};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use support::{
-    config,
-    etcd::{Cluster, Options},
-};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
-/// How long something may take that is bound to happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::{
+    PATIENCE, cause, config,
+    etcd::{Cluster, Options},
+    run,
+};
+
 /// What members' certificates are for.
 const SERVER_NAME: &str = "etcd.example.com";
 
-fn run<F: Future<Output = ()>>(case: impl FnOnce(Env) -> F) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async { case(Env::real()).await });
-}
-
 fn create(key: &str) -> Batch {
     Batch::create(Key::new(key), Bytes::from_static(b"1"))
-}
-
-fn cause(error: &StoreError) -> &EtcdError {
-    match error {
-        StoreError::Unavailable { source, .. } => source.downcast_ref().expect("a failure of etcd's"),
-        other => panic!("{other}"),
-    }
 }
 
 /// The revision of the next changes.
@@ -58,12 +44,15 @@ impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "authority");
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
     fn issue(&self, name: &str) -> TlsIdentity {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &self.0).unwrap();
         TlsIdentity { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 }
