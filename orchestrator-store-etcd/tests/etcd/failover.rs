@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use etcd_client::{AlarmAction, AlarmType, Client, CompactionOptions};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions};
 use futures::StreamExt;
 use orchestrator_core::{
     env::{Env, TaskEnd, TaskHandle, Watched, Watcher},
@@ -148,12 +148,15 @@ fn known<T>(answer: Result<T, StoreError>) -> Option<T> {
 }
 
 /// Calls until there is an answer.
-async fn patiently<T>(call: impl AsyncFn() -> Result<T, StoreError>) -> T {
-    loop {
-        if let Some(answer) = known(call().await) {
-            return answer;
+async fn patiently<T>(env: &Env, call: impl AsyncFn() -> Result<T, StoreError>) -> T {
+    let answered = async {
+        loop {
+            if let Some(answer) = known(call().await) {
+                return answer;
+            }
         }
-    }
+    };
+    env.timeout(PATIENCE, answered).await.expect("there is an answer")
 }
 
 fn count(value: &Bytes) -> usize {
@@ -200,8 +203,8 @@ impl Follower {
 }
 
 /// What is in the store is what was counted.
-async fn holds(store: &dyn Store, counted: &[usize]) {
-    let listing = patiently(async || store.list(&KeyRange::prefix("/count/"), ListOptions::default()).await).await;
+async fn holds(env: &Env, store: &dyn Store, counted: &[usize]) {
+    let listing = patiently(env, async || store.list(&KeyRange::prefix("/count/"), ListOptions::default()).await).await;
     let held: Vec<usize> = listing.entries.iter().map(|entry| count(&entry.value)).collect();
     assert_eq!(held, counted);
 }
@@ -225,7 +228,7 @@ fn the_leader_dies_and_comes_back() {
             writers.progress(&env).await;
         }
         let counted = writers.finish().await;
-        holds(&*store, &counted).await;
+        holds(&env, &*store, &counted).await;
         for follower in &mut followers {
             follower.read_to(&env, &counted).await;
         }
@@ -233,7 +236,7 @@ fn the_leader_dies_and_comes_back() {
         for member in 0..3 {
             let mut config = config(&cluster, limits());
             config.endpoints = vec![cluster.members[member].url()];
-            holds(&EtcdStore::connect(&env, config).await.unwrap(), &counted).await;
+            holds(&env, &EtcdStore::connect(&env, config).await.unwrap(), &counted).await;
         }
     });
 }
@@ -257,7 +260,7 @@ fn a_member_hangs_and_goes_on() {
         }
         let counted = writers.finish().await;
         for (store, follower) in stores.iter().zip(&mut followers) {
-            holds(&**store, &counted).await;
+            holds(&env, &**store, &counted).await;
             follower.read_to(&env, &counted).await;
         }
     });
@@ -279,10 +282,10 @@ fn without_a_majority_nothing_is_claimed() {
         assert!(matches!(read, Err(StoreError::Unavailable { .. })), "a stale answer is none: {read:?}");
         cluster.members[0].begin_restart();
         cluster.members[1].restart();
-        let entry = patiently(async || store.get(&Key::new("/a")).await).await.unwrap();
+        let entry = patiently(&env, async || store.get(&Key::new("/a")).await).await.unwrap();
         // What nobody knew is known now, and the watch tells the same.
         let expected = if &entry.value[..] == b"2" { vec![first, entry.modified] } else { vec![first] };
-        let last = patiently(async || store.commit(put("/a".to_owned(), "3")).await).await;
+        let last = patiently(&env, async || store.commit(put("/a".to_owned(), "3")).await).await;
         let mut told = Vec::new();
         told_to(&env, &mut watch, &mut told, last).await;
         // A commit may also have happened between the read and the last one.
@@ -333,8 +336,13 @@ fn a_full_etcd_says_so_and_recovers() {
         client.compact(newest.0 as i64, Some(CompactionOptions::new().with_physical())).await.unwrap();
         store.compact(newest).await.expect("what was compacted is");
         client.defragment().await.unwrap();
-        client.alarm(AlarmAction::Deactivate, AlarmType::Nospace, None).await.unwrap();
-        let after = patiently(async || store.commit(put("/b".to_owned(), "2")).await).await;
+        let alarms = client.alarm(AlarmAction::Get, AlarmType::None, None).await.unwrap();
+        for raised in alarms.alarms() {
+            let mut options = AlarmOptions::new();
+            options.with_member(raised.member_id());
+            client.alarm(AlarmAction::Deactivate, raised.alarm(), Some(options)).await.unwrap();
+        }
+        let after = patiently(&env, async || store.commit(put("/b".to_owned(), "2")).await).await;
         assert_eq!(store.get(&Key::new("/b")).await.unwrap().unwrap().modified, after);
         told_to(&env, &mut watch, &mut told, after).await;
         assert!(told.is_sorted(), "{told:?}");
