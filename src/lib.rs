@@ -32,6 +32,8 @@ pub use orchestrator_runtime_docker as runtime_docker;
 pub use orchestrator_runtime_sim as runtime_sim;
 pub use orchestrator_runtime_youki as runtime_youki;
 pub use orchestrator_scheduler as kube_scheduler;
+#[cfg(feature = "etcd")]
+pub use orchestrator_store_etcd as store_etcd;
 pub use orchestrator_store_mem as store_mem;
 #[cfg(feature = "sled")]
 pub use orchestrator_store_sled as store_sled;
