@@ -140,6 +140,8 @@ mod tests {
         assert_eq!(many, Due { time: Some(time("2026-01-01T04:00:00Z")), missed_many: true });
         let bounded = cron("2026-01-01T00:00:30Z", None, Some(90));
         assert!(!due(&bounded, "* * * * *", "2026-01-01T04:00:00Z").unwrap().missed_many);
+        let due_on_workdays = due(&created, "30 6-16/4 * * 1-5", "2026-01-06T18:30:00Z").unwrap();
+        assert_eq!(due_on_workdays.time, Some(time("2026-01-06T14:30:00Z")));
         let served = cron("2026-01-01T00:00:30Z", Some("2026-01-01T00:05:00Z"), None);
         assert_eq!(due(&served, "* * * * *", "2026-01-01T00:05:10Z").unwrap().time, None);
         assert_eq!(due(&created, "59 23 31 2 *", "2026-01-01T04:00:00Z"), Err(NoTimes));

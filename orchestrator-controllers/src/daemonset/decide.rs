@@ -102,6 +102,9 @@ pub(crate) fn status(observed: Observed<'_>, collisions: i32, served: bool) -> D
     }
 }
 
+/// The updated and the outdated pod of a node.
+type Pair<'a> = (Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>);
+
 /// The nodes and the pods on them.
 struct Plan<'a> {
     observed: Observed<'a>,
@@ -232,7 +235,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The updated and the outdated pod of a node; `None` when there are more, which are to be pruned first.
-    fn pair(&self, pods: &[&'a Arc<Pod>]) -> Option<(Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>)> {
+    fn pair(&self, pods: &[&'a Arc<Pod>]) -> Option<Pair<'a>> {
         let (mut new, mut old) = (None, None);
         for pod in pods.iter().copied().filter(|pod| !is_deleting(pod)) {
             let place = if self.is_updated(pod) { &mut new } else { &mut old };

@@ -133,7 +133,7 @@ mod tests {
             let hard: BTreeMap<_, _> = hard.into_iter().map(|(name, most)| (name, most.to_string())).collect();
             let mut quota = quota(json!({"hard": hard}));
             let pods: Vec<_> = (0..pods).map(|number| Arc::new(running(&format!("p{number}"), None))).collect();
-            let services = vec![Arc::new(Service::default()); services];
+            let services: Vec<_> = (0..services).map(|_| Arc::new(Service::default())).collect();
             let counts = BTreeMap::new();
             let observe = |quota: &ResourceQuota| {
                 decide(Observed { quota, pods: &pods, services: &services, claims: &[], counts: &counts, now: at(0) })
