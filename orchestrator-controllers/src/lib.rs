@@ -10,20 +10,28 @@
 //! Every controller can be replaced by upstream's, or left out: they share nothing but the API server.
 
 mod context;
+mod cronjob;
+mod daemonset;
 mod deployment;
+mod disruption;
+mod endpoints;
 mod endpointslice;
+mod endpointslice_mirroring;
 mod garbage_collector;
+mod job;
 mod limits;
 mod namespace;
 mod node_lifecycle;
 mod pod_garbage_collector;
 mod pods;
 mod replicaset;
+mod resourcequota;
 mod root_ca;
 mod serviceaccount;
 mod set;
 mod statefulset;
 mod taint_eviction;
+mod ttl_after_finished;
 mod volumes;
 
 use futures::FutureExt;
@@ -37,9 +45,29 @@ use set::Entry;
 /// All controllers, by upstream's names.
 const TABLE: &[Entry] = &[
     Entry {
+        name: "cronjob-controller",
+        component: "cronjob-controller",
+        run: |context, shutdown| cronjob::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "daemonset-controller",
+        component: "daemonset-controller",
+        run: |context, shutdown| daemonset::run(context, shutdown).boxed(),
+    },
+    Entry {
         name: "deployment-controller",
         component: "deployment-controller",
         run: |context, shutdown| deployment::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "disruption-controller",
+        component: "controllermanager",
+        run: |context, shutdown| disruption::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "endpoints-controller",
+        component: "endpoint-controller",
+        run: |context, shutdown| endpoints::run(context, shutdown).boxed(),
     },
     Entry {
         name: "endpointslice-controller",
@@ -47,9 +75,19 @@ const TABLE: &[Entry] = &[
         run: |context, shutdown| endpointslice::run(context, shutdown).boxed(),
     },
     Entry {
+        name: "endpointslice-mirroring-controller",
+        component: "endpoint-slice-mirroring-controller",
+        run: |context, shutdown| endpointslice_mirroring::run(context, shutdown).boxed(),
+    },
+    Entry {
         name: "garbage-collector-controller",
         component: "garbage-collector-controller",
         run: |context, shutdown| garbage_collector::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "job-controller",
+        component: "job-controller",
+        run: |context, shutdown| job::run(context, shutdown).boxed(),
     },
     Entry {
         name: "namespace-controller",
@@ -87,6 +125,11 @@ const TABLE: &[Entry] = &[
         run: |context, shutdown| replicaset::run(context, shutdown).boxed(),
     },
     Entry {
+        name: "resourcequota-controller",
+        component: "resourcequota-controller",
+        run: |context, shutdown| resourcequota::run(context, shutdown).boxed(),
+    },
+    Entry {
         name: "root-ca-certificate-publisher-controller",
         component: "root-ca-certificate-publisher",
         run: |context, shutdown| root_ca::run(context, shutdown).boxed(),
@@ -105,5 +148,10 @@ const TABLE: &[Entry] = &[
         name: "taint-eviction-controller",
         component: "taint-eviction-controller",
         run: |context, shutdown| taint_eviction::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "ttl-after-finished-controller",
+        component: "ttl-after-finished-controller",
+        run: |context, shutdown| ttl_after_finished::run(context, shutdown).boxed(),
     },
 ];

@@ -5,6 +5,45 @@ use std::time::Duration;
 /// Pods that a replica set creates or deletes in one run. As upstream's `BurstReplicas`.
 pub(crate) const PODS_PER_RUN: usize = 500;
 
+/// Pods that a daemon set creates, and that it deletes, in one run. As upstream's `BurstReplicas` for daemon sets.
+pub(crate) const DAEMON_PODS_PER_RUN: usize = 250;
+
+/// How long a daemon pod that failed again stays at first; twice as long each time. As upstream.
+pub(crate) const FAILED_DAEMON_POD_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest that a failed daemon pod stays. As upstream.
+pub(crate) const FAILED_DAEMON_POD_PAUSE_LONGEST: Duration = Duration::from_secs(15 * 60);
+
+/// Pods that a job creates, or that it deletes, in one run. As upstream's `MaxPodCreateDeletePerSync`.
+pub(crate) const JOB_PODS_PER_RUN: usize = 500;
+
+/// Pods of a job that have ended and that its status names at the same time. As upstream's `MaxUncountedPods`.
+pub(crate) const UNCOUNTED_PODS: usize = 500;
+
+/// How long a job waits after a pod has failed; twice as long after each further one. As upstream.
+pub(crate) const JOB_PAUSE: Duration = Duration::from_secs(10);
+
+/// The longest that a job waits after pods have failed. As upstream.
+pub(crate) const JOB_PAUSE_LONGEST: Duration = Duration::from_secs(600);
+
+/// Characters of the prefix that the server completes to the name of a pod.
+pub(crate) const POD_PREFIX_CHARACTERS: usize = 58;
+
+/// Times of a cron job that may have been missed before it is told. As upstream.
+pub(crate) const MANY_MISSED_TIMES: i64 = 100;
+
+/// How long after its time a cron job looks at it, so that the time has come for sure. As upstream.
+pub(crate) const CRON_DELAY: Duration = Duration::from_millis(100);
+
+/// How long a pod that is to be evicted may take to be deleted. As upstream.
+pub(crate) const DISRUPTION_TIME: Duration = Duration::from_secs(120);
+
+/// How often quotas are computed anew in any case. As upstream's `--resource-quota-sync-period`.
+pub(crate) const QUOTA_PERIOD: Duration = Duration::from_secs(300);
+
+/// Addresses in one Endpoints object, and of one of its subsets that are mirrored. As upstream.
+pub(crate) const ADDRESSES_PER_ENDPOINTS: usize = 1000;
+
 /// Characters of `deployment.kubernetes.io/revision-history`; older revisions are forgotten. As upstream.
 pub(crate) const REVISION_HISTORY_CHARACTERS: usize = 2000;
 

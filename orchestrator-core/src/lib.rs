@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod controller;
+pub mod cron;
 pub mod env;
 pub mod events;
 pub mod meta;

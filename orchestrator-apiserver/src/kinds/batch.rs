@@ -2,10 +2,10 @@
 //!
 //! Upstream: `pkg/apis/batch/v1/defaults.go`, `pkg/registry/batch/job/strategy.go`, `pkg/apis/batch/validation`.
 
-use orchestrator_core::status::FieldErrorKind;
+use orchestrator_core::{cron::Schedule, status::FieldErrorKind};
 use serde_json::{Value, json};
 
-use super::{check, cron, go, job_policies, podspec, rules::Rules};
+use super::{check, go, job_policies, podspec, rules::Rules};
 use crate::{
     field::{Errors, Field, member, remove, set_default},
     names,
@@ -66,7 +66,9 @@ fn default_job(job: &mut Value) {
     set_default(spec, "podReplacementPolicy", if on_failure { "Failed" } else { "TerminatingOrFailed" });
     podspec::default_template(member(spec, "template"));
     let labels = spec["template"]["metadata"]["labels"].clone();
-    if labels.as_object().is_some_and(|labels| !labels.is_empty()) {
+    // A job that is new gets its labels when it is tied to its pods.
+    let is_tied = spec["manualSelector"] == true || labels.get(CONTROLLER_UID).is_some();
+    if is_tied && labels.as_object().is_some_and(|labels| !labels.is_empty()) {
         set_default(member(job, "metadata"), "labels", labels);
     }
 }
@@ -85,16 +87,12 @@ fn tie_to_pods(job: &mut Value) {
         }
     };
     let spec = member(job, "spec");
-    label(member(member(member(spec, "template"), "metadata"), "labels"));
+    let labels = member(member(member(spec, "template"), "metadata"), "labels");
+    label(labels);
+    let labels = labels.clone();
     *member(member(member(spec, "selector"), "matchLabels"), CONTROLLER_UID) = uid.clone();
-    let owned = job["metadata"].get("labels").is_none();
-    if owned || job["metadata"]["labels"].get(CONTROLLER_UID).is_none() {
-        // Upstream writes the labels of the template to a job that has none.
-        let labels = member(member(job, "metadata"), "labels");
-        if owned {
-            label(labels);
-        }
-    }
+    // Upstream writes the labels of the template to a job that has none.
+    set_default(member(job, "metadata"), "labels", labels);
 }
 
 /// The pods of an indexed job are named after it, with their index.
@@ -292,8 +290,8 @@ fn validate_cron_job(job: &Field<'_>, errors: &mut Errors) {
     if schedule.text().is_empty() {
         schedule.required(errors, "");
     } else {
-        if let Err(why) = cron::check(schedule.text()) {
-            schedule.invalid(errors, &why);
+        if let Err(why) = schedule.text().parse::<Schedule>() {
+            schedule.invalid(errors, &why.to_string());
         }
         if schedule.text().contains("TZ") {
             schedule.invalid(errors, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");

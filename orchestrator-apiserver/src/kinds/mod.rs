@@ -13,7 +13,6 @@ pub(crate) mod check;
 mod classes;
 mod config;
 mod coordination;
-mod cron;
 mod custom;
 mod custom_schema;
 mod definitions;

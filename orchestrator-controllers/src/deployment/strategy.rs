@@ -5,6 +5,8 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
+use crate::pods;
+
 /// How many replicas are wanted.
 pub(crate) fn wanted(deployment: &Deployment) -> i32 {
     deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
@@ -38,16 +40,10 @@ fn fenceposts(deployment: &Deployment) -> (i32, i32) {
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 
-/// A number, or a percentage of `total`; a quarter when nothing is said. What cannot be read counts as 0.
-pub(crate) fn scaled(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
-    let percent = match value {
-        Some(IntOrString::Int(number)) => return (*number).max(0),
-        Some(IntOrString::String(text)) => text.strip_suffix('%').and_then(|text| text.parse().ok()).unwrap_or(0_i64),
-        None => 25,
-    };
-    let hundredfold = i64::from(total) * percent;
-    let whole = if round_up { (hundredfold + 99).div_euclid(100) } else { hundredfold.div_euclid(100) };
-    i32::try_from(whole).unwrap_or(i32::MAX).max(0)
+/// A number, or a percentage of `total`; a quarter when nothing is said.
+fn scaled(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
+    let quarter = IntOrString::String("25%".to_owned());
+    pods::scaled(value.unwrap_or(&quarter), total, round_up)
 }
 
 #[cfg(test)]

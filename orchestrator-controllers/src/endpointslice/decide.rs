@@ -16,13 +16,16 @@ use k8s_openapi::{
 use orchestrator_core::meta;
 
 use super::endpoints::{Family, endpoint, ports};
-use crate::{limits, pods::ready_since};
+use crate::{limits, pods::readiness_changed};
 
-pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
-pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// The label with the name of a slice's service.
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label with who looks after a slice.
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
-const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+/// The annotation with the time of what changed last.
+pub(crate) const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// What to write.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,7 +49,7 @@ pub(super) struct Observed<'a> {
 }
 
 /// Whether this controller makes slices for a service.
-pub(super) fn is_selected(service: &Service) -> bool {
+pub(crate) fn is_selected(service: &Service) -> bool {
     let spec = service.spec.as_ref();
     let selects = spec.and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| !selector.is_empty());
     selects && spec.and_then(|spec| spec.type_.as_deref()) != Some("ExternalName")
@@ -73,7 +76,7 @@ fn decide_family(observed: Observed<'_>, family: Family, decision: &mut Decision
         if let Some(endpoint) = endpoint(observed.service, pod, family, observed.zones) {
             let ports = ports(observed.service, pod);
             let group = wanted.entry(port_key(&ports)).or_insert_with(|| Wanted { ports, endpoints: BTreeMap::new() });
-            group.endpoints.insert(identity(&endpoint), (endpoint, ready_since(pod)));
+            group.endpoints.insert(identity(&endpoint), (endpoint, readiness_changed(pod)));
         }
     }
     let mut present: BTreeMap<String, Vec<&Arc<EndpointSlice>>> = BTreeMap::new();

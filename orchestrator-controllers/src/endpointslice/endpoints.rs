@@ -16,14 +16,14 @@ use crate::pods::{is_deleting, is_finished, is_ready};
 
 /// Which kind of addresses a slice has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
 
 impl Family {
     /// The families of a service.
-    pub(super) fn of(service: &Service) -> Vec<Self> {
+    pub(crate) fn of(service: &Service) -> Vec<Self> {
         let families = service.spec.as_ref().and_then(|spec| spec.ip_families.clone()).unwrap_or_default();
         if families.is_empty() {
             return vec![Self::V4];
@@ -31,14 +31,14 @@ impl Family {
         families.iter().map(|family| if family == "IPv6" { Self::V6 } else { Self::V4 }).collect()
     }
 
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::V4 => "IPv4",
             Self::V6 => "IPv6",
         }
     }
 
-    fn contains(self, address: &str) -> bool {
+    pub(crate) fn contains(self, address: &str) -> bool {
         address.contains(':') == (self == Self::V6)
     }
 }
@@ -57,9 +57,6 @@ pub(super) fn endpoint(
     let spec = pod.spec.clone().unwrap_or_default();
     let (serving, terminating) = (is_ready(pod), is_deleting(pod));
     let publish = service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses) == Some(true);
-    let named = spec.hostname.as_ref().is_some_and(|hostname| !hostname.is_empty())
-        && spec.subdomain.is_some()
-        && spec.subdomain == service.metadata.name;
     Some(Endpoint {
         addresses: vec![address],
         conditions: Some(EndpointConditions {
@@ -67,21 +64,34 @@ pub(super) fn endpoint(
             serving: Some(serving),
             terminating: Some(terminating),
         }),
-        hostname: spec.hostname.filter(|_| named),
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".to_owned()),
-            namespace: pod.metadata.namespace.clone(),
-            name: pod.metadata.name.clone(),
-            uid: pod.metadata.uid.clone(),
-            ..Default::default()
-        }),
+        hostname: hostname(service, pod),
+        target_ref: Some(target(pod)),
         zone: spec.node_name.as_ref().and_then(|node| zones.get(node)).cloned(),
         node_name: spec.node_name.filter(|node| !node.is_empty()),
         ..Default::default()
     })
 }
 
-fn address(pod: &Pod, family: Family) -> Option<String> {
+/// The name that a pod has within a service.
+pub(crate) fn hostname(service: &Service, pod: &Pod) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    let named = spec.subdomain.is_some() && spec.subdomain == service.metadata.name;
+    spec.hostname.clone().filter(|hostname| named && !hostname.is_empty())
+}
+
+/// A pod, as an endpoint names it.
+pub(crate) fn target(pod: &Pod) -> ObjectReference {
+    ObjectReference {
+        kind: Some("Pod".to_owned()),
+        namespace: pod.metadata.namespace.clone(),
+        name: pod.metadata.name.clone(),
+        uid: pod.metadata.uid.clone(),
+        ..Default::default()
+    }
+}
+
+/// A pod's address of a family.
+pub(crate) fn address(pod: &Pod, family: Family) -> Option<String> {
     let status = pod.status.as_ref()?;
     let all = status.pod_ips.iter().flatten().map(|address| &address.ip).chain(&status.pod_ip);
     all.filter(|address| !address.is_empty()).find(|address| family.contains(address)).cloned()
@@ -101,11 +111,13 @@ pub(super) fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
     ports.iter().filter_map(resolve).collect()
 }
 
-fn protocol(protocol: Option<&String>) -> &str {
+/// A port's protocol.
+pub(crate) fn protocol(protocol: Option<&String>) -> &str {
     protocol.map_or("TCP", String::as_str)
 }
 
-fn port_number(port: &ServicePort, pod: &Pod) -> Option<i32> {
+/// The number that a service's port has on a pod; `None` when the pod has no port of that name.
+pub(crate) fn port_number(port: &ServicePort, pod: &Pod) -> Option<i32> {
     let name = match &port.target_port {
         None | Some(IntOrString::Int(0)) => return Some(port.port),
         Some(IntOrString::Int(number)) => return Some(*number),

@@ -1,9 +1,7 @@
 //! The EndpointSlice controller: for each service with a selector, the addresses of its pods.
-//!
-//! It writes no Endpoints objects; upstream deprecated them in favour of slices (KEP-4974).
 
 mod decide;
-mod endpoints;
+pub(crate) mod endpoints;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,7 +20,8 @@ use orchestrator_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::decide::{MANAGED_BY, MANAGER, Observed, SERVICE_NAME, decide, is_selected};
+pub(crate) use self::decide::{MANAGED_BY, SERVICE_NAME, TRIGGER_TIME, is_selected};
+use self::decide::{MANAGER, Observed, decide};
 use crate::{context::ControllerContext, serviceaccount::is_terminating};
 
 const BY_SERVICE: &str = "endpointslice/service";
@@ -55,7 +54,7 @@ pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken)
 }
 
 /// The services that select one of these pods.
-fn selecting<'a>(services: &Cache<Service>, pods: impl IntoIterator<Item = &'a Arc<Pod>>) -> Vec<ObjectKey> {
+pub(crate) fn selecting<'a>(services: &Cache<Service>, pods: impl IntoIterator<Item = &'a Arc<Pod>>) -> Vec<ObjectKey> {
     let mut keys = Vec::new();
     for pod in pods {
         for service in services.list_namespace(meta::namespace(&pod.metadata)) {
@@ -69,7 +68,8 @@ fn selecting<'a>(services: &Cache<Service>, pods: impl IntoIterator<Item = &'a A
     keys
 }
 
-fn selects(service: &Service, pod: &Pod) -> bool {
+/// Whether a service selects a pod.
+pub(crate) fn selects(service: &Service, pod: &Pod) -> bool {
     let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     let labels = pod.metadata.labels.as_ref();
     let has = |(key, value): (&String, &String)| labels.is_some_and(|labels| labels.get(key) == Some(value));

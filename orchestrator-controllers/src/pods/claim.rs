@@ -7,7 +7,7 @@ use kube_core::params::{Patch, PatchParams};
 use orchestrator_core::{
     client::{Api, Client},
     controller::Kind,
-    meta::{controller_of, owner_reference},
+    meta::{self, controller_of, owner_reference},
     status::{ApiError, ApiResult, Reason},
 };
 use serde_json::{Value, json};
@@ -48,12 +48,24 @@ pub(crate) async fn claim_all<O: Kind, K: Kind>(
     candidates: Vec<Arc<K>>,
     selected: impl Fn(&K) -> bool,
 ) -> ApiResult<Vec<Arc<K>>> {
+    claim_all_with(client, owner, candidates, selected, None).await
+}
+
+/// As [`claim_all`], where what belongs to the owner has a finalizer.
+pub(crate) async fn claim_all_with<O: Kind, K: Kind>(
+    client: &Client,
+    owner: &O,
+    candidates: Vec<Arc<K>>,
+    selected: impl Fn(&K) -> bool,
+    finalizer: Option<&str>,
+) -> ApiResult<Vec<Arc<K>>> {
     let namespace = owner.meta().namespace.clone().unwrap_or_default();
     let api = Api::<K>::namespaced(client, &namespace);
     let mut may_adopt = false;
     let mut owned = Vec::with_capacity(candidates.len());
     for object in candidates {
-        match claim(owner.meta(), object.meta(), selected(&object)) {
+        let metadata = object.meta();
+        match claim(owner.meta(), metadata, selected(&object)) {
             Claim::Owned => owned.push(object),
             Claim::Foreign => {}
             Claim::Adopt => {
@@ -61,10 +73,11 @@ pub(crate) async fn claim_all<O: Kind, K: Kind>(
                     recheck(client, owner).await?;
                     may_adopt = true;
                 }
-                owned.extend(patch(&api, object.meta(), adoption(object.meta(), owner_reference(owner, true))).await?);
+                let body = adoption(metadata, owner_reference(owner, true), finalizer);
+                owned.extend(patch(&api, metadata, body).await?);
             }
             Claim::Release => {
-                patch(&api, object.meta(), release(object.meta(), owner.meta())).await?;
+                patch(&api, metadata, release(metadata, owner.meta(), finalizer)).await?;
             }
         }
     }
@@ -93,26 +106,34 @@ async fn patch<K: Kind>(api: &Api<K>, object: &ObjectMeta, body: Value) -> ApiRe
     }
 }
 
-fn adoption(object: &ObjectMeta, reference: OwnerReference) -> Value {
-    let mut references = object.owner_references.clone().unwrap_or_default();
+fn adoption(object: &ObjectMeta, reference: OwnerReference, finalizer: Option<&str>) -> Value {
+    let mut object = object.clone();
+    let references = object.owner_references.get_or_insert_default();
     references.retain(|existing| existing.uid != reference.uid);
     references.push(reference);
-    references_patch(object, &references)
+    let added = finalizer.is_some_and(|finalizer| meta::add_finalizer(&mut object, finalizer));
+    ownership_patch(&object, added)
 }
 
-fn release(object: &ObjectMeta, owner: &ObjectMeta) -> Value {
-    let mut references = object.owner_references.clone().unwrap_or_default();
+fn release(object: &ObjectMeta, owner: &ObjectMeta, finalizer: Option<&str>) -> Value {
+    let mut object = object.clone();
+    let references = object.owner_references.get_or_insert_default();
     references.retain(|existing| Some(&existing.uid) != owner.uid.as_ref());
-    references_patch(object, &references)
+    let removed = finalizer.is_some_and(|finalizer| meta::remove_finalizer(&mut object, finalizer));
+    ownership_patch(&object, removed)
 }
 
 /// A merge patch that holds only for the very version of the object that was seen.
-fn references_patch(object: &ObjectMeta, references: &[OwnerReference]) -> Value {
-    json!({"metadata": {
+fn ownership_patch(object: &ObjectMeta, with_finalizers: bool) -> Value {
+    let mut body = json!({
         "uid": object.uid,
         "resourceVersion": object.resource_version,
-        "ownerReferences": references,
-    }})
+        "ownerReferences": object.owner_references,
+    });
+    if with_finalizers {
+        body["finalizers"] = json!(object.finalizers);
+    }
+    json!({"metadata": body})
 }
 
 #[cfg(test)]
@@ -159,14 +180,15 @@ mod tests {
         let mut object = controlled_by("owner");
         object.owner_references.as_mut().unwrap().push(other.clone());
         object.resource_version = Some("7".to_owned());
-        let body = release(&object, &meta("owner"));
+        let body = release(&object, &meta("owner"), None);
         assert_eq!(body["metadata"]["ownerReferences"].as_array().unwrap().len(), 1);
         assert_eq!(body["metadata"]["ownerReferences"][0]["uid"], "other");
         assert_eq!(body["metadata"]["resourceVersion"], "7");
         let mut orphan = meta("object");
         orphan.owner_references = Some(vec![other]);
         let reference = OwnerReference { uid: "owner".to_owned(), controller: Some(true), ..Default::default() };
-        let body = adoption(&orphan, reference);
+        let body = adoption(&orphan, reference, Some("f"));
+        assert_eq!(body["metadata"]["finalizers"], json!(["f"]));
         assert_eq!(body["metadata"]["ownerReferences"].as_array().unwrap().len(), 2);
     }
 }

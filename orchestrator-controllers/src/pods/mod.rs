@@ -1,20 +1,31 @@
 //! What the controllers of pods share: readiness, activity, deletion order, ownership and templates.
 
+mod backoff;
 mod claim;
+mod control;
 mod owned;
 mod ranking;
+mod revisions;
 mod template;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::{
+    api::core::v1::{Pod, PodCondition},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
 
-pub(crate) use claim::claim_all;
+pub(crate) use backoff::Backoff;
+pub(crate) use claim::{claim_all, claim_all_with};
+pub(crate) use control::PodControl;
 pub(crate) use owned::{
     candidates, controlled_by, index_by_controller, is_namespace_terminating, only, possible_owners, selects,
 };
 pub(crate) use ranking::rank_for_deletion;
+#[cfg(test)]
+pub(crate) use revisions::Update;
+pub(crate) use revisions::{Keeper, REVISION_LABEL, sorted};
 pub(crate) use template::{pod_from_template, pod_name_prefix, short_hash};
 
 /// The pod's phase; empty before it has one.
@@ -57,6 +68,13 @@ pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
     ready_condition(pod)?.last_transition_time.as_ref().map(|time| time.0)
 }
 
+/// When it became ready, or ceased to be, if it says so.
+pub(crate) fn readiness_changed(pod: &Pod) -> Option<Timestamp> {
+    let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    let ready = conditions.find(|condition| condition.type_ == "Ready")?;
+    ready.last_transition_time.as_ref().map(|time| time.0)
+}
+
 /// Whether it has been ready for `minReadySeconds`.
 pub(crate) fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
     is_ready(pod) && (min_ready_seconds <= 0 || available_after(pod, min_ready_seconds, now) == Some(Duration::ZERO))
@@ -77,6 +95,17 @@ pub(crate) fn next_available<'a>(
 ) -> Option<Duration> {
     let waits = pods.into_iter().filter_map(|pod| available_after(pod, min_ready_seconds, now));
     waits.filter(|wait| !wait.is_zero()).min()
+}
+
+/// A number, or a percentage of `total`; what cannot be read counts as 0.
+pub(crate) fn scaled(value: &IntOrString, total: i32, round_up: bool) -> i32 {
+    let percent = match value {
+        IntOrString::Int(number) => return (*number).max(0),
+        IntOrString::String(text) => text.strip_suffix('%').and_then(|text| text.parse().ok()).unwrap_or(0_i64),
+    };
+    let hundredfold = i64::from(total).saturating_mul(percent);
+    let whole = if round_up { hundredfold.saturating_add(99).div_euclid(100) } else { hundredfold.div_euclid(100) };
+    i32::try_from(whole).unwrap_or(i32::MAX).max(0)
 }
 
 /// `None` for zero, as upstream omits counters.

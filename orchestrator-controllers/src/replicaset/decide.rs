@@ -57,19 +57,6 @@ pub(crate) fn decide(set: &ReplicaSet, owned: &[Arc<Pod>], related: &[Arc<Pod>],
     Plan { create: 0, delete }
 }
 
-/// The sizes in which pods are created: 1, 2, 4 and so on, so that a cause of failure that all share costs one
-/// request and not all of them.
-pub(crate) fn batches(total: usize) -> impl Iterator<Item = usize> {
-    let mut left = total;
-    let mut next = 1;
-    std::iter::from_fn(move || {
-        let size = next.min(left);
-        left -= size;
-        next *= 2;
-        (size > 0).then_some(size)
-    })
-}
-
 /// The status of what is observed, after an attempt that failed or not.
 pub(crate) fn status(
     set: &ReplicaSet,
@@ -157,11 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn missing_pods_are_created_in_growing_batches() {
+    fn missing_pods_are_created_within_bounds() {
         assert_eq!(decide(&set(3), &pods(&["a"]), &[], at(9)), Plan { create: 2, delete: vec![] });
         assert_eq!(decide(&set(9_999), &[], &[], at(9)).create, PODS_PER_RUN);
-        assert_eq!(batches(10).collect::<Vec<_>>(), [1, 2, 4, 3]);
-        assert_eq!(batches(0).count(), 0);
     }
 
     #[test]

@@ -7,15 +7,14 @@ mod decide;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
 use kube_core::params::PostParams;
 use orchestrator_core::{
-    client::{Api, Call, WriteOptions},
+    client::Api,
     controller::{Action, Cache, Context, Controller, Reconciler, generation_changed},
-    events::{Event, EventRecorder},
-    meta::{controller_of, object_reference, owner_reference},
+    events::EventRecorder,
+    meta::{self, controller_of, owner_reference},
     object::{Object, ObjectKey},
     status::{ApiError, ApiResult},
 };
@@ -25,8 +24,8 @@ use self::decide::{Failure, Plan};
 use crate::{
     context::ControllerContext,
     pods::{
-        candidates, claim_all, controlled_by, index_by_controller, is_active, is_namespace_terminating, only,
-        pod_from_template, pod_name_prefix, possible_owners, selects,
+        PodControl, candidates, claim_all, controlled_by, index_by_controller, is_active, pod_from_template,
+        pod_name_prefix, possible_owners, selects,
     },
 };
 
@@ -66,9 +65,8 @@ impl Reconciler for ReplicaSets {
         let mut owned = self.claim(&set, context).await?;
         let now = context.env().now();
         let plan = decide::decide(&set, &owned, &self.related(&set), now);
-        let mut run = Run { set: &set, recorder: &self.recorder, context, failure: None, created: Vec::new() };
-        run.carry_out(plan).await;
-        let Run { failure, created, .. } = run;
+        let control = PodControl::new(context, &self.recorder, &*set);
+        let (created, failure) = carry_out(&set, &plan, &control).await;
         owned.extend(created);
         let reason = failure.as_ref().map(|(failure, _)| failure);
         write_status(&set, &owned, reason, context, now).await?;
@@ -103,86 +101,21 @@ impl ReplicaSets {
     }
 }
 
-/// The writes of one run.
-struct Run<'a> {
-    set: &'a ReplicaSet,
-    recorder: &'a EventRecorder,
-    context: &'a Context,
-    failure: Option<(Failure, ApiError)>,
-    created: Vec<Arc<Pod>>,
-}
-
-impl Run<'_> {
-    async fn carry_out(&mut self, plan: Plan) {
-        for size in decide::batches(plan.create) {
-            if !self.create(size).await {
-                return;
-            }
-        }
-        self.delete(&plan.delete).await;
-    }
-
-    fn api(&self) -> Api<Pod> {
-        let namespace = self.set.metadata.namespace.as_deref().unwrap_or_default();
-        Api::namespaced(self.context.client(), namespace)
-    }
-
-    /// Creates a batch of pods. Whether all of them came into being.
-    async fn create(&mut self, size: usize) -> bool {
-        let template = self.set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
-        let namespace = self.set.metadata.namespace.as_deref().unwrap_or_default();
-        let mut pod = pod_from_template(&template, namespace, owner_reference(self.set, true));
-        pod.metadata.generate_name = self.set.metadata.name.as_deref().map(pod_name_prefix);
-        let (api, pod) = (self.api(), Object::from_typed(Arc::new(pod)));
-        let create = || Call::Create { object: pod.clone(), options: WriteOptions::default() };
-        let results = join_all((0..size).map(|_| api.send(None, None, create()))).await;
-        let mut complete = true;
-        for result in results {
-            complete &= result.is_ok();
-            match result.and_then(|pod| Ok(pod.shared::<Pod>()?)) {
-                Ok(pod) => {
-                    let name = pod.metadata.name.as_deref().unwrap_or_default();
-                    self.record(Event::normal("SuccessfulCreate", format!("Created pod: {name}")));
-                    self.created.push(pod);
-                }
-                Err(error) if is_namespace_terminating(&error) => {}
-                Err(error) => {
-                    self.record(Event::warning("FailedCreate", format!("Error creating: {}", error.message())));
-                    self.fail("FailedCreate", error);
-                }
-            }
-        }
-        complete
-    }
-
-    async fn delete(&mut self, pods: &[Arc<Pod>]) {
-        let api = self.api();
-        let delete = |pod: &Arc<Pod>| {
-            let (api, pod) = (api.clone(), pod.clone());
-            async move { api.delete(pod.metadata.name.as_deref().unwrap_or_default(), &only(&pod.metadata)).await }
-        };
-        let results = join_all(pods.iter().map(delete)).await;
-        for (pod, result) in pods.iter().zip(results) {
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
-            match result {
-                Ok(()) => self.record(Event::normal("SuccessfulDelete", format!("Deleted pod: {name}"))),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => {
-                    self.record(Event::warning("FailedDelete", format!("Error deleting: {}", error.message())));
-                    self.fail("FailedDelete", error);
-                }
-            }
-        }
-    }
-
-    fn record(&self, event: Event) {
-        self.recorder.record(&object_reference(self.set), event);
-    }
-
-    fn fail(&mut self, reason: &'static str, error: ApiError) {
-        let message = error.message().to_owned();
-        self.failure.get_or_insert((Failure { reason, message }, error));
-    }
+/// The writes of one run: what was made, and what failed first.
+async fn carry_out(
+    set: &ReplicaSet,
+    plan: &Plan,
+    control: &PodControl<'_>,
+) -> (Vec<Arc<Pod>>, Option<(Failure, ApiError)>) {
+    let template = set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
+    let mut pod = pod_from_template(&template, meta::namespace(&set.metadata), owner_reference(set, true));
+    pod.metadata.generate_name = set.metadata.name.as_deref().map(pod_name_prefix);
+    let created = control.create(&vec![Object::from_typed(Arc::new(pod)); plan.create]).await;
+    let deleted = control.delete(&plan.delete).await;
+    let failure =
+        |reason: &'static str| move |error: ApiError| (Failure { reason, message: error.message().to_owned() }, error);
+    let failed = created.error.map(failure("FailedCreate")).or(deleted.error.map(failure("FailedDelete")));
+    (created.done, failed)
 }
 
 async fn write_status(

@@ -7,10 +7,14 @@ use k8s_openapi::{
 use proptest::prelude::*;
 
 use super::{
-    super::revisions::{Update, current_revision, sorted, update_revision},
+    super::revisions::{current_revision, keeper},
     *,
 };
-use crate::pods::fixtures::{at, set_running};
+use crate::pods::{
+    Update,
+    fixtures::{at, set_running},
+    sorted,
+};
 
 #[derive(Clone, Debug)]
 struct Model {
@@ -61,7 +65,7 @@ impl Model {
 
     fn decide(&mut self) -> Decision {
         let revisions = sorted(&self.revisions);
-        let update = match update_revision(&self.set, &revisions, 0) {
+        let update = match keeper(&self.set).update(&revisions, 0) {
             Update::Newest(revision) => revision,
             Update::Renumber(mut revision, number) => {
                 self.revisions.retain(|old| old.metadata.name != revision.metadata.name);

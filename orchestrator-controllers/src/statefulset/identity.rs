@@ -14,10 +14,8 @@ use k8s_openapi::{
 
 use orchestrator_core::meta::{controller_of, owner_reference};
 
-use crate::pods::{pod_from_template, pod_name_prefix};
+use crate::pods::{REVISION_LABEL, pod_from_template, pod_name_prefix};
 
-/// The label that names a pod's revision.
-pub(crate) const REVISION_LABEL: &str = "controller-revision-hash";
 const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
 

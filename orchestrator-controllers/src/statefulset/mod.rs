@@ -23,19 +23,17 @@ use orchestrator_core::{
     events::{Event, EventRecorder},
     meta::{is_controlled_by, object_reference},
     object::ObjectKey,
-    status::{ApiError, ApiResult, Reason},
+    status::{ApiError, ApiResult},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    decide::{Observed, Step, Why},
-    revisions::Update,
-};
+use self::decide::{Observed, Step, Why};
 use crate::{
     context::ControllerContext,
-    limits::REVISION_NAME_TRIES,
-    pods::{candidates, claim_all, index_by_controller, is_namespace_terminating, only, possible_owners, selects},
+    pods::{
+        candidates, claim_all, index_by_controller, is_namespace_terminating, only, possible_owners, selects, sorted,
+    },
 };
 
 /// Runs the controller until the shutdown.
@@ -132,7 +130,7 @@ impl StatefulSets {
             is_controlled_by(&revision.metadata, uid) || is_selected(set, &revision.metadata)
         };
         let candidates = candidates(&self.revisions, &set.metadata);
-        Ok(revisions::sorted(&claim_all(context.client(), &**set, candidates, selected).await?))
+        Ok(sorted(&claim_all(context.client(), &**set, candidates, selected).await?))
     }
 
     fn claims_of(&self, set: &StatefulSet, pods: &[Arc<Pod>]) -> BTreeMap<String, Arc<PersistentVolumeClaim>> {
@@ -160,32 +158,8 @@ impl Run<'_> {
 
     /// The revision of the set's template, made or renumbered where needed, and the number of collisions then.
     async fn update_revision(&self, history: &[Arc<ControllerRevision>]) -> ApiResult<(ControllerRevision, i32)> {
-        let api = self.api::<ControllerRevision>();
-        let mut collisions = self.set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
-        for _ in 0..REVISION_NAME_TRIES {
-            let wanted = match revisions::update_revision(self.set, history, collisions) {
-                Update::Newest(revision) => return Ok((revision, collisions)),
-                Update::Renumber(revision, number) => {
-                    let revision = ControllerRevision { revision: number, ..revision };
-                    let name = revision.metadata.name.as_deref().unwrap_or_default();
-                    let written = api.replace(name, &PostParams::default(), &revision).await?;
-                    return Ok((ControllerRevision::clone(&written), collisions));
-                }
-                Update::Create(revision) => revision,
-            };
-            match api.create(&PostParams::default(), &wanted).await {
-                Ok(created) => return Ok((ControllerRevision::clone(&created), collisions)),
-                Err(error) if error.is_already_exists() => {
-                    let existing = api.get(wanted.metadata.name.as_deref().unwrap_or_default()).await?;
-                    if revisions::is_equal(&existing, &wanted) {
-                        return Ok((ControllerRevision::clone(&existing), collisions));
-                    }
-                    collisions += 1;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Err(ApiError::new(Reason::Conflict, "every name for a new controller revision is taken"))
+        let collisions = self.set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
+        revisions::keeper(self.set).write_update(&self.api(), history, collisions).await
     }
 
     /// Does what was decided. In order, the first failure ends it; in parallel, only what depends on it is left out.

@@ -2,50 +2,23 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use k8s_openapi::{
-    api::{
-        apps::v1::{ControllerRevision, StatefulSet},
-        core::v1::{Pod, PodTemplateSpec},
-    },
-    apimachinery::pkg::{apis::meta::v1::ObjectMeta, runtime::RawExtension},
+use k8s_openapi::api::{
+    apps::v1::{ControllerRevision, StatefulSet},
+    core::v1::{Pod, PodTemplateSpec},
 };
 use orchestrator_core::{meta::owner_reference, object::Object};
-use serde_json::{Value, json};
 
-use super::identity::{REVISION_LABEL, set_name};
-use crate::{limits::REVISION_PREFIX_CHARACTERS, pods::short_hash};
+use crate::pods::{Keeper, REVISION_LABEL};
 
 const HASH_LABEL: &str = "controller.kubernetes.io/hash";
 
-/// What the set's template asks for, in terms of its revisions.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Update {
-    /// The newest revision has it.
-    Newest(ControllerRevision),
-    /// An older revision has it: a rollback. It is to get this number.
-    Renumber(ControllerRevision, i64),
-    /// None has it; this one is to be made.
-    Create(ControllerRevision),
-}
-
-/// The revisions, the oldest first.
-pub(crate) fn sorted(revisions: &[Arc<ControllerRevision>]) -> Vec<Arc<ControllerRevision>> {
-    let mut revisions = revisions.to_vec();
-    revisions.sort_by_key(|revision| {
-        let created = revision.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (revision.revision, created, revision.metadata.name.clone())
-    });
-    revisions
-}
-
-/// Which revision the set's template is. `revisions` are [`sorted`].
-pub(crate) fn update_revision(set: &StatefulSet, revisions: &[Arc<ControllerRevision>], collisions: i32) -> Update {
-    let next = revisions.last().map_or(1, |newest| newest.revision + 1);
-    let wanted = make(set, next, collisions);
-    match revisions.iter().rposition(|revision| is_equal(revision, &wanted)) {
-        Some(index) if index + 1 == revisions.len() => Update::Newest(revisions[index].as_ref().clone()),
-        Some(index) => Update::Renumber(revisions[index].as_ref().clone(), next),
-        None => Update::Create(wanted),
+/// The set, as one whose template is kept.
+pub(crate) fn keeper(set: &StatefulSet) -> Keeper<'_> {
+    Keeper {
+        metadata: &set.metadata,
+        template: set.spec.as_ref().map(|spec| &spec.template),
+        reference: owner_reference(set, true),
+        hash_label: HASH_LABEL,
     }
 }
 
@@ -60,41 +33,10 @@ pub(crate) fn current_revision(
     current.map_or_else(|| update.clone(), |current| current.as_ref().clone())
 }
 
-/// Whether two revisions say the same.
-pub(crate) fn is_equal(a: &ControllerRevision, b: &ControllerRevision) -> bool {
-    a.data.as_ref().map(|data| &data.0) == b.data.as_ref().map(|data| &data.0)
-}
-
 /// The template that a revision keeps; `None` when it is not one of ours.
 pub(crate) fn template_of(revision: &ControllerRevision) -> Option<Arc<PodTemplateSpec>> {
     let template = revision.data.as_ref()?.0.get("spec")?.get("template")?;
     Object::from_tree(template.clone()).typed().ok()
-}
-
-/// A revision of the set's template, as a patch that puts the template back.
-fn make(set: &StatefulSet, revision: i64, collisions: i32) -> ControllerRevision {
-    let template = set.spec.as_ref().map(|spec| &spec.template);
-    let mut body = serde_json::to_value(template).unwrap_or(Value::Null);
-    if let Some(body) = body.as_object_mut() {
-        body.insert("$patch".to_owned(), json!("replace"));
-    }
-    let data = json!({"spec": {"template": body}});
-    let hash = short_hash(&data, Some(collisions));
-    let prefix: String = set_name(set).chars().take(REVISION_PREFIX_CHARACTERS).collect();
-    let mut labels = template.and_then(|template| template.metadata.as_ref()?.labels.clone()).unwrap_or_default();
-    labels.insert(HASH_LABEL.to_owned(), hash.clone());
-    ControllerRevision {
-        metadata: ObjectMeta {
-            name: Some(format!("{prefix}-{hash}")),
-            namespace: set.metadata.namespace.clone(),
-            labels: Some(labels),
-            annotations: set.metadata.annotations.clone(),
-            owner_references: Some(vec![owner_reference(set, true)]),
-            ..Default::default()
-        },
-        data: Some(RawExtension(data)),
-        revision,
-    }
 }
 
 /// Revisions beyond the history limit, the oldest first; never one that a pod or the set still uses.
@@ -126,6 +68,7 @@ mod tests {
     use k8s_openapi::api::apps::v1::{StatefulSetSpec, StatefulSetStatus};
 
     use super::*;
+    use crate::pods::{Update, sorted};
 
     fn set(image: &str) -> StatefulSet {
         let mut set = StatefulSet::default();
@@ -137,7 +80,7 @@ mod tests {
     }
 
     fn created(set: &StatefulSet, history: &[Arc<ControllerRevision>]) -> ControllerRevision {
-        match update_revision(set, history, 0) {
+        match keeper(set).update(history, 0) {
             Update::Create(revision) => revision,
             other => panic!("{other:?}"),
         }
@@ -149,14 +92,14 @@ mod tests {
         let second = Arc::new(created(&set("b"), std::slice::from_ref(&first)));
         assert_eq!((first.revision, second.revision), (1, 2));
         let history = sorted(&[second.clone(), first.clone()]);
-        assert_eq!(update_revision(&set("b"), &history, 0), Update::Newest((*second).clone()));
-        assert_eq!(update_revision(&set("a"), &history, 0), Update::Renumber((*first).clone(), 3));
+        assert_eq!(keeper(&set("b")).update(&history, 0), Update::Newest((*second).clone()));
+        assert_eq!(keeper(&set("a")).update(&history, 0), Update::Renumber((*first).clone(), 3));
         assert_eq!(template_of(&first).as_deref(), set("a").spec.as_ref().map(|spec| &spec.template));
     }
 
     #[test]
     fn a_collision_changes_the_name() {
-        let names = [0, 1].map(|collisions| make(&set("a"), 1, collisions).metadata.name);
+        let names = [0, 1].map(|collisions| keeper(&set("a")).make(1, collisions).metadata.name);
         assert_ne!(names[0], names[1]);
     }
 

@@ -1,0 +1,236 @@
+//! What single objects use, by the names that quotas have for it.
+//!
+//! Upstream: `pkg/quota/v1/evaluator/core`.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::core::v1::{Container, ContainerStatus, PersistentVolumeClaim, Pod, ResourceRequirements, Service},
+    apimachinery::pkg::api::resource::Quantity as Written,
+};
+use orchestrator_core::quantity::{Format, Quantity};
+
+use crate::pods::is_finished;
+
+/// Amounts by name.
+pub(super) type Amounts = BTreeMap<String, Quantity>;
+
+/// Resources whose requests and limits quotas count by these names.
+const COMPUTED: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+
+/// What of a container's resources is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Requests,
+    Limits,
+}
+
+impl Part {
+    fn of(self, resources: Option<&ResourceRequirements>) -> Amounts {
+        read(resources.and_then(|resources| match self {
+            Self::Requests => resources.requests.as_ref(),
+            Self::Limits => resources.limits.as_ref(),
+        }))
+    }
+}
+
+fn one(count: i64) -> Quantity {
+    Quantity::from_value(count, Format::DecimalSi)
+}
+
+/// Adds amounts to others.
+pub(super) fn add(total: &mut Amounts, more: &Amounts) {
+    for (name, amount) in more {
+        match total.get_mut(name) {
+            // What is added to nothing is written as it came.
+            Some(known) if !known.is_zero() => *known += amount,
+            _ => drop(total.insert(name.clone(), amount.clone())),
+        }
+    }
+}
+
+fn raise(total: &mut Amounts, other: Amounts) {
+    for (name, amount) in other {
+        match total.get(&name) {
+            Some(known) if *known >= amount => {}
+            _ => drop(total.insert(name, amount)),
+        }
+    }
+}
+
+fn read(written: Option<&BTreeMap<String, Written>>) -> Amounts {
+    let amounts = written.into_iter().flatten();
+    amounts.filter_map(|(name, amount)| Some((name.clone(), Quantity::try_from(amount).ok()?))).collect()
+}
+
+/// What a pod uses. Once it has ended only its existence counts.
+pub(super) fn pod(pod: &Pod, now: Timestamp) -> Amounts {
+    let mut used: Amounts = [("count/pods".to_owned(), one(1))].into();
+    if is_finished(pod) || is_overdue(pod, now) {
+        return used;
+    }
+    used.insert("pods".to_owned(), one(1));
+    for (name, amount) in computed(pod, Part::Requests) {
+        if COMPUTED.contains(&&*name) || name.starts_with("hugepages-") {
+            used.insert(name.clone(), amount.clone());
+        }
+        used.insert(format!("requests.{name}"), amount);
+    }
+    let limits = computed(pod, Part::Limits).into_iter().filter(|(name, _)| COMPUTED.contains(&&**name));
+    used.extend(limits.map(|(name, amount)| (format!("limits.{name}"), amount)));
+    used
+}
+
+/// Whether a pod should have been gone by now.
+fn is_overdue(pod: &Pod, now: Timestamp) -> bool {
+    let grace = pod.metadata.deletion_grace_period_seconds.map(SignedDuration::from_secs);
+    let deletion = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+    deletion.zip(grace).is_some_and(|(deletion, grace)| now.duration_since(deletion) > grace)
+}
+
+/// What a pod's containers take at once, or its init containers in their turn, whichever is more.
+fn computed(pod: &Pod, part: Part) -> Amounts {
+    let Some(spec) = &pod.spec else { return Amounts::new() };
+    let status = pod.status.as_ref();
+    let statuses = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    let init_statuses = status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
+    let mut running = Amounts::new();
+    spec.containers.iter().for_each(|container| add(&mut running, &of_container(container, statuses, part)));
+    let (mut sidecars, mut starting) = (Amounts::new(), Amounts::new());
+    for container in spec.init_containers.iter().flatten() {
+        let mut own = of_container(container, init_statuses, part);
+        if container.restart_policy.as_deref() == Some("Always") {
+            add(&mut running, &own);
+            add(&mut sidecars, &own);
+            own = sidecars.clone();
+        } else {
+            add(&mut own, &sidecars);
+        }
+        raise(&mut starting, own);
+    }
+    raise(&mut running, starting);
+    let whole = part.of(spec.resources.as_ref());
+    running.extend(
+        whole
+            .into_iter()
+            .filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory") || name.starts_with("hugepages-")),
+    );
+    for (name, amount) in read(spec.overhead.as_ref()) {
+        match running.get_mut(&name) {
+            Some(known) if !known.is_zero() => *known += &amount,
+            _ if part == Part::Requests => drop(running.insert(name, amount)),
+            _ => {}
+        }
+    }
+    running
+}
+
+fn of_container(container: &Container, statuses: &[ContainerStatus], part: Part) -> Amounts {
+    let mut amounts = part.of(container.resources.as_ref());
+    if let Some(status) = statuses.iter().find(|status| status.name == container.name) {
+        raise(&mut amounts, part.of(status.resources.as_ref()));
+        if part == Part::Requests {
+            raise(&mut amounts, read(status.allocated_resources.as_ref()));
+        }
+    }
+    amounts
+}
+
+/// What a service uses.
+pub(super) fn service(service: &Service) -> Amounts {
+    let spec = service.spec.clone().unwrap_or_default();
+    let ports = spec.ports.unwrap_or_default();
+    let count = |count: usize| one(i64::try_from(count).unwrap_or(i64::MAX));
+    let (mut node_ports, mut balancers) = (0, 0);
+    match spec.type_.as_deref() {
+        Some("NodePort") => node_ports = ports.len(),
+        Some("LoadBalancer") => {
+            balancers = 1;
+            node_ports = match spec.allocate_load_balancer_node_ports {
+                Some(false) => ports.iter().filter(|port| port.node_port.unwrap_or(0) != 0).count(),
+                _ => ports.len(),
+            };
+        }
+        _ => {}
+    }
+    let amounts = [
+        ("count/services", count(1)),
+        ("services", count(1)),
+        ("services.nodeports", count(node_ports)),
+        ("services.loadbalancers", count(balancers)),
+    ];
+    amounts.into_iter().map(|(name, amount)| (name.to_owned(), amount)).collect()
+}
+
+/// What a claim uses, of all classes and of its own.
+pub(super) fn claim(claim: &PersistentVolumeClaim) -> Amounts {
+    let spec = claim.spec.as_ref();
+    let asked = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"));
+    let allocated = claim.status.as_ref().and_then(|status| status.allocated_resources.as_ref()?.get("storage"));
+    let storage = [asked, allocated].into_iter().flatten().filter_map(|amount| Quantity::try_from(amount).ok()).max();
+    let annotation = claim.metadata.annotations.as_ref();
+    let class = annotation.and_then(|known| known.get("volume.beta.kubernetes.io/storage-class")).cloned();
+    let class = class.or_else(|| spec?.storage_class_name.clone()).filter(|class| !class.is_empty());
+    let mut used: Amounts =
+        ["count/persistentvolumeclaims", "persistentvolumeclaims"].map(|name| (name.to_owned(), one(1))).into();
+    used.extend(storage.clone().map(|storage| ("requests.storage".to_owned(), storage)));
+    if let Some(class) = class {
+        let of_class = |what: &str| format!("{class}.storageclass.storage.k8s.io/{what}");
+        used.insert(of_class("persistentvolumeclaims"), one(1));
+        used.extend(storage.map(|storage| (of_class("requests.storage"), storage)));
+    }
+    used
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::pods::fixtures::at;
+
+    fn shown(amounts: Amounts) -> BTreeMap<String, String> {
+        amounts.into_iter().map(|(name, amount)| (name, amount.to_string())).collect()
+    }
+
+    fn expected(amounts: Value) -> BTreeMap<String, String> {
+        serde_json::from_value(amounts).unwrap()
+    }
+
+    #[test]
+    fn a_pod_uses_what_its_containers_ask_for() {
+        let tree = json!({"spec": {
+            "initContainers": [{"name": "i", "resources": {"requests": {"cpu": "2"}}}],
+            "containers": [
+                {"name": "a", "resources": {"requests": {"cpu": "500m", "memory": "1Gi", "x.y/gpu": "1"}}},
+                {"name": "b", "resources": {"requests": {"memory": "512Mi"}, "limits": {"memory": "1Gi", "x.y/gpu": "1"}}},
+            ],
+        }});
+        let mut pod: Pod = serde_json::from_value(tree).unwrap();
+        let used = json!({
+            "count/pods": "1", "pods": "1", "cpu": "2", "requests.cpu": "2", "memory": "1536Mi",
+            "requests.memory": "1536Mi", "requests.x.y/gpu": "1", "limits.memory": "1Gi",
+        });
+        assert_eq!(shown(super::pod(&pod, at(0))), expected(used));
+        pod.status.get_or_insert_default().phase = Some("Succeeded".to_owned());
+        assert_eq!(shown(super::pod(&pod, at(0))), expected(json!({"count/pods": "1"})));
+    }
+
+    #[test]
+    fn services_and_claims_use_what_they_take_from_others() {
+        let tree = json!({"spec": {"type": "LoadBalancer", "ports": [{"port": 1}, {"port": 2}]}});
+        let used = super::service(&serde_json::from_value(tree).unwrap());
+        let all =
+            json!({"count/services": "1", "services": "1", "services.nodeports": "2", "services.loadbalancers": "1"});
+        assert_eq!(shown(used), expected(all));
+        let tree = json!({"spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}}});
+        let used = super::claim(&serde_json::from_value(tree).unwrap());
+        let all = json!({
+            "count/persistentvolumeclaims": "1", "persistentvolumeclaims": "1", "requests.storage": "1Gi",
+            "fast.storageclass.storage.k8s.io/persistentvolumeclaims": "1",
+            "fast.storageclass.storage.k8s.io/requests.storage": "1Gi",
+        });
+        assert_eq!(shown(used), expected(all));
+    }
+}
