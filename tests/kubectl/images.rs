@@ -16,7 +16,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[("images", images)];
 fn registry(stage: &Stage) -> DockerRegistry {
     let directory = stage.directory.join("registry");
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let registry = tokio.block_on(DockerRegistry::start(&Env::real(), &directory)).unwrap();
+    let registry = tokio.block_on(async { DockerRegistry::start(&Env::real(), &directory).await }).unwrap();
     let image =
         PackedImage::new().executable("/bin/sh").executable("/bin/sleep").user("nobody").variable("FROM", "the image");
     let image = ImageSource::from(image.entrypoint(["/bin/sh", "-c", "echo $FROM $0; sleep 1000"]).args(["default"]));

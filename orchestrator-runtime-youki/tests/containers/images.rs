@@ -85,9 +85,10 @@ async fn an_image_is_all_that_is_seen() {
     expected.sort_unstable();
     assert_eq!((code, names.split(' ').collect::<Vec<_>>()), (0, expected));
     assert!(hostname.starts_with("host-"), "{hostname}");
-    let state = place.run(&pod, of("kit:1", container("missing", &["/usr/bin/python3"])));
-    let refused = futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(state)).await;
-    assert!(refused.is_err(), "a program of the machine was there");
+    let missing = of("kit:1", container("missing", &["/usr/bin/python3"]));
+    let id = place.runtime.create_container(&pod.id, &missing).await.unwrap();
+    let refused = place.runtime.start_container(&id).await;
+    assert!(matches!(&refused, Err(RuntimeError::StartFailed(why)) if why.contains("no such file")), "{refused:?}");
     clean(place).await;
 }
 
