@@ -19,7 +19,7 @@ use orchestrator::{
 };
 use orchestrator_testkit::wrap::{FaultRates, FaultyStore, SlowStore};
 
-use crate::{all_had_their_turn, deployment, machines, on_machines, running};
+use crate::{all_had_their_turn, deployment, machines, nodes_are_ready, on_machines, running};
 
 /// What has to be gone afterwards.
 struct Watched {
@@ -145,8 +145,11 @@ fn a_machine_that_fails_does_not_hold_up_the_end() {
     for seed in 0..10 {
         ends(seed, true, |env, store, machines| async move {
             let mut cluster = start(&env, store, &machines).await;
+            // Pods go to both machines only if both are there before them.
+            nodes_are_ready(&cluster, 2).await;
             cluster.apply(&deployment("half", 8)).await.unwrap();
             running(&cluster, 8).await;
+            assert!(machines.iter().all(|machine| !machine.sandboxes().is_empty()), "each machine has a part");
             // One agent is gone with its machine, and the runtime of the other is out of order for a while.
             cluster.kill_node("node-0").await;
             machines[1].set_not_ready(Some("out of order".to_owned()));

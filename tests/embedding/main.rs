@@ -11,7 +11,7 @@ use futures::future::join_all;
 use orchestrator::{
     Cluster, ClusterBuilder, NodeSpec,
     env::Env,
-    k8s_openapi::api::core::v1::Pod,
+    k8s_openapi::api::core::v1::{Node, Pod},
     runtime_sim::{MachineConfig, SimMachine},
 };
 
@@ -44,6 +44,14 @@ fn deployment(name: &str, replicas: usize) -> String {
 async fn running(cluster: &Cluster, count: usize) -> Vec<Arc<Pod>> {
     let runs = |pod: &&Arc<Pod>| pod.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Running");
     cluster.wait_until("default", PATIENCE, |pods| pods.iter().filter(runs).count() == count).await.unwrap()
+}
+
+async fn nodes_are_ready(cluster: &Cluster, count: usize) {
+    let is_ready = |node: &&Arc<Node>| {
+        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    cluster.wait_until("", PATIENCE, |nodes| nodes.iter().filter(is_ready).count() == count).await.unwrap();
 }
 
 /// In virtual time: resolves when no task has anything to do any more. Those that were cancelled are gone by then.

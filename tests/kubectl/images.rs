@@ -47,7 +47,7 @@ fn images(stage: &Stage) {
         r#"{{"spec":{{"nodeName":"{}","containers":[{{"name":"exact","image":"{id}","args":["told"],"imagePullPolicy":"IfNotPresent"}}]}}}}"#,
         kubectl.ok("get pod plain -o jsonpath={.spec.nodeName}")
     );
-    kubectl.ok(&format!("run exact --image={id} --overrides='{overrides}'"));
+    kubectl.ok(&format!("run exact --image={id} '--overrides={overrides}'"));
     kubectl.ok("wait --for=condition=Ready pod/exact --timeout=60s");
     assert_eq!(kubectl.ok("logs exact"), "the image told\n");
 
@@ -69,7 +69,7 @@ fn images(stage: &Stage) {
     let overrides = format!(
         r#"{{"spec":{{"securityContext":{{"runAsNonRoot":true}},"containers":[{{"name":"named","image":"{image}:1"}}]}}}}"#
     );
-    kubectl.ok(&format!("run named --image={image}:1 --overrides='{overrides}'"));
+    kubectl.ok(&format!("run named --image={image}:1 '--overrides={overrides}'"));
     let waiting = "{.status.containerStatuses[0].state.waiting.reason}";
     kubectl.ok(&format!("wait --for=jsonpath={waiting}=CreateContainerConfigError pod/named --timeout=60s"));
     let message = kubectl.ok("get pod named -o jsonpath={.status.containerStatuses[0].state.waiting.message}");
