@@ -57,11 +57,15 @@ fn images(stage: &Stage) {
     assert!(message.starts_with(&format!("Back-off pulling image \"{image}:2\": ErrImagePull: ")), "{message}");
     assert!(message.ends_with("team/app:2: not found"), "{message}");
 
+    // `kubectl` itself refuses to run what is no name.
     for (name, image, policy, reason) in [
         ("never", format!("{image}:3"), "Never", "ErrImageNeverPull"),
         ("invalid", "Not/A:Name".to_owned(), "Always", "InvalidImageName"),
     ] {
-        kubectl.ok(&format!("run {name} --image={image} --image-pull-policy={policy}"));
+        let overrides = format!(
+            r#"{{"spec":{{"containers":[{{"name":"{name}","image":"{image}","imagePullPolicy":"{policy}"}}]}}}}"#
+        );
+        kubectl.ok(&format!("run {name} --image=any '--overrides={overrides}'"));
         let waiting = "{.status.containerStatuses[0].state.waiting.reason}";
         kubectl.ok(&format!("wait --for=jsonpath={waiting}={reason} pod/{name} --timeout=60s"));
     }
