@@ -13,7 +13,7 @@ use crate::{ImageError, Parts, pack, stored};
 #[non_exhaustive]
 pub enum ImageSource {
     /// Executables of this machine with the shared libraries that they need.
-    Packed(PackedImage),
+    Packed(Box<PackedImage>),
     /// A file as `docker save` writes it, or an OCI layout in such a file; gzip may be around it.
     Archive(PathBuf),
     /// A directory in the OCI image layout.
@@ -39,7 +39,7 @@ impl ImageSource {
 
 impl From<PackedImage> for ImageSource {
     fn from(image: PackedImage) -> Self {
-        Self::Packed(image)
+        Self::Packed(Box::new(image))
     }
 }
 

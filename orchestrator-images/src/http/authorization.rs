@@ -45,7 +45,8 @@ impl Repository {
 
     async fn token(&self, realm: &str, service: Option<&str>, scope: Option<&str>) -> Result<String, ImageError> {
         // Secrets go unprotected only where the embedder wants it so.
-        if !realm.starts_with("https://") && !(self.is_plain && realm.starts_with("http://")) {
+        let is_protected = realm.starts_with("https://") || self.is_plain && realm.starts_with("http://");
+        if !is_protected {
             return Err(self.denied(&format!("the registry sends for a token to {realm:?}")));
         }
         let own_scope = format!("repository:{}:pull", self.name);
