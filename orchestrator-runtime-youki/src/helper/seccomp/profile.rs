@@ -2,7 +2,7 @@
 //!
 //! <https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#seccomp>
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry as MapEntry};
 
 use nix::libc;
 use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
@@ -91,10 +91,12 @@ impl Profile {
                     return Err(format!("several actions for one of {:?}", entry.names));
                 }
                 let rules = by_action.entry(key).or_insert_with(|| (action.clone(), Rules::new()));
-                let known = rules.1.entry(number).or_insert_with(Vec::new);
-                match &rule {
-                    Some(rule) => known.push(rule.clone()),
-                    None => known.clear(),
+                match (rules.1.entry(number), &rule) {
+                    (MapEntry::Vacant(place), rule) => drop(place.insert(rule.iter().cloned().collect())),
+                    (MapEntry::Occupied(known), None) => known.into_mut().clear(),
+                    // Without rules it is meant whatever its arguments are, and stays so.
+                    (MapEntry::Occupied(known), Some(_)) if known.get().is_empty() => {}
+                    (MapEntry::Occupied(known), Some(rule)) => known.into_mut().push(rule.clone()),
                 }
             }
         }
