@@ -6,7 +6,6 @@
 //! cargo run --example run_container -- --image nginx nginx -v        an image of a registry
 //! cargo run --example run_container -- --image app.tar               a file of `docker save`, or a directory in the OCI layout
 //! ```
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people to look at")]
 
 use std::{
     collections::BTreeMap,

@@ -92,7 +92,9 @@ impl Profile {
                 }
                 let rules = by_action.entry(key).or_insert_with(|| (action.clone(), Rules::new()));
                 match (rules.1.entry(number), &rule) {
-                    (MapEntry::Vacant(place), rule) => drop(place.insert(rule.iter().cloned().collect())),
+                    (MapEntry::Vacant(place), rule) => {
+                        place.insert(rule.iter().cloned().collect());
+                    }
                     (MapEntry::Occupied(known), None) => known.into_mut().clear(),
                     // Without rules it is meant whatever its arguments are, and stays so.
                     (MapEntry::Occupied(known), Some(_)) if known.get().is_empty() => {}
