@@ -47,7 +47,7 @@ fn a_pod(stage: &Stage) {
     assert_eq!(pods[0].keys().collect::<Vec<_>>(), ["AGE", "NAME", "READY", "RESTARTS", "STATUS"]);
     assert_cells(&pods, &[("READY", "1/1"), ("STATUS", "Running"), ("RESTARTS", "0")]);
     assert_young(&pods);
-    kubectl.says("logs my-first-pod", "Hello DevOps!");
+    kubectl.comes_to_say("logs my-first-pod", "Hello DevOps!\n");
     kubectl.fails(
         &format!("create -f {manifest}"),
         &format!(

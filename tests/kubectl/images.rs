@@ -34,7 +34,7 @@ fn images(stage: &Stage) {
     let image = format!("{}/team/app", registry.host());
     kubectl.ok(&format!("run plain --image={image}:1"));
     kubectl.ok("wait --for=condition=Ready pod/plain --timeout=60s");
-    assert_eq!(kubectl.ok("logs plain"), "the image default\n");
+    kubectl.comes_to_say("logs plain", "the image default\n");
     let id = kubectl.ok("get pod plain -o jsonpath={.status.containerStatuses[0].imageID}");
     assert!(id.starts_with(&format!("{image}@sha256:")), "{id}");
     assert_eq!(kubectl.ok("exec plain -- /bin/sh -c 'echo /bin/*'"), "/bin/sh /bin/sleep\n");
@@ -49,7 +49,7 @@ fn images(stage: &Stage) {
     );
     kubectl.ok(&format!("run exact --image={id} '--overrides={overrides}'"));
     kubectl.ok("wait --for=condition=Ready pod/exact --timeout=60s");
-    assert_eq!(kubectl.ok("logs exact"), "the image told\n");
+    kubectl.comes_to_say("logs exact", "the image told\n");
 
     kubectl.ok(&format!("run missing --image={image}:2"));
     kubectl.ok("wait --for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff pod/missing --timeout=60s");

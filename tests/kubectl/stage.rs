@@ -30,6 +30,9 @@ use crate::{Test, support::Kubectl};
 /// The argument that makes this program the `nginx` of its containers.
 pub(crate) const WEB_SERVER: &str = "--web-server";
 
+/// How often a command is asked that has not said everything yet.
+const ATTEMPTS: usize = 100;
+
 const NODES: [&str; 2] = ["node-1", "node-2"];
 
 /// What a test works on.
@@ -47,6 +50,19 @@ impl Kubectl {
         let mut other = self.clone();
         other.environment.push((name, value));
         other
+    }
+
+    /// Runs a command until it prints this: a container that runs may not have written anything yet.
+    #[track_caller]
+    pub(crate) fn comes_to_say(&self, arguments: &str, expected: &str) {
+        let mut last = String::new();
+        for _ in 0..ATTEMPTS {
+            last = self.ok(arguments);
+            if last == expected {
+                return;
+            }
+        }
+        panic!("kubectl {arguments}: {last:?} and not {expected:?}");
     }
 }
 
