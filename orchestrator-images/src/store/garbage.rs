@@ -65,11 +65,14 @@ impl Shelf {
     /// Of the holders whose names begin so, those that are not told need nothing any more.
     pub(crate) fn release_others(&self, prefix: &str, kept: &BTreeSet<String>) -> Result<(), ImageError> {
         let turn = self.turn()?;
-        for holder in self.holders()?.iter().filter(|holder| holder.starts_with(prefix) && !kept.contains(*holder)) {
+        let mut released = self.holders()?;
+        released.retain(|holder| holder.starts_with(prefix) && !kept.contains(holder));
+        for holder in &released {
             let path = self.use_path(holder);
             files::remove_file(&path).map_err(|error| ImageError::io(&path, error))?;
         }
-        self.clean(&turn)
+        // Each pod that goes asks for this, and few of them had an image of the store.
+        if released.is_empty() { Ok(()) } else { self.clean(&turn) }
     }
 
     /// Removes what nobody needs, as a crash may have left it.
