@@ -125,7 +125,7 @@ impl Images {
         if self.inspect(&name).await?.is_some() {
             return Ok(name);
         }
-        let source = pause::image(architecture)?;
+        let source = pause::image(architecture, &self.repository)?;
         let (file, architecture) = (self.nameless_file(), architecture.to_owned());
         let reference = self.pause_image()?;
         let parts = self.blocking(move || source.read(&reference, &architecture, || file)).await?;

@@ -16,12 +16,16 @@ const HEADERS_BYTES: u64 = 64 + 56;
 /// `struct sigaction` of the kernel with the handler `SIG_IGN`, no flags, no restorer and an empty mask.
 const IGNORE: [u64; 4] = [1, 0, 0, 0];
 
-/// The image of sandboxes.
-pub(super) fn image(architecture: &str) -> Result<ImageSource, RuntimeError> {
+/// The variable that says which node's image it is.
+const OWNER: &str = "ORCHESTRATOR_NODE";
+
+/// The image of a node's sandboxes, which is no other node's: the engine takes an image away with its last name, and a name that
+/// another node gives to the same image at that moment is left without one.
+pub(super) fn image(architecture: &str, owner: &str) -> Result<ImageSource, RuntimeError> {
     let missing = || RuntimeError::Unsupported(format!("sandboxes on an engine for {architecture}"));
     let program = program(architecture).ok_or_else(missing)?;
     let image = PackedImage::new().architecture(architecture).content(PATH, program, 0o755);
-    Ok(image.entrypoint([PATH]).working_directory("/").into())
+    Ok(image.entrypoint([PATH]).variable(OWNER, owner).working_directory("/").into())
 }
 
 /// The program for an architecture, by the name that images give it; `None` when there is none for it.
