@@ -56,6 +56,9 @@ pub(crate) trait Strategy: Send + Sync + std::fmt::Debug {
     /// The rules of a change, in addition to [`Self::validate`].
     fn validate_update(&self, _new: &Field<'_>, _old: &Field<'_>, _errors: &mut Errors) {}
 
+    /// What the server decides about a changed status.
+    fn prepare_status(&self, _new: &mut Value, _old: &Value) {}
+
     /// The rules of a change of the status.
     fn validate_status(&self, _new: &Field<'_>, _old: &Field<'_>, _errors: &mut Errors) {}
 

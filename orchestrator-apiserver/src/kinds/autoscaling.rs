@@ -57,6 +57,11 @@ pub(super) const AUTOSCALERS: Rules = Rules {
         *member(autoscaler, "status") = counts;
         default_utilization(autoscaler);
     },
+    validate_status: |new, _, errors| {
+        for count in ["currentReplicas", "desiredReplicas"] {
+            new.get("status").get(count).not_negative(errors);
+        }
+    },
     update: |autoscaler, _| default_utilization(autoscaler),
     // Upstream checks what is stored, whatever version was written.
     validate: |autoscaler, errors| match autoscaler.value() {

@@ -5,7 +5,7 @@
 use orchestrator_core::{cron::Schedule, status::FieldErrorKind};
 use serde_json::{Value, json};
 
-use super::{check, go, job_policies, podspec, rules::Rules};
+use super::{check, go, job_policies, job_status, podspec, rules::Rules};
 use crate::{
     field::{Errors, Field, member, remove, set_default},
     names,
@@ -38,6 +38,7 @@ pub(super) const JOBS: Rules = Rules {
     validate: validate_job,
     validate_create: pods_can_be_named,
     validate_update: update_job,
+    validate_status: job_status::validate,
     ..Rules::NONE
 };
 

@@ -2,6 +2,8 @@
 //!
 //! Upstream: `pkg/apis/flowcontrol/validation`.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{check, rules::Rules};
@@ -31,6 +33,7 @@ pub(super) const FLOW_SCHEMAS: Rules = Rules {
     },
     create: |schema| *member(schema, "status") = json!({}),
     validate: validate_schema,
+    validate_status,
     ..Rules::NONE
 };
 
@@ -41,8 +44,23 @@ pub(super) const PRIORITY_LEVELS: Rules = Rules {
     default: default_level,
     create: |level| *member(level, "status") = json!({}),
     validate: validate_level,
+    validate_status,
     ..Rules::NONE
 };
+
+/// Each condition has a type, and each type is there once.
+fn validate_status(new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for condition in new.at("status.conditions").items() {
+        let of = condition.get("type");
+        if !seen.insert(of.text()) {
+            of.duplicate(errors);
+        }
+        if of.text().is_empty() {
+            of.required(errors, "must not be empty");
+        }
+    }
+}
 
 fn default_level(level: &mut Value) {
     let spec = member(level, "spec");

@@ -143,9 +143,14 @@ fn success_rule(rule: &Field<'_>, completions: i64, errors: &mut Errors) {
 }
 
 /// How many indexes a list of intervals such as `0,2-5` names.
-fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
+pub(super) fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
+    Ok(intervals(text, completions)?.iter().map(|(first, last)| last - first + 1).sum())
+}
+
+/// The intervals of a list of indexes, each with its first and its last index, in order.
+pub(super) fn intervals(text: &str, completions: i64) -> Result<Vec<(i64, i64)>, String> {
     let mut last = None;
-    let mut total = 0;
+    let mut found = Vec::new();
     for interval in text.split(',').filter(|_| !text.is_empty()) {
         let limits: Vec<&str> = interval.split('-').collect();
         if limits.len() > 2 {
@@ -154,7 +159,7 @@ fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
                  separated by '-'"
             ));
         }
-        let first = last;
+        let mut first = None;
         for limit in limits {
             let index: i64 =
                 limit.parse().map_err(|_| format!("cannot convert string to integer for index: {limit:?}"))?;
@@ -164,11 +169,12 @@ fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
             if let Some(previous) = last.filter(|previous| *previous >= index) {
                 return Err(format!("non-increasing order, previous: {previous}, current: {index}"));
             }
-            total += if last == first { 1 } else { index - last.unwrap_or(0) };
+            first = first.or(Some(index));
             last = Some(index);
         }
+        found.extend(first.zip(last));
     }
-    Ok(total)
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -70,6 +70,17 @@ impl Strategy for Namespaces {
         }
     }
 
+    fn validate_status(&self, new: &Field<'_>, _old: &Field<'_>, errors: &mut Errors) {
+        let phase = new.at("status.phase").shown_at("status.Phase");
+        let is_deleted = new.at("metadata.deletionTimestamp").exists();
+        if is_deleted && phase.text() != "Terminating" {
+            phase.invalid(errors, "may only be 'Terminating' if `deletionTimestamp` is not empty");
+        }
+        if !is_deleted && phase.text() != "Active" {
+            phase.invalid(errors, "may only be 'Active' if `deletionTimestamp` is empty");
+        }
+    }
+
     fn prepare_update(&self, new: &mut Value, old: &Value) {
         // Only the `finalize` endpoint takes finalizers away.
         match old.get("spec") {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{check, rules::Rules};
+use super::{check, load_balancers, rules::Rules};
 use crate::{
     field::{Errors, Field, items_mut, member, set_default},
     names::{self, NameRule},
@@ -19,6 +19,7 @@ pub(super) const INGRESSES: Rules = Rules {
     },
     create: |ingress| *member(ingress, "status") = json!({"loadBalancer": {}}),
     validate: validate_ingress,
+    validate_status: load_balancers::validate_ingress,
     ..Rules::NONE
 };
 

@@ -38,6 +38,10 @@ pub(super) const NODES: Rules = Rules {
     create,
     validate,
     validate_update,
+    validate_status: |new, old, errors| {
+        validate(new, errors);
+        validate_update(new, old, errors);
+    },
     ..Rules::NONE
 };
 

@@ -2,11 +2,17 @@
 //!
 //! Upstream: `pkg/registry/core/pod/strategy.go` and `ValidatePodUpdate`.
 
+mod resize;
+mod status;
+
 use orchestrator_core::quantity::Quantity;
 use serde_json::{Value, json};
 
 use super::{check, go, podspec, rules::Rules};
-use crate::field::{Errors, Field, items_mut, member, remove, set_default};
+use crate::{
+    field::{Errors, Field, items_mut, member, remove, set_default},
+    names,
+};
 
 const GATED: &str = "Scheduling is blocked due to non-empty scheduling gates";
 const UPDATE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
@@ -24,12 +30,14 @@ pub(super) const PODS: Rules = Rules {
     validate,
     validate_create,
     validate_update,
+    update_status: status::update,
+    validate_status: status::validate,
     grace,
     ..Rules::NONE
 };
 
 /// What a pod's `resize` may change: the resources of its containers.
-pub(super) const RESIZE: Rules = Rules { update: update_resize, validate_update: validate_resize, ..PODS };
+pub(super) const RESIZE: Rules = Rules { update: resize::update, validate_update: resize::validate, ..PODS };
 
 /// What a pod's `ephemeralcontainers` may change: debugging containers may be added.
 pub(super) const EPHEMERAL: Rules = Rules { update: update_ephemeral, validate_update: validate_ephemeral, ..PODS };
@@ -40,6 +48,7 @@ fn default(pod: &mut Value) {
     podspec::default_requests(spec);
     podspec::host_ports(spec);
     set_default(spec, "enableServiceLinks", true);
+    status::default(pod);
 }
 
 fn create(pod: &mut Value) {
@@ -227,29 +236,6 @@ fn gates(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
                 format!("only deletion is allowed, but found new scheduling gate '{}'", gate.get("name").text());
             gate.get("name").forbidden(errors, &detail);
         }
-    }
-}
-
-/// Only the resources of the containers are taken from a resize.
-fn update_resize(new: &mut Value, old: &Value) {
-    let wanted = new.get("spec").cloned().unwrap_or_default();
-    *member(new, "spec") = old.get("spec").cloned().unwrap_or_default();
-    for list in ["containers", "initContainers"] {
-        let wanted = Field::root(&wanted).get(list).items();
-        for container in items_mut(member(new, "spec"), list) {
-            let same = wanted.iter().find(|wanted| container["name"] == wanted.get("name").text());
-            for name in ["resources", "resizePolicy"] {
-                if let Some(value) = same.and_then(|same| same.get(name).value()) {
-                    *member(container, name) = value.clone();
-                }
-            }
-        }
-    }
-}
-
-fn validate_resize(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
-    if quality(&new.get("spec")) != quality(&old.get("spec")) {
-        new.get("spec").forbidden(errors, "Pod QOS Class may not change as a result of resizing");
     }
 }
 

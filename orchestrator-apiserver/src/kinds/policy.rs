@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{check, go, rules::Rules};
+use super::{check, conditions, go, rules::Rules};
 use crate::{
     field::{Errors, Field, member},
     names::NameRule,
@@ -24,6 +24,13 @@ pub(super) const DISRUPTION_BUDGETS: Rules = Rules {
             json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0});
     },
     validate: validate_budget,
+    validate_status: |new, _, errors| {
+        let status = new.get("status");
+        conditions::validate(&status.get("conditions"), errors);
+        for count in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
+            status.get(count).not_negative(errors);
+        }
+    },
     ..Rules::NONE
 };
 

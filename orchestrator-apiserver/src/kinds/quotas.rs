@@ -40,6 +40,7 @@ pub(super) const RESOURCE_QUOTAS: Rules = Rules {
     },
     create: |quota| *member(quota, "status") = json!({}),
     validate: validate_quota,
+    validate_status: |new, _, errors| validate_quota_status(new, errors),
     validate_update: |new, old, errors| {
         let scopes = |quota: &Field<'_>| {
             quota.at("spec.scopes").items().iter().map(|scope| scope.text().to_owned()).collect::<BTreeSet<_>>()
@@ -212,6 +213,10 @@ fn validate_quota(quota: &Field<'_>, errors: &mut Errors) {
         selected.push(expression.get("scopeName").text());
     }
     conflicts(&selected, &expressions, &scopes, errors);
+    validate_quota_status(quota, errors);
+}
+
+fn validate_quota_status(quota: &Field<'_>, errors: &mut Errors) {
     quota_amounts(&quota.at("status.hard"), errors);
     quota_amounts(&quota.at("status.used"), errors);
 }

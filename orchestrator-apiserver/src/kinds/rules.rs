@@ -27,6 +27,7 @@ pub(crate) struct Rules {
     pub(crate) validate: fn(&Field<'_>, &mut Errors),
     pub(crate) validate_create: fn(&Field<'_>, &mut Errors),
     pub(crate) validate_update: fn(&Field<'_>, &Field<'_>, &mut Errors),
+    pub(crate) update_status: fn(&mut Value, &Value),
     pub(crate) validate_status: fn(&Field<'_>, &Field<'_>, &mut Errors),
     pub(crate) grace: fn(&Value, Option<i64>) -> i64,
     pub(crate) reservations: fn(&Value) -> Vec<Reservation>,
@@ -49,6 +50,7 @@ impl Rules {
         validate: |_, _| {},
         validate_create: |_, _| {},
         validate_update: |_, _, _| {},
+        update_status: |_, _| {},
         validate_status: |_, _, _| {},
         grace: |_, _| 0,
         reservations: |_| Vec::new(),
@@ -101,6 +103,10 @@ impl Strategy for Rules {
 
     fn validate_update(&self, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         (self.validate_update)(new, old, errors);
+    }
+
+    fn prepare_status(&self, new: &mut Value, old: &Value) {
+        (self.update_status)(new, old);
     }
 
     fn validate_status(&self, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {

@@ -11,6 +11,13 @@ use crate::{
 };
 
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const EXPANSION_STATES: [&str; 5] = [
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
 const CLAIM_UPDATE: &str =
     "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
 
@@ -25,6 +32,7 @@ pub(super) const CLAIMS: Rules = Rules {
     },
     validate: |claim, errors| validate_claim_spec(&claim.get("spec"), errors),
     validate_update: update_claim,
+    validate_status: validate_claim_status,
     ..Rules::NONE
 };
 
@@ -126,6 +134,22 @@ fn same_sources(spec: &mut Value) {
         (Some(source), None) => *member(spec, "dataSourceRef") = source,
         (None, Some(source)) if !namespaced => *member(spec, "dataSource") = source,
         _ => {}
+    }
+}
+
+/// What a claim has, and how far its expansion is.
+fn validate_claim_status(new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
+    let status = new.get("status");
+    for list in ["capacity", "allocatedResources"] {
+        for (_, amount) in status.get(list).entries() {
+            if check::quantity(&amount).is_some_and(|amount| amount.sign() < 0) {
+                amount.invalid(errors, "must be a valid resource quantity");
+            }
+        }
+    }
+    let states = status.get("allocatedResourceStatuses");
+    for (_, state) in states.entries() {
+        state.shown_at("status.allocatedResourceStatus").one_of(errors, &EXPANSION_STATES);
     }
 }
 

@@ -86,6 +86,7 @@ impl Server {
                 Part::Main => self.prepare_main(scope, &mut new, &old).await?,
                 Part::Status => {
                     prepare_status(&mut new, &old);
+                    strategy(scope).prepare_status(&mut new, &old);
                     self.settle_status(scope, &mut new, &old);
                 }
             }

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use orchestrator_core::store::Key;
 use serde_json::{Value, json};
 
-use super::{check, rules::Rules};
+use super::{check, load_balancers, rules::Rules};
 use crate::{
     field::{Field, items_mut, member, remove, set_default},
     names::NameRule,
@@ -32,6 +32,7 @@ pub(super) const SERVICES: Rules = Rules {
     update,
     validate: validation::validate,
     validate_update: validation::validate_update,
+    validate_status: load_balancers::validate_service,
     reservations,
     allocations: Some(allocations),
     ..Rules::NONE
