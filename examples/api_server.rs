@@ -39,7 +39,8 @@ struct Options {
     /// Let requests without a token in as `system:anonymous`, who may ask for little more than the version and health.
     #[arg(long)]
     anonymous: bool,
-    /// Where the state is kept: mem, sled:DIR or etcd:URL.
+    /// Where the state is kept: mem, sled:DIR or etcd:URL. Further members of an etcd cluster follow with commas; etcd has to be
+    /// built in, with `--features etcd`.
     #[arg(long, value_name = "STORE", default_value = "mem")]
     store: String,
     /// Write a configuration for kubectl here; a file for temporary use by default.
@@ -117,10 +118,24 @@ async fn builder(env: &Env, store: &str) -> Result<ClusterBuilder, String> {
             let opened = SledStore::open(env, place, Limits::default()).await;
             Arc::new(opened.map_err(|error| format!("--store {store}: {error}"))?)
         }
-        "etcd" => return Err(format!("--store {store}: the etcd store is not built into this program")),
+        "etcd" if !place.is_empty() => etcd(env, place).await.map_err(|error| format!("--store {store}: {error}"))?,
         _ => return Err(format!("--store {store}: no such store; there are mem, sled:DIR and etcd:URL")),
     };
     Ok(Cluster::builder().env(env).store(store))
+}
+
+#[cfg(feature = "etcd")]
+async fn etcd(env: &Env, members: &str) -> Result<Arc<dyn Store>, String> {
+    use orchestrator::store_etcd::{EtcdConfig, EtcdStore};
+
+    let endpoints = members.split(',').map(str::to_owned).collect();
+    let config = EtcdConfig { endpoints, prefix: "orchestrator".to_owned(), ..EtcdConfig::default() };
+    Ok(Arc::new(EtcdStore::connect(env, config).await.map_err(|error| error.to_string())?))
+}
+
+#[cfg(not(feature = "etcd"))]
+async fn etcd(_: &Env, _: &str) -> Result<Arc<dyn Store>, String> {
+    Err("the etcd store is not built into this program; `--features etcd` builds it in".to_owned())
 }
 
 async fn make_one_object(options: Options) -> Result<(), Box<dyn Error>> {
