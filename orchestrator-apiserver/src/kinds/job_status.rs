@@ -173,14 +173,15 @@ impl<'a> Change<'a> {
         }
         let less = |name| self.count(name) < self.old.get(name).int().unwrap_or(0);
         if less("failed") {
-            self.new.get("failed").invalid(errors, "cannot decrease the failed counter");
+            self.new.get("failed").wrong(errors, self.count("failed"), "cannot decrease the failed counter");
         }
         // An indexed job that is made smaller has fewer indexes that succeeded.
         let number = |name| spec.get(name).value().unwrap_or(&Value::Null).clone();
         let is_elastic =
             spec.get("completionMode").text() == "Indexed" && number("completions") == number("parallelism");
         if less("succeeded") && !is_elastic {
-            self.new.get("succeeded").invalid(errors, "cannot decrease the succeeded counter");
+            let count = self.count("succeeded");
+            self.new.get("succeeded").wrong(errors, count, "cannot decrease the succeeded counter");
         }
         let (start, end) = (self.new.get("startTime"), self.new.get("completionTime"));
         let (old_start, old_end) = (self.old.get("startTime"), self.old.get("completionTime"));
@@ -275,7 +276,7 @@ mod tests {
         let undone = broken(&spec, &done, &running);
         assert!(undone.contains(&"status.conditions: cannot disable the terminal Complete=True condition".to_owned()));
         assert!(
-            undone.contains(&"status.succeeded: null: cannot decrease the succeeded counter".to_owned()),
+            undone.contains(&"status.succeeded: 0: cannot decrease the succeeded counter".to_owned()),
             "{undone:?}"
         );
         let early = with(&["SuccessCriteriaMet", "Complete"], &json!({"completionTime": "2019-01-01T00:00:09Z"}));

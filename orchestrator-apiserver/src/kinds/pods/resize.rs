@@ -137,11 +137,12 @@ mod tests {
 
     #[test]
     fn neither_an_amount_nor_the_class_goes() {
-        let old = pod(&json!({"requests": {"cpu": "1", "memory": "1Gi"}}), &json!({}));
-        let less = broken(&old, pod(&json!({"requests": {"cpu": "1"}}), &json!({})));
+        let amounts = json!({"cpu": "1", "memory": "1Gi"});
+        let all = json!({"requests": amounts, "limits": amounts});
+        let old = pod(&json!({"requests": amounts}), &all);
+        let less = broken(&old, pod(&json!({"requests": {"cpu": "1"}}), &all));
         assert_eq!(less, ["spec.containers[0].resources.requests: resource requests cannot be removed"]);
-        let full = json!({"cpu": "1", "memory": "1Gi"});
-        let class = broken(&old, pod(&json!({"requests": full, "limits": full}), &json!({})));
+        let class = broken(&old, pod(&all, &all));
         assert_eq!(class, ["spec: \"Burstable\": Pod QOS Class may not change as a result of resizing"]);
     }
 
