@@ -6,6 +6,7 @@
 //!
 //! Upstream: <https://kubernetes.io/docs/concepts/architecture/cri/>.
 
+mod confinement;
 mod credentials;
 mod image_reference;
 
@@ -20,6 +21,7 @@ use tokio::{
     sync::mpsc,
 };
 
+pub use confinement::AppArmorProfile;
 pub use credentials::RegistryCredentials;
 pub use image_reference::{ImageReference, ImageVersion, InvalidImageReference};
 
@@ -351,8 +353,8 @@ pub struct SecurityContext {
     pub no_new_privileges: bool,
     /// Which system calls are refused; a profile is refused by runtimes that cannot install it.
     pub seccomp_profile: SeccompProfile,
-    /// An AppArmor profile, refused by runtimes that cannot install it.
-    pub apparmor_profile: Option<String>,
+    /// An AppArmor profile, refused where it cannot be had; the runtime's own choice when `None`.
+    pub apparmor_profile: Option<AppArmorProfile>,
 }
 
 /// Whether an image's `/etc/group` adds groups to a container's processes.

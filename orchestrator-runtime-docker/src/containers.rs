@@ -40,7 +40,7 @@ impl Inner {
         }
         let no_image = || RuntimeError::NotFound { kind: "image", id: config.image.clone() };
         let image = self.images().find(&config.image).await?.ok_or_else(no_image)?;
-        let seccomp = self.seccomp_profile(&config.security.seccomp_profile).await?;
+        let seccomp = self.seccomp_profile(config.security.seccomp()).await?;
         let resolver = found.record.own_dns.then(|| self.files().path(sandbox));
         let body = specification::container(&ContainerInput {
             owner: self.owner(),

@@ -7,7 +7,8 @@ use bollard::models::{
     MountBindOptionsPropagationEnum, MountType, RestartPolicy, RestartPolicyNameEnum,
 };
 use orchestrator_core::runtime::{
-    ContainerConfig, Mount, MountPropagation, NamespaceOptions, Resources, RuntimeError, SandboxConfig, SecurityContext,
+    AppArmorProfile, ContainerConfig, Mount, MountPropagation, NamespaceOptions, Resources, RuntimeError,
+    SandboxConfig, SecurityContext,
 };
 
 use crate::{
@@ -184,17 +185,18 @@ fn security_options(
         }
         options.push(format!("seccomp={profile}"));
     }
-    if let Some(profile) = &security.apparmor_profile {
-        let unconfined = profile.eq_ignore_ascii_case("unconfined");
-        if !features.apparmor && !unconfined {
-            let message = format!("the AppArmor profile {profile:?}: the engine's machine has no AppArmor");
-            return Err(RuntimeError::Unsupported(message));
+    let apparmor = match &security.apparmor_profile {
+        None => return Ok(options),
+        Some(AppArmorProfile::Unconfined) => features.apparmor.then_some("unconfined"),
+        Some(_) if !features.apparmor => {
+            let message = "an AppArmor profile: the engine's machine has no AppArmor";
+            return Err(RuntimeError::Unsupported(message.to_owned()));
         }
-        if features.apparmor {
-            let name = if unconfined { "unconfined" } else { profile };
-            options.push(format!("apparmor={name}"));
-        }
-    }
+        // What the engine does when nothing is said.
+        Some(AppArmorProfile::RuntimeDefault) => None,
+        Some(AppArmorProfile::Localhost(name)) => Some(name.as_str()),
+    };
+    options.extend(apparmor.map(|name| format!("apparmor={name}")));
     Ok(options)
 }
 
@@ -299,12 +301,21 @@ mod tests {
 
     #[test]
     fn profiles_are_set_or_refused() {
-        let apparmor =
-            |name: &str| SecurityContext { apparmor_profile: Some(name.to_owned()), ..SecurityContext::default() };
-        assert_eq!(security_options(&apparmor("x"), None, &ALL).unwrap(), ["apparmor=x"]);
+        let apparmor = |profile: AppArmorProfile| SecurityContext {
+            apparmor_profile: Some(profile),
+            ..SecurityContext::default()
+        };
+        let named = apparmor(AppArmorProfile::Localhost("x".to_owned()));
+        let default = apparmor(AppArmorProfile::RuntimeDefault);
+        let unconfined = apparmor(AppArmorProfile::Unconfined);
+        assert_eq!(security_options(&named, None, &ALL).unwrap(), ["apparmor=x"]);
+        assert_eq!(security_options(&default, None, &ALL).unwrap(), [""; 0]);
+        assert_eq!(security_options(&unconfined, None, &ALL).unwrap(), ["apparmor=unconfined"]);
         let without = Features { apparmor: false, seccomp: false, ..ALL };
-        assert!(matches!(security_options(&apparmor("x"), None, &without), Err(RuntimeError::Unsupported(_))));
-        assert_eq!(security_options(&apparmor("unconfined"), None, &without).unwrap(), [""; 0]);
+        for refused in [&named, &default] {
+            assert!(matches!(security_options(refused, None, &without), Err(RuntimeError::Unsupported(_))));
+        }
+        assert_eq!(security_options(&unconfined, None, &without).unwrap(), [""; 0]);
         let plain = SecurityContext::default();
         assert_eq!(security_options(&plain, Some("{}"), &ALL).unwrap(), ["seccomp={}"]);
         assert!(matches!(security_options(&plain, Some("{}"), &without), Err(RuntimeError::Unsupported(_))));

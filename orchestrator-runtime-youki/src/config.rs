@@ -83,6 +83,7 @@ pub struct YoukiBuilder {
     pub(crate) hidden_paths: Vec<PathBuf>,
     pub(crate) writable_layer_bytes: u64,
     pub(crate) seccomp_profiles: Option<PathBuf>,
+    pub(crate) apparmor_profile: Option<String>,
 }
 
 impl YoukiBuilder {
@@ -106,6 +107,7 @@ impl YoukiBuilder {
             hidden_paths: Vec::new(),
             writable_layer_bytes: WRITABLE_LAYER_BYTES,
             seccomp_profiles: None,
+            apparmor_profile: None,
         }
     }
 
@@ -201,6 +203,14 @@ impl YoukiBuilder {
     #[must_use]
     pub fn seccomp_profiles(mut self, directory: impl Into<PathBuf>) -> Self {
         self.seccomp_profiles = Some(directory.into());
+        self
+    }
+
+    /// The AppArmor profile of containers that name none: `RuntimeDefault` to Kubernetes. The machine has loaded it; on a kernel
+    /// without AppArmor it means nothing. None unless given.
+    #[must_use]
+    pub fn apparmor_profile(mut self, name: impl Into<String>) -> Self {
+        self.apparmor_profile = Some(name.into());
         self
     }
 

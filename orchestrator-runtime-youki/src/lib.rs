@@ -23,6 +23,7 @@
 //! image `host`, or a name given to [`YoukiBuilder::image`]); the machine's files never change.
 
 mod address;
+mod apparmor;
 mod cgroups;
 mod client;
 mod config;

@@ -64,6 +64,8 @@ pub(crate) struct ContainerRecord {
     pub(crate) root: RootFileSystem,
     /// The text of the seccomp profile that a file of the machine held when the container was made.
     pub(crate) seccomp: Option<String>,
+    /// The name of the AppArmor profile.
+    pub(crate) apparmor: Option<String>,
     pub(crate) created_at: Timestamp,
 }
 

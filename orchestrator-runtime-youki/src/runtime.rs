@@ -15,6 +15,7 @@ use orchestrator_core::{
 use tokio::sync::{Mutex, broadcast};
 
 use crate::{
+    apparmor,
     cgroups::Cgroups,
     client::{CallError, HelperConnection, call},
     config::{Helper, YoukiBuilder},
@@ -48,6 +49,7 @@ struct Inner {
     hidden_paths: Vec<PathBuf>,
     writable_layer_bytes: u64,
     seccomp_profiles: Option<PathBuf>,
+    apparmor_profile: Option<String>,
     machine: Result<(), String>,
     added: broadcast::Sender<SandboxId>,
     /// One at a time for each sandbox: making it, and clearing up after a helper that died.
@@ -99,6 +101,7 @@ impl YoukiRuntime {
             helper: builder.helper.clone(),
             writable_layer_bytes: builder.writable_layer_bytes,
             seccomp_profiles: builder.seccomp_profiles.clone(),
+            apparmor_profile: builder.apparmor_profile.clone(),
             images: Images::new(builder, image_directory, layout.clone(), env.clone())?,
             env,
             layout,
@@ -391,7 +394,7 @@ impl ContainerRuntime for YoukiRuntime {
         self.0.ready()?;
         validate::container(config)?;
         let cgroups = Cgroups::find().map_err(RuntimeError::Missing)?;
-        if cgroups.is_unified() && wants_devices(&config.security) {
+        if cgroups.is_unified() && !config.security.privileged && wants_devices(&config.security) {
             let message =
                 "the capability MKNOD where only cgroups of version 2 are: libcontainer does not confine devices there";
             return Err(RuntimeError::Unsupported(message.to_owned()));
@@ -402,7 +405,8 @@ impl ContainerRuntime for YoukiRuntime {
         if read_container(sandbox, &directory.container(&id), abandoned).map_err(unreadable)?.is_some() {
             return Ok(id);
         }
-        let seccomp = self.0.seccomp_profile(&config.security.seccomp_profile).await?;
+        let apparmor = apparmor::profile(&config.security, self.0.apparmor_profile.as_deref())?;
+        let seccomp = self.0.seccomp_profile(config.security.seccomp()).await?;
         let found = self.0.images.hold(&config.image, &id).await?;
         let record = ContainerRecord {
             id: id.clone(),
@@ -411,6 +415,7 @@ impl ContainerRuntime for YoukiRuntime {
             image_id: found.id,
             root: found.root,
             seccomp,
+            apparmor,
             created_at: self.0.env.now(),
         };
         let created = self.0.create(sandbox, &directory, record).await;

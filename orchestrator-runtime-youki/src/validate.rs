@@ -85,13 +85,8 @@ pub(crate) fn container(config: &ContainerConfig) -> Result<(), RuntimeError> {
 }
 
 fn security(security: &SecurityContext) -> Result<(), RuntimeError> {
-    if security.privileged {
-        return unsupported("privileged containers");
-    }
-    if let Some(profile) = &security.apparmor_profile
-        && !profile.eq_ignore_ascii_case("unconfined")
-    {
-        return unsupported(format!("the AppArmor profile {profile:?}"));
+    if security.privileged && security.no_new_privileges {
+        return invalid("a privileged container that must not gain privileges");
     }
     for name in security.add_capabilities.iter().chain(&security.drop_capabilities) {
         if !is_known_capability(name) {
@@ -123,12 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn profiles_are_refused() {
-        let with = |profile: &str| SecurityContext {
-            apparmor_profile: Some(profile.to_owned()),
-            ..SecurityContext::default()
-        };
-        assert!(matches!(security(&with("runtime/default")), Err(RuntimeError::Unsupported(_))));
-        assert!(security(&with("unconfined")).is_ok());
+    fn privileges_are_gained_or_not() {
+        let both = SecurityContext { privileged: true, no_new_privileges: true, ..SecurityContext::default() };
+        assert!(matches!(security(&both), Err(RuntimeError::Invalid(_))));
+        assert!(security(&SecurityContext { no_new_privileges: false, ..both }).is_ok());
     }
 }

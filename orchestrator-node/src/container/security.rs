@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::{Container, Pod, SeccompProfile},
+    api::core::v1::{AppArmorProfile, Container, Pod, SeccompProfile},
     apimachinery::pkg::api::resource::Quantity as Written,
 };
 use orchestrator_core::{
@@ -37,11 +37,6 @@ pub(crate) fn security(pod: &Pod, container: &Container, image: &Image) -> Resul
     let privileged = own.privileged == Some(true);
     let capabilities = own.capabilities.unwrap_or_default();
     let profile = own.seccomp_profile.or(of_pod.seccomp_profile).map(seccomp).unwrap_or_default();
-    let app_armor =
-        own.app_armor_profile.or(of_pod.app_armor_profile).and_then(|profile| match profile.type_.as_str() {
-            "Localhost" => profile.localhost_profile,
-            _ => None,
-        });
     Ok(SecurityContext {
         run_as_user,
         run_as_group: own.run_as_group.or(of_pod.run_as_group),
@@ -56,8 +51,16 @@ pub(crate) fn security(pod: &Pod, container: &Container, image: &Image) -> Resul
         read_only_root: own.read_only_root_filesystem == Some(true),
         no_new_privileges: own.allow_privilege_escalation == Some(false),
         seccomp_profile: profile,
-        apparmor_profile: app_armor,
+        apparmor_profile: own.app_armor_profile.or(of_pod.app_armor_profile).map(app_armor),
     })
+}
+
+fn app_armor(profile: AppArmorProfile) -> runtime::AppArmorProfile {
+    match profile.type_.as_str() {
+        "Localhost" => runtime::AppArmorProfile::Localhost(profile.localhost_profile.unwrap_or_default()),
+        "RuntimeDefault" => runtime::AppArmorProfile::RuntimeDefault,
+        _ => runtime::AppArmorProfile::Unconfined,
+    }
 }
 
 /// What is not said is not confined, as upstream's kubelet has it without `seccompDefault`.

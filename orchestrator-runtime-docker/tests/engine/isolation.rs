@@ -3,8 +3,8 @@
 use std::{fs, path::Path};
 
 use orchestrator_core::runtime::{
-    ContainerConfig, ContainerRuntime, Mount, MountPropagation, Resources, RuntimeError, SeccompProfile,
-    SecurityContext,
+    AppArmorProfile, ContainerConfig, ContainerRuntime, Mount, MountPropagation, Resources, RuntimeError,
+    SeccompProfile, SecurityContext,
 };
 
 use crate::support::{Place, container, docker, shell};
@@ -317,14 +317,17 @@ async fn mounts_that_travel() {
 async fn what_is_not_done_is_refused() {
     let place = Place::new().await;
     let pod = place.pod().await;
-    let apparmor = with("apparmor", "true", |security| security.apparmor_profile = Some("no-such".to_owned()));
+    let apparmor = with("apparmor", "true", |security| {
+        security.apparmor_profile = Some(AppArmorProfile::Localhost("no-such".to_owned()))
+    });
     let id = place.runtime.create_container(&pod.id, &apparmor).await;
     match id {
         // Where there is AppArmor, a profile that is not loaded fails the start.
         Ok(id) => assert!(matches!(place.runtime.start_container(&id).await, Err(RuntimeError::StartFailed(_)))),
         Err(error) => assert!(matches!(error, RuntimeError::Unsupported(_)), "{error:?}"),
     }
-    let unconfined = with("unconfined", "true", |security| security.apparmor_profile = Some("unconfined".to_owned()));
+    let unconfined =
+        with("unconfined", "true", |security| security.apparmor_profile = Some(AppArmorProfile::Unconfined));
     assert_eq!(place.output(&pod, unconfined).await.0, 0);
     let mut tiny = container("tiny", &["true"]);
     tiny.resources.memory_limit_bytes = Some(1 << 20);

@@ -4,6 +4,7 @@ mod boot;
 mod capabilities;
 mod connection;
 mod container;
+mod devices;
 mod diagnosis;
 mod exec;
 mod executor;

@@ -5,7 +5,7 @@ use std::path::Path;
 use orchestrator_core::runtime::{Resources, SeccompProfile};
 use serde_json::{Value, json};
 
-use super::{capabilities, identity::Identity, mounts::Volume, pod_files};
+use super::{capabilities, devices::Device, identity::Identity, mounts::Volume, pod_files};
 use crate::{
     cgroups::Cgroups,
     layout::{ContainerDirectory, SandboxDirectory},
@@ -30,6 +30,8 @@ pub(super) struct Input<'a> {
     pub(super) cgroups: &'a Cgroups,
     pub(super) cgroup: &'a str,
     pub(super) volumes: &'a [Volume],
+    /// Devices of the machine, beside those that every container has.
+    pub(super) devices: &'a [Device],
     /// The process that holds the pod's namespaces.
     pub(super) holder: i32,
     /// The first process of the pod's process namespace, if it has one.
@@ -41,6 +43,7 @@ pub(super) struct Input<'a> {
 /// Makes the specification.
 pub(super) fn make(input: &Input<'_>) -> Result<Value, Failure> {
     let security = &input.record.config.security;
+    let (masked, read_only): (&[&str], &[&str]) = if security.privileged { (&[], &[]) } else { (&MASKED, &READ_ONLY) };
     Ok(json!({
         "ociVersion": "1.0.2",
         "root": { "path": input.directory.root_file_system(), "readonly": security.read_only_root },
@@ -49,10 +52,11 @@ pub(super) fn make(input: &Input<'_>) -> Result<Value, Failure> {
         "linux": {
             "cgroupsPath": input.cgroup,
             "namespaces": namespaces(input),
-            "resources": resources(&input.record.config.resources),
+            "resources": resources(&input.record.config.resources, security.privileged),
+            "devices": input.devices,
             "rootfsPropagation": "slave",
-            "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
+            "maskedPaths": masked,
+            "readonlyPaths": read_only,
         },
     }))
 }
@@ -110,7 +114,7 @@ fn process(input: &Input<'_>) -> Result<Value, Failure> {
     let names = capabilities(record, input.cgroups)?;
     // Installing a filter takes this one. It ends with the program's execution, as it is not in the bounding set.
     let mut until_execution = names.clone();
-    let is_filtered = security.seccomp_profile != SeccompProfile::Unconfined && !security.no_new_privileges;
+    let is_filtered = *security.seccomp() != SeccompProfile::Unconfined && !security.no_new_privileges;
     if is_filtered && !names.iter().any(|name| name == FILTERING) {
         until_execution.push(FILTERING.to_owned());
     }
@@ -126,6 +130,7 @@ fn process(input: &Input<'_>) -> Result<Value, Failure> {
         "cwd": config.working_directory.as_ref().or(image.working_directory.as_ref()).map_or("/", String::as_str),
         "capabilities": { "bounding": names, "effective": until_execution, "permitted": until_execution },
         "noNewPrivileges": security.no_new_privileges,
+        "apparmorProfile": record.apparmor,
         "oomScoreAdj": oom_score(config.resources.oom_score_adjust),
     }))
 }
@@ -157,8 +162,8 @@ fn namespaces(input: &Input<'_>) -> Value {
     Value::Array(namespaces)
 }
 
-fn resources(limits: &Resources) -> Value {
-    let mut resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
+fn resources(limits: &Resources, all_devices: bool) -> Value {
+    let mut resources = json!({ "devices": [{ "allow": all_devices, "access": "rwm" }] });
     let mut cpu = serde_json::Map::new();
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -181,12 +186,13 @@ fn resources(limits: &Resources) -> Value {
 }
 
 fn mounts(input: &Input<'_>) -> Value {
+    let privileged = input.record.config.security.privileged;
     let mut mounts = vec![
         file_system("proc", "/proc", &["nosuid", "noexec", "nodev"]),
         file_system("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         file_system("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
         file_system("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
-        file_system("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
+        file_system("sysfs", "/sys", &["nosuid", "noexec", "nodev", if privileged { "rw" } else { "ro" }]),
     ];
     mounts.push(bind(input.shared_memory, Path::new("/dev/shm"), false));
     mounts.extend(cgroup_views(input));
@@ -211,7 +217,7 @@ fn mounts(input: &Input<'_>) -> Value {
     Value::Array(mounts)
 }
 
-/// The container's own cgroup, for programs that size themselves by it. Nobody can change limits through it.
+/// The container's own cgroup, for programs that size themselves by it. Only privileged ones can change limits through it.
 fn cgroup_views(input: &Input<'_>) -> Vec<Value> {
     let root = Path::new("/sys/fs/cgroup");
     let views = input.cgroups.views(input.cgroup);
@@ -221,7 +227,7 @@ fn cgroup_views(input: &Input<'_>) -> Vec<Value> {
     }
     mounts.extend(views.iter().map(|(source, name)| {
         let target = name.as_ref().map_or_else(|| root.to_owned(), |name| root.join(name));
-        bind(source, &target, true)
+        bind(source, &target, !input.record.config.security.privileged)
     }));
     mounts
 }

@@ -16,6 +16,7 @@ use orchestrator_core::runtime::{ContainerId, LogStream};
 
 use super::{
     container::{Container, Phase},
+    devices,
     executor::Launcher,
     identity,
     log_writer::LogWriter,
@@ -133,6 +134,11 @@ impl Making {
             }
             None => "/dev/shm".into(),
         };
+        let devices = if self.record.config.security.privileged {
+            devices::of_machine().map_err(|error| Failure::internal("looking for devices", error))?
+        } else {
+            Vec::new()
+        };
         let filters = Filters::of(&self.record, &specification::capabilities(&self.record, &self.cgroups)?)?;
         let identity = identity::of(&self.record, &self.directory.root_file_system())?;
         let specification = specification::make(&specification::Input {
@@ -144,6 +150,7 @@ impl Making {
             cgroups: &self.cgroups,
             cgroup: &self.cgroup,
             volumes: &volumes,
+            devices: &devices,
             holder: self.holder,
             pause: self.pause,
             shared_memory: &shared_place,

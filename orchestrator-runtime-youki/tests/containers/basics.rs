@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use orchestrator_core::runtime::{
-    ContainerRuntime, ContainerState, ImageService, PullRequest, Resources, RuntimeError, RuntimeEvent, SandboxState,
-    SeccompProfile, SecurityContext,
+    AppArmorProfile, ContainerRuntime, ContainerState, ImageService, PullRequest, Resources, RuntimeError,
+    RuntimeEvent, SandboxState, SeccompProfile,
 };
 
 use crate::support::{Place, container, sandbox, shell};
@@ -196,10 +196,8 @@ async fn what_is_not_done_is_refused() {
     let mut seccomp = base.clone();
     seccomp.security.seccomp_profile = SeccompProfile::Localhost("team/profile.json".into());
     let mut apparmor = base.clone();
-    apparmor.security.apparmor_profile = Some("x".to_owned());
-    let mut privileged = base.clone();
-    privileged.security = SecurityContext { privileged: true, ..SecurityContext::default() };
-    for config in [seccomp, apparmor, privileged] {
+    apparmor.security.apparmor_profile = Some(AppArmorProfile::RuntimeDefault);
+    for config in [seccomp, apparmor] {
         let result = place.runtime.create_container(&pod.id, &config).await;
         assert!(matches!(result, Err(RuntimeError::Unsupported(_))), "{result:?}");
     }

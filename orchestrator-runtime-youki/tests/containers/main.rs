@@ -16,6 +16,7 @@ mod images;
 mod isolation;
 mod logs;
 mod networks;
+mod privileges;
 mod sessions;
 mod support;
 
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         isolation::all(),
         logs::all(),
         networks::all(),
+        privileges::all(),
         sessions::all(),
     ]
     .concat();

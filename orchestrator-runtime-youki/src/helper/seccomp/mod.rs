@@ -31,7 +31,7 @@ impl Filters {
     /// The programs of a container that has these capabilities, named with `CAP_`.
     pub(super) fn of(record: &ContainerRecord, capabilities: &[String]) -> Result<Self, Failure> {
         let failed = |message: String| Failure::new(FailureKind::StartFailed, format!("seccomp: {message}"));
-        match (&record.config.security.seccomp_profile, &record.seccomp) {
+        match (record.config.security.seccomp(), &record.seccomp) {
             (SeccompProfile::Unconfined, _) => Ok(Self::default()),
             (SeccompProfile::RuntimeDefault, _) => default::filters(capabilities).map_err(failed),
             (SeccompProfile::Localhost(_), Some(text)) => {
