@@ -219,6 +219,10 @@ pub struct NamespaceOptions {
     pub host_ipc: bool,
     /// One process namespace for all containers of the pod.
     pub share_process_namespace: bool,
+    /// A user namespace of the pod's own: who is root in its containers is nobody on the machine. Files of images and volumes
+    /// belong to the same numbers inside as outside.
+    #[serde(default)]
+    pub user_namespace: bool,
 }
 
 /// Limits of a cgroup; `None` means unlimited.

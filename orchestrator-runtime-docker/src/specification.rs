@@ -32,7 +32,7 @@ pub(crate) struct SandboxInput<'a> {
 
 /// The container that holds a pod's namespaces. It has next to no memory, so nothing is won by killing it, whatever its score.
 pub(crate) fn sandbox(input: SandboxInput<'_>) -> ContainerCreateBody {
-    let NamespaceOptions { host_network, host_pid, host_ipc, share_process_namespace: _ } = input.config.namespaces;
+    let NamespaceOptions { host_network, host_pid, host_ipc, .. } = input.config.namespaces;
     let host = |wanted: bool, other: &str| Some(if wanted { "host" } else { other }.to_owned());
     ContainerCreateBody {
         // The machine's network comes with the machine's name, as upstream has it.
@@ -109,7 +109,7 @@ pub(crate) fn container(input: &ContainerInput<'_>) -> Result<ContainerCreateBod
 
 fn host_config(input: &ContainerInput<'_>) -> Result<HostConfig, RuntimeError> {
     let (config, security) = (input.config, &input.config.security);
-    let NamespaceOptions { host_network, host_pid, host_ipc, share_process_namespace } =
+    let NamespaceOptions { host_network, host_pid, host_ipc, share_process_namespace, user_namespace: _ } =
         input.sandbox_record.namespaces;
     let of_sandbox = || Some(format!("container:{}", input.sandbox_engine_id));
     let host = || Some("host".to_owned());

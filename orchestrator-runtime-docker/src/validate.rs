@@ -21,6 +21,9 @@ pub(crate) fn sandbox(config: &SandboxConfig) -> Result<(), RuntimeError> {
     if options.share_process_namespace && options.host_pid {
         return invalid("a process namespace that is both the pod's and the machine's");
     }
+    if options.user_namespace {
+        return unsupported("a user namespace for a pod: the engine has one for all containers, or none");
+    }
     if config.hostname.is_empty() || config.hostname.len() > 64 {
         return invalid(format!("the host name {:?} is not 1 to 64 characters long", config.hostname));
     }

@@ -1,11 +1,15 @@
 //! What an embedder tells the runtime: directories, images, networks and how helpers start.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, ops::RangeInclusive, path::PathBuf};
 
 use orchestrator_core::{env::Env, runtime::RuntimeError};
 use orchestrator_images::{ImageSource, Registries};
 
-use crate::{Ipv4Network, YoukiRuntime, images::normalize, limits::WRITABLE_LAYER_BYTES};
+use crate::{
+    Ipv4Network, YoukiRuntime,
+    images::normalize,
+    limits::{USER_RANGES, WRITABLE_LAYER_BYTES},
+};
 
 /// Which program a pod's helper process executes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,6 +88,7 @@ pub struct YoukiBuilder {
     pub(crate) writable_layer_bytes: u64,
     pub(crate) seccomp_profiles: Option<PathBuf>,
     pub(crate) apparmor_profile: Option<String>,
+    pub(crate) user_ranges: RangeInclusive<u16>,
 }
 
 impl YoukiBuilder {
@@ -108,6 +113,7 @@ impl YoukiBuilder {
             writable_layer_bytes: WRITABLE_LAYER_BYTES,
             seccomp_profiles: None,
             apparmor_profile: None,
+            user_ranges: 1..=USER_RANGES,
         }
     }
 
@@ -203,6 +209,15 @@ impl YoukiBuilder {
     #[must_use]
     pub fn seccomp_profiles(mut self, directory: impl Into<PathBuf>) -> Self {
         self.seccomp_profiles = Some(directory.into());
+        self
+    }
+
+    /// Which users of the machine pods have that have a user namespace: each gets 65,536 that no other has, range 1 those from 65,536
+    /// on. Taken ranges are known to all runtimes in the machine's network namespace. 1 to 1,024 unless given; range 0 is the
+    /// machine's own and refused.
+    #[must_use]
+    pub fn user_ranges(mut self, numbers: RangeInclusive<u16>) -> Self {
+        self.user_ranges = numbers;
         self
     }
 

@@ -97,15 +97,25 @@ impl SandboxDirectory {
 
     /// `/etc/hosts` and its like, shared by the pod's containers.
     pub(crate) fn pod_file(&self, name: &str) -> PathBuf {
-        self.path.join("etc").join(name)
+        self.pod_files().join(name)
+    }
+
+    /// Where the pod's files are.
+    pub(crate) fn pod_files(&self) -> PathBuf {
+        self.path.join("etc")
+    }
+
+    /// Where the containers' directories are.
+    pub(crate) fn all_containers(&self) -> PathBuf {
+        self.path.join("containers")
     }
 
     pub(crate) fn container(&self, id: &ContainerId) -> ContainerDirectory {
-        ContainerDirectory { path: self.path.join("containers").join(&id.0) }
+        ContainerDirectory { path: self.all_containers().join(&id.0) }
     }
 
     pub(crate) fn containers(&self) -> std::io::Result<Vec<ContainerId>> {
-        Ok(list_names(&self.path.join("containers"))?
+        Ok(list_names(&self.all_containers())?
             .into_iter()
             .filter(|name| parse_container(name).is_some())
             .map(ContainerId)

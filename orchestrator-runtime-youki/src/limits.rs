@@ -42,5 +42,9 @@ pub(crate) const CONTAINER_NAME_CHARACTERS: usize = 63;
 pub(crate) const CGROUP_JOIN_ATTEMPTS: usize = 100;
 /// Longest file of users or groups in an image, in bytes.
 pub(crate) const ACCOUNTS_BYTES: u64 = 1024 * 1024;
+/// Users and groups of a pod that has a user namespace: as many as the kubelet gives.
+pub(crate) const USER_RANGE_IDS: u32 = 65_536;
+/// Ranges of users that pods get unless the embedder says otherwise.
+pub(crate) const USER_RANGES: u16 = 1024;
 /// Longest seccomp profile, in bytes.
 pub(crate) const SECCOMP_PROFILE_BYTES: u64 = 1024 * 1024;

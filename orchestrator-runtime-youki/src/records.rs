@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io,
     net::IpAddr,
+    ops::RangeInclusive,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
 };
@@ -37,6 +38,8 @@ pub(crate) struct SandboxRecord {
     pub(crate) cgroup_parent: String,
     pub(crate) hidden_paths: Vec<PathBuf>,
     pub(crate) writable_layer_bytes: u64,
+    /// Numbers of the ranges of users that pods get.
+    pub(crate) user_ranges: RangeInclusive<u16>,
 }
 
 /// Where the pod's address comes from.

@@ -1,6 +1,6 @@
 //! The runtime itself: the verbs of CRI, each a look at the files of a sandbox and a word with its helper.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -21,7 +21,7 @@ use crate::{
     config::{Helper, YoukiBuilder},
     events,
     files::{read_beneath, remove_tree},
-    helper::{Profile, command, pod_cgroup, wants_devices},
+    helper::{Profile, command, missing_for_users, pod_cgroup, wants_devices},
     images::Images,
     launch::launch,
     layout::{Layout, SandboxDirectory, container_id, sandbox_id, short_name},
@@ -50,6 +50,7 @@ struct Inner {
     writable_layer_bytes: u64,
     seccomp_profiles: Option<PathBuf>,
     apparmor_profile: Option<String>,
+    user_ranges: RangeInclusive<u16>,
     machine: Result<(), String>,
     added: broadcast::Sender<SandboxId>,
     /// One at a time for each sandbox: making it, and clearing up after a helper that died.
@@ -91,6 +92,10 @@ impl YoukiRuntime {
         if !builder.cluster_network.contains(&pods) {
             return invalid(format!("the pods' network {pods} is not in the cluster's {}", builder.cluster_network));
         }
+        let ranges = &builder.user_ranges;
+        if ranges.is_empty() || *ranges.start() == 0 || *ranges.end() == u16::MAX {
+            return invalid(format!("the ranges of users {} to {}", ranges.start(), ranges.end()));
+        }
         let (added, _) = broadcast::channel(EVENT_BACKLOG);
         let cluster_network = builder.cluster_network;
         let image_directory = builder.image_directory.clone().unwrap_or_else(|| builder.root.join("images"));
@@ -102,6 +107,7 @@ impl YoukiRuntime {
             writable_layer_bytes: builder.writable_layer_bytes,
             seccomp_profiles: builder.seccomp_profiles.clone(),
             apparmor_profile: builder.apparmor_profile.clone(),
+            user_ranges: builder.user_ranges.clone(),
             images: Images::new(builder, image_directory, layout.clone(), env.clone())?,
             env,
             layout,
@@ -315,6 +321,7 @@ impl Inner {
             cgroup_parent: self.cgroup_parent.clone(),
             hidden_paths: self.hidden_paths.clone(),
             writable_layer_bytes: self.writable_layer_bytes,
+            user_ranges: self.user_ranges.clone(),
         };
         self.launch(Errand::Sandbox(Box::new(record))).await?;
         // Nobody listening is no failure.
@@ -352,6 +359,11 @@ impl ContainerRuntime for YoukiRuntime {
     async fn run_sandbox(&self, config: &SandboxConfig) -> Result<SandboxStatus, RuntimeError> {
         self.0.ready()?;
         validate::sandbox(config)?;
+        if config.namespaces.user_namespace
+            && let Some(missing) = missing_for_users(&self.0.user_ranges)
+        {
+            return Err(RuntimeError::Unsupported(format!("a user namespace for the pod: {missing}")));
+        }
         let id = sandbox_id(&config.key)?;
         self.0.make_sandbox(&id, config).await
     }
@@ -401,6 +413,7 @@ impl ContainerRuntime for YoukiRuntime {
         }
         let id = container_id(sandbox, &config.key)?;
         let (directory, observed) = self.0.observe(sandbox).await?.ok_or_else(|| RuntimeError::no_sandbox(sandbox))?;
+        validate::users(config, observed.record.config.namespaces.user_namespace)?;
         let abandoned = observed.is_abandoned();
         if read_container(sandbox, &directory.container(&id), abandoned).map_err(unreadable)?.is_some() {
             return Ok(id);

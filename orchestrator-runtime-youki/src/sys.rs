@@ -95,14 +95,25 @@ pub(crate) fn borrow<'a>(descriptor: RawFd) -> BorrowedFd<'a> {
 
 /// Makes a mount that is known only by its descriptor read-only.
 pub(crate) fn make_mount_read_only(mount: &OwnedFd) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set_mount_attributes(mount, libc::MOUNT_ATTR_RDONLY, None)
+}
+
+/// Lets files of mounts that are known only by their descriptor, and attached nowhere yet, belong to those users whom the
+/// namespace makes of their owners.
+pub(crate) fn map_mount(mount: &OwnedFd, users: BorrowedFd<'_>) -> io::Result<()> {
+    set_mount_attributes(mount, libc::MOUNT_ATTR_IDMAP, Some(users))
+}
+
+fn set_mount_attributes(mount: &OwnedFd, attributes: u64, users: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let userns_fd = users.map_or(0, |users| users.as_raw_fd().unsigned_abs().into());
+    let attributes = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd };
     // SAFETY: the path is an empty C string, and the structure is valid for the whole call and of the size given.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )

@@ -6,7 +6,7 @@ use orchestrator_core::runtime::{
     ContainerConfig, MountPropagation, NamespaceOptions, RuntimeError, SandboxConfig, SecurityContext,
 };
 
-use crate::{helper::is_known_capability, signals};
+use crate::{helper::is_known_capability, limits::USER_RANGE_IDS, signals};
 
 fn unsupported(what: impl Into<String>) -> Result<(), RuntimeError> {
     Err(RuntimeError::Unsupported(what.into()))
@@ -21,6 +21,9 @@ pub(crate) fn sandbox(config: &SandboxConfig) -> Result<(), RuntimeError> {
     let options = &config.namespaces;
     if options.share_process_namespace && options.host_pid {
         return invalid("a process namespace that is both the pod's and the machine's");
+    }
+    if options.user_namespace && (options.host_network || options.host_pid || options.host_ipc) {
+        return invalid("a user namespace for a pod that has another namespace of the machine");
     }
     if config.hostname.is_empty() || config.hostname.len() > 64 {
         return invalid(format!("the host name {:?} is not 1 to 64 characters long", config.hostname));
@@ -82,6 +85,16 @@ pub(crate) fn container(config: &ContainerConfig) -> Result<(), RuntimeError> {
         return invalid("a command with a zero byte");
     }
     Ok(())
+}
+
+/// Checks that the users and groups of a container are there in its pod.
+pub(crate) fn users(config: &ContainerConfig, own: bool) -> Result<(), RuntimeError> {
+    let security = &config.security;
+    let mut ids = security.run_as_user.iter().chain(&security.run_as_group).chain(&security.supplemental_groups);
+    match ids.find(|id| own && **id >= i64::from(USER_RANGE_IDS)) {
+        Some(id) => invalid(format!("the user or group {id} in a pod with {USER_RANGE_IDS} of them")),
+        None => Ok(()),
+    }
 }
 
 fn security(security: &SecurityContext) -> Result<(), RuntimeError> {

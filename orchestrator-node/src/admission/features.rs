@@ -10,7 +10,6 @@ pub(crate) fn unsupported(pod: &Pod) -> Option<String> {
     let flags = [
         (spec.runtime_class_name.is_some(), "spec.runtimeClassName"),
         (spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()), "spec.resourceClaims"),
-        (spec.host_users == Some(false), "spec.hostUsers: false"),
         (spec.set_hostname_as_fqdn == Some(true), "spec.setHostnameAsFQDN"),
     ];
     let flag = flags.iter().find(|(set, _)| *set).map(|(_, path)| (*path).to_owned());

@@ -86,6 +86,7 @@ pub(crate) fn sandbox(pod: &Pod, attempt: u32, node: &str, dns: DnsConfig) -> Sa
             host_pid: spec.host_pid == Some(true),
             host_ipc: spec.host_ipc == Some(true),
             share_process_namespace: spec.share_process_namespace == Some(true),
+            user_namespace: spec.host_users == Some(false),
         },
         resources: Resources::default(),
         sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),

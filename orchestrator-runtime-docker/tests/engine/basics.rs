@@ -146,7 +146,7 @@ async fn the_machines_namespaces() {
     place.pull(SHELL).await;
     let mut config = sandbox();
     config.namespaces =
-        NamespaceOptions { host_network: true, host_pid: true, host_ipc: true, share_process_namespace: false };
+        NamespaceOptions { host_network: true, host_pid: true, host_ipc: true, ..NamespaceOptions::default() };
     let pod = place.runtime.run_sandbox(&config).await.unwrap();
     assert!(pod.addresses.is_empty());
     let line = "for space in net ipc pid uts; do stat -Lc %i /proc/self/ns/$space; done";

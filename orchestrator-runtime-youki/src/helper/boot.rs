@@ -18,7 +18,7 @@ use nix::{
 };
 use orchestrator_core::runtime::SandboxState;
 
-use super::{network, pause, pod_files, report, server, shared_memory};
+use super::{network, pause, pod_files, report, server, shared_memory, users::Users};
 use crate::{
     cgroups::Cgroups,
     files::{make_private_directory, remove_tree, write_json},
@@ -100,6 +100,8 @@ pub(super) struct Made {
     pub(super) listener: UnixListener,
     /// Holds `/dev/shm`; none on the machine's IPC namespace, whose `/dev/shm` is the machine's.
     pub(super) shared_memory: Option<File>,
+    /// The pod's own users, if it has some.
+    pub(super) users: Option<Users>,
     /// The first process of the pod's process namespace, if it has one.
     pub(super) pause: Option<Pid>,
 }
@@ -107,7 +109,7 @@ pub(super) struct Made {
 /// Makes everything that the sandbox consists of.
 fn make(record: &SandboxRecord, directory: &SandboxDirectory) -> io::Result<Made> {
     write_json(&directory.record(), record)?;
-    make_private_directory(&directory.path().join("containers"))?;
+    make_private_directory(&directory.all_containers())?;
     make_private_directory(&directory.libcontainer())?;
 
     let cgroups = Cgroups::find().map_err(io::Error::other)?;
@@ -125,7 +127,13 @@ fn make(record: &SandboxRecord, directory: &SandboxDirectory) -> io::Result<Made
     if !options.host_ipc {
         namespaces |= CloneFlags::CLONE_NEWIPC;
     }
-    unshare(namespaces).map_err(|error| at("making namespaces", error.into()))?;
+    let users = if options.user_namespace {
+        let made = Users::make(&record.user_ranges, namespaces);
+        Some(made.map_err(|error| at("making a user namespace", error))?)
+    } else {
+        unshare(namespaces).map_err(|error| at("making namespaces", error.into()))?;
+        None
+    };
     nix::unistd::sethostname(&record.config.hostname).map_err(|error| at("setting the host name", error.into()))?;
     let addresses: Vec<IpAddr> = if options.host_network {
         Vec::new()
@@ -139,7 +147,8 @@ fn make(record: &SandboxRecord, directory: &SandboxDirectory) -> io::Result<Made
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
         fs::write(&path, value).map_err(|error| at(&format!("setting {name}"), error))?;
     }
-    pod_files::write(record, directory, &addresses).map_err(|error| at("writing the pod's files", error))?;
+    pod_files::write(record, directory, &addresses, users.as_ref())
+        .map_err(|error| at("writing the pod's files", error))?;
 
     let shared_memory = (!options.host_ipc)
         .then(|| shared_memory::hold(directory))
@@ -147,13 +156,13 @@ fn make(record: &SandboxRecord, directory: &SandboxDirectory) -> io::Result<Made
         .map_err(|error| at("making shared memory", error))?;
     let pause = options
         .share_process_namespace
-        .then(|| pause::start(&cgroups, &format!("{}/pause", pod_cgroup(record))))
+        .then(|| pause::start(&cgroups, &format!("{}/pause", pod_cgroup(record)), users.as_ref()))
         .transpose()
         .map_err(|error| at("making the process namespace", error))?;
 
     let listener = listen(directory)?;
     write_json(&directory.progress(), &SandboxProgress { state: SandboxState::Ready, addresses })?;
-    Ok(Made { cgroups, listener, shared_memory, pause })
+    Ok(Made { cgroups, listener, shared_memory, users, pause })
 }
 
 /// Listens on the sandbox's socket. Paths of sockets are short, so the directory is named by its descriptor.

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    rc::Rc,
 };
 
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
@@ -15,6 +16,7 @@ use super::{
     seccomp::Filters,
     specification,
     start::{Console, Streams, pipe, said},
+    users::Users,
     worker::{Worker, WorkerChannel, WorkerMessage},
 };
 use crate::{
@@ -42,6 +44,7 @@ impl Exec {
     pub(super) fn begin(
         connection: ConnectionId,
         sandbox: &SandboxDirectory,
+        users: Option<Rc<Users>>,
         id: &ContainerId,
         options: ExecOptions,
     ) -> Result<(Worker, Self), Failure> {
@@ -72,7 +75,7 @@ impl Exec {
             }
         }
         let keep: Vec<i32> = inner.all().map(AsRawFd::as_raw_fd).collect();
-        let command = Command { sandbox: sandbox.clone(), id: id.clone(), options };
+        let command = Command { sandbox: sandbox.clone(), users, id: id.clone(), options };
         let worker = Worker::spawn(&keep, move |channel| command.run(inner, channel)).map_err(failed)?;
         let pid = worker.pid;
         Ok((worker, Self { connection, streams: outer, reply, worker: pid, command: None, answered: false }))
@@ -118,6 +121,7 @@ impl Exec {
 
 struct Command {
     sandbox: SandboxDirectory,
+    users: Option<Rc<Users>>,
     id: ContainerId,
     options: ExecOptions,
 }
@@ -126,7 +130,13 @@ impl Command {
     fn run(self, streams: Streams, channel: &mut WorkerChannel) -> Result<WorkerMessage, Failure> {
         let failed = |error: io::Error| Failure::internal("running a command", error);
         let filters = self.filters()?;
-        let process_file = self.process_file().map_err(failed)?;
+        let process = self.process().map_err(failed)?;
+        if let Some(users) = &self.users {
+            let id = |name: &str| process["user"][name].as_u64().and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
+            streams.belong_to(users, id("uid"), id("gid")).map_err(failed)?;
+        }
+        let process_file = self.sandbox.path().join(format!("exec-{}.json", nix::unistd::getpid()));
+        write_json(&process_file, &process).map_err(failed)?;
         let (report, reporter) = pipe().map_err(failed)?;
         let console = self.options.tty.then(|| Console::listen(&self.sandbox)).transpose().map_err(failed)?;
         let mut builder = ContainerBuilder::new(short_name(&self.id), SyscallType::default())
@@ -166,16 +176,14 @@ impl Command {
         Filters::of(&record, &specification::capabilities(&record, &cgroups)?)
     }
 
-    /// Writes down the process: the container's own, with another command.
-    fn process_file(&self) -> io::Result<std::path::PathBuf> {
+    /// The process: the container's own, with another command.
+    fn process(&self) -> io::Result<serde_json::Value> {
         let specification: Option<serde_json::Value> = read_json(&self.sandbox.container(&self.id).specification())?;
         let mut specification = specification.ok_or_else(|| io::Error::other("the container has no specification"))?;
         let mut process = specification["process"].take();
         process["args"] = self.options.command.clone().into();
         process["terminal"] = self.options.tty.into();
-        let path = self.sandbox.path().join(format!("exec-{}.json", nix::unistd::getpid()));
-        write_json(&path, &process)?;
-        Ok(path)
+        Ok(process)
     }
 }
 

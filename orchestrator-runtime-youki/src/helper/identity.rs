@@ -25,6 +25,20 @@ pub(super) struct Identity {
     pub(super) further_groups: Vec<u32>,
 }
 
+impl Identity {
+    /// Refuses who is not among so many users and groups, as a pod with a user namespace has them.
+    pub(super) fn check(&self, count: u32) -> Result<(), Failure> {
+        let mut ids = [self.user, self.group].into_iter().chain(self.further_groups.iter().copied());
+        match ids.find(|id| *id >= count) {
+            Some(id) => {
+                let message = format!("the user or group {id} in a pod with {count} of them");
+                Err(Failure::new(FailureKind::Invalid, message))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// The accounts of a root: the text of `passwd` and of `group`.
 #[derive(Debug, Default)]
 struct Accounts {

@@ -8,6 +8,7 @@ mod devices;
 mod diagnosis;
 mod exec;
 mod executor;
+mod exposure;
 mod identity;
 mod lifecycle;
 mod log_writer;
@@ -25,6 +26,7 @@ mod shared_memory;
 mod specification;
 mod start;
 mod sweep;
+mod users;
 mod worker;
 
 use std::{
@@ -37,6 +39,7 @@ use std::{
 pub(crate) use capabilities::{have as have_capability, is_known as is_known_capability, wants_devices};
 pub(crate) use seccomp::Profile;
 pub(crate) use specification::command;
+pub(crate) use users::missing as missing_for_users;
 
 use crate::protocol::{Errand, Outcome};
 pub(crate) use boot::pod_cgroup;

@@ -17,10 +17,11 @@ use nix::{
     unistd::{ForkResult, Pid, dup2, pipe2},
 };
 
+use super::users::Users;
 use crate::{cgroups::Cgroups, sys};
 
 /// Starts the process in a new process namespace and a cgroup of its own. It ends with the helper.
-pub(super) fn start(cgroups: &Cgroups, cgroup: &str) -> io::Result<Pid> {
+pub(super) fn start(cgroups: &Cgroups, cgroup: &str, users: Option<&Users>) -> io::Result<Pid> {
     let (reader, writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let (go_reader, go_writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     // Only children of a process that unshares are in the new namespace, so it takes one in between.
@@ -29,6 +30,7 @@ pub(super) fn start(cgroups: &Cgroups, cgroup: &str) -> io::Result<Pid> {
             let born = cgroups
                 .make(cgroup, &Default::default())
                 .and_then(|()| cgroups.join_controlling(cgroup))
+                .and_then(|()| users.map_or(Ok(()), Users::become_root))
                 .and_then(|()| Ok(unshare(CloneFlags::CLONE_NEWPID)?))
                 .and_then(|()| sys::fork());
             match born {

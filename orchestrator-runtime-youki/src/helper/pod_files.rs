@@ -4,14 +4,20 @@ use std::{fmt::Write, fs, io, net::IpAddr};
 
 use orchestrator_core::runtime::DnsConfig;
 
+use super::users::Users;
 use crate::{files::make_private_directory, layout::SandboxDirectory, records::SandboxRecord};
 
 /// The files that every container of the pod sees in `/etc`, unless something else is mounted there.
 pub(super) const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// Writes the files.
-pub(super) fn write(record: &SandboxRecord, directory: &SandboxDirectory, addresses: &[IpAddr]) -> io::Result<()> {
-    make_private_directory(&directory.path().join("etc"))?;
+pub(super) fn write(
+    record: &SandboxRecord,
+    directory: &SandboxDirectory,
+    addresses: &[IpAddr],
+    users: Option<&Users>,
+) -> io::Result<()> {
+    make_private_directory(&directory.pod_files())?;
     let resolver = if record.config.dns == DnsConfig::default() {
         fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
     } else {
@@ -23,6 +29,7 @@ pub(super) fn write(record: &SandboxRecord, directory: &SandboxDirectory, addres
         resolver,
     ]) {
         fs::write(directory.pod_file(name), content)?;
+        users.map_or(Ok(()), |users| users.give_path(&directory.pod_file(name)))?;
     }
     Ok(())
 }

@@ -146,7 +146,7 @@ impl Server {
         options: orchestrator_core::runtime::ExecOptions,
     ) -> Result<(), Failure> {
         self.running(id)?;
-        let (worker, exec) = Exec::begin(from, &self.directory, id, options)?;
+        let (worker, exec) = Exec::begin(from, &self.directory, self.users.clone(), id, options)?;
         self.workers.insert(worker.pid.as_raw(), (worker, Job::Exec(exec)));
         Ok(())
     }

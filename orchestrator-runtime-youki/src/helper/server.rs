@@ -8,6 +8,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
+    rc::Rc,
     time::Instant,
 };
 
@@ -28,6 +29,7 @@ use super::{
     connection::Connection,
     container::{ConnectionId, Container},
     exec::Exec,
+    users::Users,
     worker::Worker,
 };
 use crate::{
@@ -40,6 +42,8 @@ pub(super) struct Server {
     pub(super) directory: SandboxDirectory,
     pub(super) cgroups: Cgroups,
     pub(super) shared_memory: Option<File>,
+    /// Shared with the workers that are forked.
+    pub(super) users: Option<Rc<Users>>,
     pub(super) pause: Option<Pid>,
     listener: UnixListener,
     signals: SignalFd,
@@ -96,6 +100,7 @@ impl Server {
             directory,
             cgroups: made.cgroups,
             shared_memory: made.shared_memory,
+            users: made.users.map(Rc::new),
             pause: made.pause,
             listener: made.listener,
             signals,

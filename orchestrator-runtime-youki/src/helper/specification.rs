@@ -1,6 +1,9 @@
 //! The OCI specification of a container, as libcontainer reads it from `config.json`.
 
-use std::path::Path;
+use std::{
+    os::fd::{AsRawFd, OwnedFd},
+    path::Path,
+};
 
 use orchestrator_core::runtime::{Resources, SeccompProfile};
 use serde_json::{Value, json};
@@ -32,10 +35,8 @@ pub(super) struct Input<'a> {
     pub(super) volumes: &'a [Volume],
     /// Devices of the machine, beside those that every container has.
     pub(super) devices: &'a [Device],
-    /// The process that holds the pod's namespaces.
-    pub(super) holder: i32,
-    /// The first process of the pod's process namespace, if it has one.
-    pub(super) pause: Option<i32>,
+    /// Namespaces that the container shares with others, open in whoever makes it.
+    pub(super) namespaces: &'a [(&'static str, OwnedFd)],
     /// What containers have as `/dev/shm`.
     pub(super) shared_memory: &'a Path,
 }
@@ -143,21 +144,17 @@ fn oom_score(asked: Option<i32>) -> Option<i32> {
     Some(if asked < current && !capabilities::have("SYS_RESOURCE") { current } else { asked })
 }
 
+/// The pod's are named by descriptors: by the paths of processes only the machine's root can reach them.
 fn namespaces(input: &Input<'_>) -> Value {
+    let shared = input
+        .namespaces
+        .iter()
+        .map(|(kind, file)| json!({ "type": kind, "path": format!("/proc/self/fd/{}", file.as_raw_fd()) }));
+    let mut namespaces: Vec<Value> = shared.collect();
+    namespaces.extend([json!({ "type": "mount" }), json!({ "type": "cgroup" })]);
     let options = &input.sandbox.config.namespaces;
-    let held = |name: &str| format!("/proc/{}/ns/{name}", input.holder);
-    let mut namespaces = vec![json!({ "type": "mount" }), json!({ "type": "uts", "path": held("uts") })];
-    namespaces.push(json!({ "type": "cgroup" }));
-    if !options.host_network {
-        namespaces.push(json!({ "type": "network", "path": held("net") }));
-    }
-    if !options.host_ipc {
-        namespaces.push(json!({ "type": "ipc", "path": held("ipc") }));
-    }
-    match input.pause {
-        Some(pause) => namespaces.push(json!({ "type": "pid", "path": format!("/proc/{pause}/ns/pid") })),
-        None if options.host_pid => {}
-        None => namespaces.push(json!({ "type": "pid" })),
+    if !options.host_pid && !options.share_process_namespace {
+        namespaces.push(json!({ "type": "pid" }));
     }
     Value::Array(namespaces)
 }

@@ -8,6 +8,7 @@ use std::{
         unix::net::UnixListener,
     },
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
@@ -18,13 +19,14 @@ use super::{
     container::{Container, Phase},
     devices,
     executor::Launcher,
-    identity,
+    exposure, identity,
     log_writer::LogWriter,
     mounts,
     output::{Input, Output},
     seccomp::Filters,
     server::{Job, Server},
     shared_memory, specification,
+    users::Users,
     worker::{Worker, WorkerChannel, WorkerMessage},
 };
 use crate::{
@@ -32,6 +34,7 @@ use crate::{
     descriptors,
     files::write_json,
     layout::{ContainerDirectory, SandboxDirectory, short_name},
+    limits::USER_RANGE_IDS,
     protocol::{Failure, FailureKind},
     records::{ContainerRecord, SandboxRecord},
 };
@@ -62,8 +65,12 @@ impl Server {
             }
         }
         let shared_memory = self.shared_memory.as_ref().map(File::try_clone).transpose().map_err(failed)?;
-        let keep: Vec<i32> =
-            streams.all().map(AsRawFd::as_raw_fd).chain(shared_memory.iter().map(AsRawFd::as_raw_fd)).collect();
+        let keep: Vec<i32> = streams
+            .all()
+            .map(AsRawFd::as_raw_fd)
+            .chain(shared_memory.iter().map(AsRawFd::as_raw_fd))
+            .chain(self.users.iter().map(|users| users.namespace()))
+            .collect();
         let making = Making {
             sandbox: self.record.clone(),
             sandbox_directory: self.directory.clone(),
@@ -74,6 +81,7 @@ impl Server {
             holder: nix::unistd::getpid().as_raw(),
             pause: self.pause.map(|pause| pause.as_raw()),
             shared_memory,
+            users: self.users.clone(),
         };
         let worker = Worker::spawn(&keep, move |channel| making.run(streams, channel)).map_err(failed)?;
         container.output = Some(output);
@@ -97,6 +105,18 @@ impl Streams {
         [&self.stdin, &self.stdout, &self.stderr].into_iter().flatten()
     }
 
+    /// Lets the user of a process of a pod open the streams once more, as `/dev/stdout`.
+    pub(super) fn belong_to(&self, users: &Users, user: u32, group: u32) -> io::Result<()> {
+        let (user, group) = (users.on_machine(user), users.on_machine(group));
+        self.all().try_for_each(|stream| {
+            Ok(rustix::fs::fchown(
+                stream,
+                Some(rustix::fs::Uid::from_raw(user)),
+                Some(rustix::fs::Gid::from_raw(group)),
+            )?)
+        })
+    }
+
     /// Hands the streams to libcontainer.
     pub(super) fn give(self, mut builder: ContainerBuilder) -> ContainerBuilder {
         builder.stdin = self.stdin;
@@ -117,6 +137,7 @@ struct Making {
     holder: i32,
     pause: Option<i32>,
     shared_memory: Option<File>,
+    users: Option<Rc<Users>>,
 }
 
 impl Making {
@@ -125,7 +146,7 @@ impl Making {
         // Made before it is used, so that the container can see it.
         self.cgroups.make(&self.cgroup, &Default::default()).map_err(failed)?;
         let shared_memory = self.shared_memory.as_ref().map(shared_memory::view).transpose().map_err(failed)?;
-        let volumes = mounts::prepare(&self.sandbox, &self.record, &self.directory)?;
+        let volumes = mounts::prepare(&self.sandbox, &self.record, &self.directory, self.users.as_deref())?;
         let shared_place = match shared_memory {
             Some(view) => {
                 let place = self.directory.stage().join("shm");
@@ -141,6 +162,11 @@ impl Making {
         };
         let filters = Filters::of(&self.record, &specification::capabilities(&self.record, &self.cgroups)?)?;
         let identity = identity::of(&self.record, &self.directory.root_file_system())?;
+        if let Some(users) = &self.users {
+            identity.check(USER_RANGE_IDS)?;
+            streams.belong_to(users, identity.user, identity.group).map_err(failed)?;
+        }
+        let namespaces = self.namespaces().map_err(failed)?;
         let specification = specification::make(&specification::Input {
             sandbox: &self.sandbox,
             sandbox_directory: &self.sandbox_directory,
@@ -151,11 +177,13 @@ impl Making {
             cgroup: &self.cgroup,
             volumes: &volumes,
             devices: &devices,
-            holder: self.holder,
-            pause: self.pause,
+            namespaces: &namespaces,
             shared_memory: &shared_place,
         })?;
         write_json(&self.directory.specification(), &specification).map_err(failed)?;
+        if self.users.is_some() {
+            exposure::expose(&self.sandbox_directory, &self.directory).map_err(failed)?;
+        }
 
         let (report, reporter) = pipe().map_err(failed)?;
         let id = short_name(&self.record.id);
@@ -192,6 +220,28 @@ impl Making {
             message if message.is_empty() => Ok(WorkerMessage::Started),
             message => Err(start_failed(&message)),
         }
+    }
+}
+
+impl Making {
+    /// The namespaces that the container shares with others, by the kind that an OCI specification names.
+    fn namespaces(&self) -> io::Result<Vec<(&'static str, OwnedFd)>> {
+        let options = &self.sandbox.config.namespaces;
+        let open = |process: i32, name: &str| File::open(format!("/proc/{process}/ns/{name}")).map(OwnedFd::from);
+        let mut namespaces = vec![("uts", open(self.holder, "uts")?)];
+        if !options.host_network {
+            namespaces.push(("network", open(self.holder, "net")?));
+        }
+        if !options.host_ipc {
+            namespaces.push(("ipc", open(self.holder, "ipc")?));
+        }
+        if let Some(pause) = self.pause {
+            namespaces.push(("pid", open(pause, "pid")?));
+        }
+        if let Some(users) = &self.users {
+            namespaces.push(("user", users.as_fd().try_clone_to_owned()?));
+        }
+        Ok(namespaces)
     }
 }
 

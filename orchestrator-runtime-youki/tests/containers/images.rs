@@ -15,13 +15,14 @@ use orchestrator_images::{Parts, nameless_file};
 use orchestrator_runtime_youki::{ImageSource, PackedImage, YoukiBuilder};
 use serde_json::json;
 
-use crate::support::{Place, container, shell};
+use crate::support::{Place, container, sandbox, shell};
 
 crate::tests!(
     an_image_is_all_that_is_seen,
     what_is_written_is_the_containers_own,
     users_by_name,
     layers_are_stacked,
+    layers_of_a_pod_with_own_users,
     images_go_when_nobody_needs_them,
     what_cannot_be_had,
 );
@@ -189,6 +190,34 @@ async fn layers_are_stacked() {
     assert_eq!(place.output(&pod, of("two:1", shell("two", "echo *"))).await, (0, "second\n".to_owned()));
     assert_eq!(place.output(&pod, of("kit:1", shell("one", "echo *"))).await, (0, "greeting\n".to_owned()));
     fs::remove_dir_all(files).unwrap();
+    clean(place).await;
+}
+
+async fn layers_of_a_pod_with_own_users() {
+    let place = Place::with(with_tools);
+    pull(&place, "web:1").await.unwrap();
+    let mut config = sandbox();
+    config.namespaces.user_namespace = true;
+    let pod = place.runtime.run_sandbox(&config).await.unwrap();
+    // The image's root is the pod's, and so is what it writes; its user is found by name.
+    let line = "id -u; ls -n / | cat; cat /srv/greeting; touch /bin/x";
+    let (_, seen) = place.output(&pod, of("web:1", shell("web", line))).await;
+    assert!(seen.starts_with("33\n") && seen.ends_with("hello\n"), "{seen}");
+    let owners = seen.lines().filter(|line| line.ends_with(" bin") || line.ends_with(" srv"));
+    assert!(
+        owners.map(|line| line.split_whitespace().skip(2).take(2).collect::<Vec<_>>()).all(|ids| ids == ["0", "0"]),
+        "{seen}"
+    );
+    let mut root = of("web:1", shell("root", "touch /bin/x && ls -n /bin/x | cat"));
+    root.security.run_as_user = Some(0);
+    let (_, made) = place.output(&pod, root).await;
+    assert_eq!(made.split_whitespace().skip(2).take(2).collect::<Vec<_>>(), ["0", "0"], "{made}");
+    // Beside it runs a pod that shares the layers and has the machine's users.
+    let plain = place.pod().await;
+    assert_eq!(
+        place.output(&plain, of("web:1", shell("web", "id -u; cat /srv/greeting"))).await,
+        (0, "33\nhello\n".to_owned())
+    );
     clean(place).await;
 }
 

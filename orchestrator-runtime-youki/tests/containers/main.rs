@@ -19,6 +19,7 @@ mod networks;
 mod privileges;
 mod sessions;
 mod support;
+mod users;
 
 use std::{future::Future, pin::Pin, process::ExitCode, time::Duration};
 
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         networks::all(),
         privileges::all(),
         sessions::all(),
+        users::all(),
     ]
     .concat();
     let trial = |(name, test): Test| Trial::test(name.trim_start_matches("containers::"), move || run(test));
