@@ -14,7 +14,7 @@ use orchestrator_core::runtime::{
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use crate::{
-    limits::{KILL_TIME, SECCOMP_PROFILE_BYTES},
+    limits::{KILL_TIME, NAME_PAUSE, NAME_TIME, SECCOMP_PROFILE_BYTES},
     runtime::Inner,
     sandboxes::taken,
     specification::{self, ContainerInput},
@@ -58,7 +58,7 @@ impl Inner {
         match self.create(&id.0, body).await {
             Ok(_) => Ok(id),
             // Another process of this node was quicker.
-            Err(error) if error.is_conflict() => match self.find_container(&id).await? {
+            Err(error) if error.is_conflict() => match self.named(|| self.find_container(&id)).await? {
                 Some(_) => Ok(id),
                 None if self.sandbox(sandbox).await?.status.state != SandboxState::Ready => {
                     Err(RuntimeError::WrongState(format!("the sandbox {sandbox} is not ready")))
@@ -68,6 +68,21 @@ impl Inner {
             Err(error) if error.is_not_found() => Err(no_image()),
             Err(error) if error.status() == Some(400) => Err(RuntimeError::Invalid(error.to_string())),
             Err(error) => Err(error.during(format!("making the container {id}"))),
+        }
+    }
+
+    /// Looks for what has a name on the engine already. A call that was given up may still be at it: then the name is there first.
+    pub(crate) async fn named<T, F: Future<Output = Result<Option<T>, RuntimeError>>>(
+        &self,
+        find: impl Fn() -> F,
+    ) -> Result<Option<T>, RuntimeError> {
+        let since = self.env().monotonic();
+        loop {
+            let found = find().await?;
+            if found.is_some() || self.env().monotonic().saturating_sub(since) >= NAME_TIME {
+                return Ok(found);
+            }
+            self.env().sleep(NAME_PAUSE).await;
         }
     }
 

@@ -44,6 +44,10 @@ pub(crate) const EXPLANATION_BYTES: usize = 16 * 1024;
 pub(crate) const LOG_FILE_BYTES: u64 = 10 * 1024 * 1024;
 /// Longest part of a log line: where the engine cuts longer ones, in bytes.
 pub(crate) const LOG_PART_BYTES: usize = 16 * 1024;
+/// How long the engine may have a name before it has the container, because a call was given up that it still answers.
+pub(crate) const NAME_TIME: Duration = Duration::from_secs(10);
+/// Time between looks at it.
+pub(crate) const NAME_PAUSE: Duration = Duration::from_millis(20);
 /// Longest pod UID and container name, in characters.
 pub(crate) const NAME_CHARACTERS: usize = 63;
 /// Longest name of a cluster, in characters.

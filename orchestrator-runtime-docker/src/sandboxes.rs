@@ -87,7 +87,7 @@ impl Inner {
         match self.create(&id.0, body).await {
             Ok(engine_id) => Ok(engine_id),
             // Another process of this node was quicker.
-            Err(error) if error.is_conflict() => match self.find_sandbox(id).await? {
+            Err(error) if error.is_conflict() => match self.named(|| self.find_sandbox(id)).await? {
                 Some(known) if known.is_new || known.status.state == SandboxState::Ready => Ok(known.engine_id),
                 Some(_) => Err(RuntimeError::WrongState(format!("the sandbox {id} exists and is not ready"))),
                 None => Err(taken(&id.0)),

@@ -20,6 +20,7 @@ impl Simulated {
         let machine = SimMachine::new(env, MachineConfig::default());
         machine.image("image", ImageScript { absent: true, pull_delay: Duration::from_secs(1), ..Default::default() });
         let failure = Some("no such image".to_owned());
+        machine.image("spare", ImageScript { absent: true, ..Default::default() });
         machine.image("missing", ImageScript { absent: true, pull_failure: failure, ..Default::default() });
         Self(machine)
     }
@@ -46,6 +47,7 @@ impl Workbench for Simulated {
                 Script::forever().prints("ready").on_stop(on_stop)
             }
             Program::Deaf => Script::forever().prints("ready").on_stop(OnStop::Ignore),
+            Program::Hungry => Script { out_of_memory: true, ..Script::exits(Duration::from_secs(1), 0) },
             Program::Missing => Script::fails_to_start("no such program"),
         };
         let answer = |exit_code| ExecAnswer { exit_code, ..ExecAnswer::default() };
@@ -69,6 +71,10 @@ impl Workbench for Simulated {
 
     fn missing_image(&self) -> String {
         "missing".to_owned()
+    }
+
+    fn spare_image(&self) -> Option<String> {
+        Some("spare".to_owned())
     }
 
     fn lacks(&self) -> &[Lack] {

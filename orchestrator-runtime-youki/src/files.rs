@@ -30,6 +30,12 @@ pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> io::Resu
     write_durably(path, &serde_json::to_vec(value)?)
 }
 
+/// Writes a value as JSON that nobody reads after a crash: the disk is not waited for.
+pub(crate) fn write_passing_json(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(&serde_json::to_vec(value)?)
+}
+
 /// Reads a JSON file; `None` when there is none.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match fs::read(path) {

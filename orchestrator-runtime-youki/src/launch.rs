@@ -14,8 +14,14 @@ use crate::{
     protocol::{Errand, Outcome},
 };
 
-/// Has a helper do something and waits for the outcome. For a sandbox, the helper stays.
-pub(crate) async fn launch(env: &Env, helper: &Helper, errand: Errand) -> Result<(), RuntimeError> {
+/// Has a helper do something and waits for the outcome. For a sandbox, the helper stays. What the caller holds is held until the
+/// outcome is there, even if the caller has lost interest by then.
+pub(crate) async fn launch(
+    env: &Env,
+    helper: &Helper,
+    errand: Errand,
+    held: impl Send + 'static,
+) -> Result<(), RuntimeError> {
     let program = match helper {
         Helper::CurrentExe if !is_initialized() => {
             let message = "a `main` that calls `orchestrator_runtime_youki::init` first, or a helper program";
@@ -25,7 +31,12 @@ pub(crate) async fn launch(env: &Env, helper: &Helper, errand: Errand) -> Result
         Helper::Program(path) => path.clone(),
     };
     // In one piece, so that no child is left behind when the caller loses interest half-way.
-    let outcome = env.blocking(move || run(&program, &errand)).await;
+    let outcome = env.blocking(move || {
+        let outcome = run(&program, &errand);
+        drop(held);
+        outcome
+    });
+    let outcome = outcome.await;
     match outcome {
         Some(Ok(Outcome::Done)) => Ok(()),
         Some(Ok(Outcome::Failed(message))) => Err(RuntimeError::internal("pod helper", message)),

@@ -12,7 +12,7 @@ use orchestrator_core::{
         RuntimeStatus, SandboxConfig, SandboxId, SandboxState, SandboxStatus, SeccompProfile, Session,
     },
 };
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::{Mutex, OwnedMutexGuard, broadcast};
 
 use crate::{
     apparmor,
@@ -130,7 +130,7 @@ impl YoukiRuntime {
     /// an address. One that is gone is a success.
     pub async fn remove_network(&self) -> Result<(), RuntimeError> {
         self.0.ready()?;
-        self.0.launch(Errand::RemoveNetwork { directory: self.0.network.directory.clone() }).await
+        self.0.launch(Errand::RemoveNetwork { directory: self.0.network.directory.clone() }, ()).await
     }
 }
 
@@ -139,15 +139,19 @@ impl Inner {
         self.machine.clone().map_err(RuntimeError::Missing)
     }
 
-    async fn launch(&self, errand: Errand) -> Result<(), RuntimeError> {
-        launch(&self.env, &self.helper, errand).await
+    async fn launch(&self, errand: Errand, held: impl Send + 'static) -> Result<(), RuntimeError> {
+        launch(&self.env, &self.helper, errand, held).await
     }
 
-    /// The lock of a sandbox, by which errands for it come one after the other.
-    async fn turn(&self, id: &SandboxId) -> Arc<Mutex<()>> {
-        let mut turns = self.turns.lock().await;
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        Arc::clone(turns.entry(id.clone()).or_default())
+    /// Waits until no other errand for a sandbox is under way. Errands hold their turn themselves, so that one that nobody waits
+    /// for any more does not meet the next.
+    async fn turn(&self, id: &SandboxId) -> Arc<OwnedMutexGuard<()>> {
+        let turn = {
+            let mut turns = self.turns.lock().await;
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(id.clone()).or_default())
+        };
+        Arc::new(turn.lock_owned().await)
     }
 
     /// Reads a sandbox. If its helper died, what it left running is ended first, so that what is read is true.
@@ -156,13 +160,12 @@ impl Inner {
         let Some(mut observed) = read(&directory)? else { return Ok(None) };
         if observed.is_abandoned() {
             let turn = self.turn(id).await;
-            let _turn = turn.lock().await;
             // Someone else may have seen to it meanwhile.
             match read(&directory)? {
                 Some(now) if now.is_abandoned() => {
                     let errand = Errand::Settle { root: self.layout.root().to_owned(), id: id.clone() };
                     // What cannot be ended is told as it is: not ready, and unknown. The next look tries again.
-                    if let Err(error) = self.launch(errand).await {
+                    if let Err(error) = self.launch(errand, turn).await {
                         tracing::warn!(sandbox = %id, %error, "clearing up after a pod's helper failed");
                     }
                 }
@@ -265,32 +268,37 @@ impl Inner {
 
     async fn end_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
         let Ok(directory) = self.layout.sandbox(id) else { return Ok(()) };
-        if read(&directory)?.is_some_and(|observed| observed.helper.is_some()) {
-            let opened = HelperConnection::open(&directory, &Request::RemoveSandbox).await;
-            match opened {
-                Ok(mut connection) => match connection.next().await {
-                    Ok(_) => {
-                        connection.closed().await;
-                        return Ok(());
-                    }
-                    Err(CallError::Gone) => {}
-                    Err(CallError::Failed(error)) => return Err(error),
-                },
-                Err(CallError::Gone) => {}
-                Err(CallError::Failed(error)) => return Err(error),
-            }
-        }
-        let turn = self.turn(id).await;
-        let _turn = turn.lock().await;
-        if !directory.path().exists() {
+        if self.ask_for_the_end(&directory).await? {
             return Ok(());
         }
-        self.launch(Errand::Sweep { root: self.layout.root().to_owned(), id: id.clone() }).await
+        let turn = self.turn(id).await;
+        // A start that was given up, and went on nevertheless, has made a helper meanwhile.
+        if self.ask_for_the_end(&directory).await? || !directory.path().exists() {
+            return Ok(());
+        }
+        self.launch(Errand::Sweep { root: self.layout.root().to_owned(), id: id.clone() }, turn).await
+    }
+
+    /// Has the helper of a sandbox remove it; `false` when there is no helper, or none any more.
+    async fn ask_for_the_end(&self, directory: &SandboxDirectory) -> Result<bool, RuntimeError> {
+        if read(directory)?.is_none_or(|observed| observed.helper.is_none()) {
+            return Ok(false);
+        }
+        let asked = async {
+            let mut connection = HelperConnection::open(directory, &Request::RemoveSandbox).await?;
+            connection.next().await?;
+            connection.closed().await;
+            Ok(())
+        };
+        match asked.await {
+            Ok(()) => Ok(true),
+            Err(CallError::Gone) => Ok(false),
+            Err(CallError::Failed(error)) => Err(error),
+        }
     }
 
     async fn make_sandbox(&self, id: &SandboxId, config: &SandboxConfig) -> Result<SandboxStatus, RuntimeError> {
         let turn = self.turn(id).await;
-        let _turn = turn.lock().await;
         let directory = self.layout.sandbox(id)?;
         // A start that an agent before this one began, or that died a moment ago, is over soon, one way or the other.
         let since = self.env.monotonic();
@@ -310,7 +318,7 @@ impl Inner {
         }
         let root = self.layout.root().to_owned();
         if directory.path().exists() {
-            self.launch(Errand::Sweep { root: root.clone(), id: id.clone() }).await?;
+            self.launch(Errand::Sweep { root: root.clone(), id: id.clone() }, Arc::clone(&turn)).await?;
         }
         let record = SandboxRecord {
             id: id.clone(),
@@ -323,7 +331,7 @@ impl Inner {
             writable_layer_bytes: self.writable_layer_bytes,
             user_ranges: self.user_ranges.clone(),
         };
-        self.launch(Errand::Sandbox(Box::new(record))).await?;
+        self.launch(Errand::Sandbox(Box::new(record)), turn).await?;
         // Nobody listening is no failure.
         let _ = self.added.send(id.clone());
         let observed = read(&directory)?.ok_or_else(|| RuntimeError::no_sandbox(id))?;

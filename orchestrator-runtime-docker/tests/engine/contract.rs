@@ -11,14 +11,16 @@ use orchestrator_testkit::{
     runtime::{Command, Program, Workbench, container},
 };
 
-use crate::support::{Place, SHELL, words};
+use crate::support::{Place, SHELL, shell_image, words};
 
 /// Programs are lines of shell.
 struct Shell(Place);
 
 impl Workbench for Shell {
     fn runtime(&self) -> Arc<dyn ContainerRuntime> {
-        Arc::new(self.0.another())
+        // Another image than the first, because the engine has one for all who have the same.
+        let spare = shell_image(&format!("{}-spare", self.0.cluster));
+        Arc::new(self.0.builder().image("spare:1", spare).build(Env::real()).unwrap())
     }
 
     fn container(&self, name: &str, program: &Program) -> ContainerConfig {
@@ -32,9 +34,12 @@ impl Workbench for Shell {
             }
             Program::Polite { code } => format!("trap 'exit {code}' TERM; {idle}"),
             Program::Deaf => format!("trap '' TERM; {idle}"),
+            Program::Hungry => "exec tail /dev/zero".to_owned(),
             Program::Missing => return container(name, SHELL, &["/no/such/program"]),
         };
-        container(name, SHELL, &["sh", "-c", &line])
+        let mut config = container(name, SHELL, &["sh", "-c", &line]);
+        config.resources.memory_limit_bytes = (*program == Program::Hungry).then_some(32 << 20);
+        config
     }
 
     fn command(&self, command: &Command) -> Vec<String> {
@@ -52,6 +57,19 @@ impl Workbench for Shell {
         "127.0.0.1:1/nothing:1".to_owned()
     }
 
+    fn spare_image(&self) -> Option<String> {
+        Some("spare:1".to_owned())
+    }
+
+    fn neighbour(&self) -> Option<Arc<dyn ContainerRuntime>> {
+        Some(Arc::new(self.0.other_cluster()))
+    }
+
+    /// An engine makes a few a second.
+    fn crowd(&self) -> usize {
+        12
+    }
+
     /// A container takes a good part of a second to begin.
     fn moment(&self) -> Duration {
         Duration::from_millis(800)
@@ -67,6 +85,7 @@ macro_rules! contract {
                 let shell = Shell(Place::new().await);
                 let outcome = orchestrator_testkit::runtime::$case(&shell, &Env::real()).await;
                 assert_eq!(outcome, Outcome::Held);
+                shell.0.end_other_cluster().await;
                 shell.0.clean().await;
             }
         )+

@@ -76,6 +76,22 @@ impl Place {
         self.builder().build(Env::real()).unwrap()
     }
 
+    /// The runtime of another cluster on the same engine.
+    pub(crate) fn other_cluster(&self) -> DockerRuntime {
+        let cluster = format!("{}-other", self.cluster);
+        builder(&self.directory.join("other-cluster"), &cluster).build(Env::real()).unwrap()
+    }
+
+    /// Removes what the other cluster has made for itself.
+    pub(crate) async fn end_other_cluster(&self) {
+        self.other_cluster().remove_leftovers().await.unwrap();
+        let directory = self.directory.join("other-cluster");
+        if directory.exists() {
+            // Empty, or it cannot be removed.
+            fs::remove_dir(&directory).unwrap();
+        }
+    }
+
     pub(crate) fn builder(&self) -> DockerBuilder {
         builder(&self.directory, &self.cluster)
     }

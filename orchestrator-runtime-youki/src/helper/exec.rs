@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     cgroups::Cgroups,
-    files::{read_json, remove_file, write_json},
+    files::{read_json, remove_file, write_passing_json},
     layout::{SandboxDirectory, short_name},
     protocol::{Failure, FailureKind, Reply},
     records::ContainerRecord,
@@ -136,7 +136,7 @@ impl Command {
             streams.belong_to(users, id("uid"), id("gid")).map_err(failed)?;
         }
         let process_file = self.sandbox.path().join(format!("exec-{}.json", nix::unistd::getpid()));
-        write_json(&process_file, &process).map_err(failed)?;
+        write_passing_json(&process_file, &process).map_err(failed)?;
         let (report, reporter) = pipe().map_err(failed)?;
         let console = self.options.tty.then(|| Console::listen(&self.sandbox)).transpose().map_err(failed)?;
         let mut builder = ContainerBuilder::new(short_name(&self.id), SyscallType::default())

@@ -333,9 +333,9 @@ impl Server {
         let pod = pod_cgroup(&self.record);
         self.cgroups.kill(&pod, CGROUP_REMOVAL_TIME)?;
         self.cgroups.remove(&pod, CGROUP_REMOVAL_TIME)?;
-        remove_tree(self.directory.path())?;
         self.cgroups.leave(&helpers_cgroup(&self.record));
-        Ok(())
+        // Last of all: who does not find the directory may rely on nothing being left.
+        remove_tree(self.directory.path())
     }
 
     fn kill_cgroup(&self, path: &str) {

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     cgroups::Cgroups,
     descriptors,
-    files::write_json,
+    files::write_passing_json,
     layout::{ContainerDirectory, SandboxDirectory, short_name},
     limits::USER_RANGE_IDS,
     protocol::{Failure, FailureKind},
@@ -180,7 +180,7 @@ impl Making {
             namespaces: &namespaces,
             shared_memory: &shared_place,
         })?;
-        write_json(&self.directory.specification(), &specification).map_err(failed)?;
+        write_passing_json(&self.directory.specification(), &specification).map_err(failed)?;
         if self.users.is_some() {
             exposure::expose(&self.sandbox_directory, &self.directory).map_err(failed)?;
         }

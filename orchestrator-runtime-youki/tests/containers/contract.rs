@@ -11,14 +11,17 @@ use orchestrator_testkit::{
     runtime::{Command, Program, Workbench, container},
 };
 
-use crate::support::{Place, words};
+use crate::{
+    images::with_tools,
+    support::{Place, words},
+};
 
 /// Programs are lines of shell.
 struct Shell(Place);
 
 impl Workbench for Shell {
     fn runtime(&self) -> Arc<dyn ContainerRuntime> {
-        Arc::new(self.0.another())
+        Arc::new(with_tools(self.0.builder()).build(Env::real()).unwrap())
     }
 
     fn container(&self, name: &str, program: &Program) -> ContainerConfig {
@@ -32,9 +35,12 @@ impl Workbench for Shell {
             }
             Program::Polite { code } => format!("trap 'exit {code}' TERM; {idle}"),
             Program::Deaf => format!("trap '' TERM; {idle}"),
+            Program::Hungry => "exec tail /dev/zero".to_owned(),
             Program::Missing => return container(name, "busybox:1.36", &["/no/such/program"]),
         };
-        container(name, "busybox:1.36", &["sh", "-c", &line])
+        let mut config = container(name, "busybox:1.36", &["sh", "-c", &line]);
+        config.resources.memory_limit_bytes = (*program == Program::Hungry).then_some(32 << 20);
+        config
     }
 
     fn command(&self, command: &Command) -> Vec<String> {
@@ -49,6 +55,14 @@ impl Workbench for Shell {
     fn missing_image(&self) -> String {
         "nothing:1".to_owned()
     }
+
+    fn spare_image(&self) -> Option<String> {
+        Some("kit:1".to_owned())
+    }
+
+    fn neighbour(&self) -> Option<Arc<dyn ContainerRuntime>> {
+        Some(Arc::new(self.0.other_cluster().build(Env::real()).unwrap()))
+    }
 }
 
 /// A test for each case: it is kept, and nothing is left on the machine.
@@ -60,6 +74,10 @@ macro_rules! contract {
                 let shell = Shell(Place::new());
                 let outcome = orchestrator_testkit::runtime::$case(&shell, &Env::real()).await;
                 assert_eq!(outcome, Outcome::Held);
+                shell.0.other_cluster().build(Env::real()).unwrap().remove_network().await.unwrap();
+                if shell.0.directory.join("other-cluster").exists() {
+                    std::fs::remove_dir_all(shell.0.directory.join("other-cluster")).unwrap();
+                }
                 shell.0.clean().await;
             }
         )+

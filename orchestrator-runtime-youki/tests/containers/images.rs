@@ -48,7 +48,7 @@ fn tools() -> PackedImage {
     })
 }
 
-fn with_tools(builder: YoukiBuilder) -> YoukiBuilder {
+pub(crate) fn with_tools(builder: YoukiBuilder) -> YoukiBuilder {
     builder.source("kit:1", tools()).source("web:1", tools().user("web"))
 }
 

@@ -51,7 +51,17 @@ impl Place {
 
     /// Another instance on the same directory.
     pub(crate) fn another(&self) -> YoukiRuntime {
-        builder(&self.directory, &self.name).build(Env::real()).unwrap()
+        self.builder().build(Env::real()).unwrap()
+    }
+
+    /// What another instance on the same directory is built from.
+    pub(crate) fn builder(&self) -> YoukiBuilder {
+        builder(&self.directory, &self.name)
+    }
+
+    /// What the runtime of another cluster on this machine is built from.
+    pub(crate) fn other_cluster(&self) -> YoukiBuilder {
+        builder(&self.directory.join("other-cluster"), &format!("{}-other", self.name))
     }
 
     /// Another node of the same cluster on this machine.

@@ -127,3 +127,19 @@ pub async fn usage_is_of_running_containers(workbench: &dyn Workbench, env: &Env
     assert_eq!(stage.runtime.stats(&id).await.unwrap(), None);
     Outcome::Held
 }
+
+/// Who exceeds its memory is killed, and that is said; its neighbours go on.
+pub async fn memory_that_runs_out_is_told(workbench: &dyn Workbench, env: &Env) -> Outcome {
+    if workbench.lacks().contains(&Lack::MemoryLimits) {
+        return Outcome::Skipped("limits of memory");
+    }
+    let stage = Stage::new(workbench, env);
+    let pod = stage.pod("a").await;
+    let neighbour = stage.ready(&pod, "neighbour", &Program::Deaf).await;
+    let id = stage.start(&pod, "hungry", &Program::Hungry).await;
+    let ContainerState::Exited { exit_code, reason, .. } = stage.ended(&id).await else { panic!("it has ended") };
+    assert_eq!((exit_code, reason.as_str()), (137, "OOMKilled"));
+    assert!(stage.state(&neighbour).await.is_running());
+    stage.runtime.remove_sandbox(&pod.id).await.unwrap();
+    Outcome::Held
+}

@@ -18,6 +18,23 @@ pub trait Workbench: Send + Sync {
     /// The name of an image that cannot be had.
     fn missing_image(&self) -> String;
 
+    /// The name of another image that [`Self::container`]'s programs run in: one that is not here yet, can be had, and can be
+    /// removed. None where all images are there from the start.
+    fn spare_image(&self) -> Option<String> {
+        None
+    }
+
+    /// The runtime of another cluster on the same machine, whose containers of [`Self::container`] are written in the same way and
+    /// whose images are here. None where a machine has one cluster.
+    fn neighbour(&self) -> Option<Arc<dyn ContainerRuntime>> {
+        None
+    }
+
+    /// How many sandboxes the machine holds at once.
+    fn crowd(&self) -> usize {
+        100
+    }
+
     /// What the runtime does not do, or the workbench cannot show.
     fn lacks(&self) -> &[Lack] {
         &[]
@@ -53,6 +70,8 @@ pub enum Program {
     },
     /// It writes the line `ready`, and runs whatever signal it gets.
     Deaf,
+    /// It takes more memory than its container's limit allows.
+    Hungry,
     /// There is no such program.
     Missing,
 }
@@ -79,4 +98,6 @@ pub enum Lack {
     MissingCommands,
     /// Usage is not measured.
     Usage,
+    /// Limits of memory are not kept, or nobody tells who exceeded them.
+    MemoryLimits,
 }
