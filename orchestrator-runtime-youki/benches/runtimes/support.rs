@@ -83,7 +83,9 @@ impl Place {
         let cgroup = format!("orchestrator-{}/helpers/cgroup.procs", self.name);
         let places = [Path::new("/sys/fs/cgroup/pids").join(&cgroup), Path::new("/sys/fs/cgroup").join(&cgroup)];
         let place = places.iter().find(|place| place.exists()).ok_or("no helpers")?;
-        fs::read_to_string(place)?.lines().map(private_kibibytes).collect()
+        let known = fs::read_to_string(place)?;
+        // One whose pod was removed a moment ago may be ending.
+        Ok(known.lines().filter_map(|process| private_kibibytes(process).ok()).collect())
     }
 
     pub(crate) async fn clean(self) -> Result<(), Failure> {
