@@ -6,6 +6,8 @@
 mod commits;
 mod concurrency;
 mod lists;
+pub mod properties;
+mod story;
 mod watches;
 
 use std::{sync::Arc, time::Duration};
@@ -32,6 +34,7 @@ pub use concurrency::{
 pub use lists::{
     compaction_keeps_the_present, lists_are_ordered_snapshots, pages_are_of_one_snapshot, past_and_future_are_refused,
 };
+pub use story::{compaction_at_every_position, histories_are_linearizable, watches_tell_the_log};
 pub use watches::{
     a_slow_watcher_never_has_a_gap, a_watch_begins_now_or_where_it_is_told, a_watch_from_a_list_misses_nothing,
     a_watch_from_the_future_waits, a_watch_of_what_was_compacted_is_told, bookmarks_never_run_ahead,
@@ -60,7 +63,8 @@ macro_rules! store_contract {
             changes_tell_before_and_after, a_watch_of_what_was_compacted_is_told, a_watch_from_the_future_waits,
             a_slow_watcher_never_has_a_gap, bookmarks_never_run_ahead, expired_keys_go_away,
             concurrent_increments_lose_none, a_watch_agrees_with_concurrent_writes,
-            thousands_of_watchers_see_a_change, a_call_that_is_dropped_leaves_the_store_whole
+            thousands_of_watchers_see_a_change, a_call_that_is_dropped_leaves_the_store_whole,
+            histories_are_linearizable, watches_tell_the_log, compaction_at_every_position
         ] $($arguments)* }
     };
     (@table [$($case:ident),+]) => {
