@@ -31,6 +31,14 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_directory(directory)
 }
 
+/// Writes a whole JSON file at once, for as long as the machine runs: the disk is not waited for.
+pub(crate) fn write_passing_json(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    fs::write(&temporary, serde_json::to_vec(value)?)?;
+    fs::rename(&temporary, path)
+}
+
 /// Reads a JSON file; `None` when there is none, or none that can be understood.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, longest_bytes: u64) -> io::Result<Option<T>> {
     Ok(read(path, longest_bytes)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))

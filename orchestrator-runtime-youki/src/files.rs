@@ -30,15 +30,20 @@ pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> io::Resu
     write_durably(path, &serde_json::to_vec(value)?)
 }
 
-/// Writes a value as JSON that nobody reads after a crash: the disk is not waited for.
+/// Writes a value as JSON, at once, for as long as the machine runs: the disk is not waited for. A crash of the machine may leave
+/// the file empty.
 pub(crate) fn write_passing_json(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(&serde_json::to_vec(value)?)
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    fs::rename(&temporary, path)
 }
 
-/// Reads a JSON file; `None` when there is none.
+/// Reads a JSON file; `None` when there is none, or nothing in it.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match fs::read(path) {
+        Ok(bytes) if bytes.is_empty() => Ok(None),
         Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -13,7 +13,7 @@ use super::{
     worker::{Worker, WorkerMessage},
 };
 use crate::{
-    files::{read_json, remove_tree, write_json},
+    files::{read_json, remove_tree, write_json, write_passing_json},
     layout::short_name,
     limits::{CGROUP_REMOVAL_TIME, DRAIN_TIME},
     protocol::{Failure, FailureKind, Reply},
@@ -133,8 +133,9 @@ impl Server {
                 if let Some(terminal) = terminal {
                     super::start::connect_terminal(container, terminal);
                 }
-                // Written before the program runs: whoever finds its traces finds out what it was.
-                let written = write_json(&progress_file, &container.running(pid, started_at));
+                // Written before the program runs: whoever finds its traces finds out what it was. It outlives every process; if
+                // the machine goes, nothing runs any more.
+                let written = write_passing_json(&progress_file, &container.running(pid, started_at));
                 let early_end = self.unclaimed.remove(&pid.as_raw());
                 let gone = match (written, self.workers.get_mut(&worker)) {
                     (Ok(()), Some((worker, _))) => worker.go(),
