@@ -71,7 +71,7 @@ impl Inner {
         }
     }
 
-    /// Looks for what has a name on the engine already. A call that was given up may still be at it: then the name is there first.
+    /// Looks for what has a name on the engine already. A call that was given up may be at it: then its name comes first.
     pub(crate) async fn named<T, F: Future<Output = Result<Option<T>, RuntimeError>>>(
         &self,
         find: impl Fn() -> F,

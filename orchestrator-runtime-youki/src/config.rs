@@ -212,9 +212,9 @@ impl YoukiBuilder {
         self
     }
 
-    /// Which users of the machine pods have that have a user namespace: each gets 65,536 that no other has, range 1 those from 65,536
-    /// on. Taken ranges are known to all runtimes in the machine's network namespace. 1 to 1,024 unless given; range 0 is the
-    /// machine's own and refused.
+    /// Which users of the machine pods have that have a user namespace: each gets 65,536 that no other has, range 1 those from
+    /// 65,536 on. Taken ranges are known to all runtimes in the machine's network namespace. 1 to 1,024 unless given; range
+    /// 0 is the machine's own and refused.
     #[must_use]
     pub fn user_ranges(mut self, numbers: RangeInclusive<u16>) -> Self {
         self.user_ranges = numbers;

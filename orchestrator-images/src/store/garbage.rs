@@ -45,7 +45,8 @@ impl Shelf {
         Ok(PullUse { path, _file: file })
     }
 
-    /// Writes down which layers somebody needs. The caller has the turn. What needed them does not run after a crash of the machine.
+    /// Writes down which layers somebody needs. The caller has the turn. What needed them does not run after a crash of the
+    /// machine.
     pub(super) fn write_use(&self, holder: &str, diff_ids: &[String]) -> Result<(), ImageError> {
         let path = self.use_path(holder);
         files::write_passing_json(&path, &diff_ids).map_err(|error| ImageError::io(&path, error))

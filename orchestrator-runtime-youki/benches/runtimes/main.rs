@@ -1,7 +1,7 @@
 //! Containers here and by `runc` and `crun`, in one run: what a container's whole life takes, and what a node full of pods holds.
 //!
-//! `cargo bench -p orchestrator-runtime-youki --bench runtimes -- [CYCLES] [PODS]`. Needs Linux, root and a `busybox` that needs no
-//! libraries; of the other runtimes it measures those that the machine has. Where both versions of cgroups are mounted, `crun`
+//! `cargo bench -p orchestrator-runtime-youki --bench runtimes -- [CYCLES] [PODS]`. Needs Linux, root and a `busybox`
+//! without libraries; of the other runtimes it measures those that the machine has. Where both versions of cgroups are mounted, `crun`
 //! wants to be run without the second: `unshare --mount sh -c 'umount /sys/fs/cgroup/unified; exec cargo bench …'`.
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 #![expect(clippy::print_stdout, reason = "a program for people to look at")]

@@ -24,8 +24,8 @@ pub trait Workbench: Send + Sync {
         None
     }
 
-    /// The runtime of another cluster on the same machine, whose containers of [`Self::container`] are written in the same way and
-    /// whose images are here. None where a machine has one cluster.
+    /// The runtime of another cluster on the same machine, whose containers of [`Self::container`] are written in the same way
+    /// and whose images are here. None where a machine has one cluster.
     fn neighbour(&self) -> Option<Arc<dyn ContainerRuntime>> {
         None
     }
