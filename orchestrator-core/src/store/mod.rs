@@ -8,6 +8,7 @@
 //! Upstream: <https://etcd.io/docs/v3.6/learning/api_guarantees/>.
 
 mod batch;
+pub mod snapshot;
 
 use std::{fmt, sync::Arc};
 

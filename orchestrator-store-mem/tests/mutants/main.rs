@@ -1,6 +1,7 @@
 //! Bugs planted into the memory store, one at a time: the contract catches every one of them.
 //!
-//! `docs/store-mutants.md` has which case catches which; it is made by this test with `-- --ignored`, and held against it without.
+//! `docs/store-mutants.md` has which case catches which; it is made by this test with `-- --ignored`, and held against
+//! it without.
 
 mod catalogue;
 mod mutant;
@@ -62,8 +63,10 @@ fn catches() -> Vec<Vec<&'static str>> {
 
 fn table(catches: &[Vec<&'static str>]) -> String {
     let mut text = String::from(
-        "# Planted bugs\n\nEach bug is planted into the memory store, alone, and the contract of a store is run against it in virtual time.\n\
-         This table is made by `cargo test -p orchestrator-store-mem --test mutants -- --ignored`.\n\n| the store … | caught by |\n|---|---|\n",
+        "# Planted bugs\n\n\
+         Each bug is planted into the memory store, alone, and the contract of a store is run against it in virtual time.\n\
+         This table is made by `cargo test -p orchestrator-store-mem --test mutants -- --ignored`.\n\n\
+         | the store … | caught by |\n|---|---|\n",
     );
     for (bug, cases) in BUGS.iter().zip(catches) {
         let cases: Vec<_> = cases.iter().map(|case| format!("`{case}`")).collect();

@@ -5,6 +5,7 @@
 
 mod commits;
 mod concurrency;
+mod copies;
 mod lists;
 pub mod properties;
 mod story;
@@ -31,6 +32,7 @@ pub use concurrency::{
     a_call_that_is_dropped_leaves_the_store_whole, a_watch_agrees_with_concurrent_writes,
     concurrent_increments_lose_none, thousands_of_watchers_see_a_change,
 };
+pub use copies::snapshots_come_back;
 pub use lists::{
     compaction_keeps_the_present, lists_are_ordered_snapshots, pages_are_of_one_snapshot, past_and_future_are_refused,
 };
@@ -64,7 +66,8 @@ macro_rules! store_contract {
             a_slow_watcher_never_has_a_gap, bookmarks_never_run_ahead, expired_keys_go_away,
             concurrent_increments_lose_none, a_watch_agrees_with_concurrent_writes,
             thousands_of_watchers_see_a_change, a_call_that_is_dropped_leaves_the_store_whole,
-            histories_are_linearizable, watches_tell_the_log, compaction_at_every_position
+            histories_are_linearizable, watches_tell_the_log, compaction_at_every_position,
+            snapshots_come_back
         ] $($arguments)* }
     };
     (@table [$($case:ident),+]) => {

@@ -1,4 +1,5 @@
-//! What a watch promises, as etcd's own robustness tests name it: each promise is a pure function of the store's log and of what a watch told.
+//! What a watch promises, as etcd's own robustness tests name it: each promise is a pure function of the store's log and of what a
+//! watch told.
 //!
 //! Upstream: <https://github.com/etcd-io/etcd/tree/main/tests/robustness>.
 
