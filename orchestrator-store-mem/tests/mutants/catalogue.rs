@@ -18,6 +18,9 @@ pub(crate) struct Bug {
     pub(crate) plant: Plant,
 }
 
+/// What a commit answers.
+type Answer = Result<Revision, StoreError>;
+
 /// Where a bug is.
 #[derive(Debug)]
 pub(crate) enum Plant {
@@ -32,7 +35,7 @@ pub(crate) enum Plant {
     /// In what is committed.
     Batch(fn(&Mutant, Batch) -> Batch),
     /// In what a commit answers, where the revision before it is known.
-    Commit(fn(&Mutant, Revision, &Batch, Result<Revision, StoreError>) -> Result<Revision, StoreError>),
+    Commit(fn(&Mutant, Revision, &Batch, Answer) -> Answer),
     /// Operations are committed one by one.
     Halves,
     /// In how a watch is asked for.
@@ -279,45 +282,25 @@ fn without_deletions(_: &Mutant, mut batch: Batch) -> Batch {
     batch
 }
 
-fn revision_reused(
-    mutant: &Mutant,
-    before: Revision,
-    _: &Batch,
-    done: Result<Revision, StoreError>,
-) -> Result<Revision, StoreError> {
+fn revision_reused(mutant: &Mutant, before: Revision, _: &Batch, done: Answer) -> Answer {
     done.map(|revision| if mutant.strikes(10) { before } else { revision })
 }
 
-fn conflict_hidden(
-    _: &Mutant,
-    before: Revision,
-    _: &Batch,
-    done: Result<Revision, StoreError>,
-) -> Result<Revision, StoreError> {
+fn conflict_hidden(_: &Mutant, before: Revision, _: &Batch, done: Answer) -> Answer {
     match done {
         Err(StoreError::Conflict { .. }) => Ok(before),
         done => done,
     }
 }
 
-fn conflict_unexplained(
-    _: &Mutant,
-    _: Revision,
-    _: &Batch,
-    done: Result<Revision, StoreError>,
-) -> Result<Revision, StoreError> {
+fn conflict_unexplained(_: &Mutant, _: Revision, _: &Batch, done: Answer) -> Answer {
     done.map_err(|error| match error {
         StoreError::Conflict { key, .. } => StoreError::Conflict { key, current: None },
         error => error,
     })
 }
 
-fn deletion_refused(
-    _: &Mutant,
-    before: Revision,
-    batch: &Batch,
-    done: Result<Revision, StoreError>,
-) -> Result<Revision, StoreError> {
+fn deletion_refused(_: &Mutant, before: Revision, batch: &Batch, done: Answer) -> Answer {
     match done {
         Ok(revision) if revision == before => {
             Err(StoreError::Conflict { key: batch.operations[0].key().clone(), current: None })
@@ -326,12 +309,7 @@ fn deletion_refused(
     }
 }
 
-fn empty_revision(
-    _: &Mutant,
-    before: Revision,
-    _: &Batch,
-    done: Result<Revision, StoreError>,
-) -> Result<Revision, StoreError> {
+fn empty_revision(_: &Mutant, before: Revision, _: &Batch, done: Answer) -> Answer {
     done.map(|revision| if revision == before { Revision(revision.0 + 1) } else { revision })
 }
 
