@@ -104,6 +104,8 @@ pub struct Admission {
     pub default_storage_class: bool,
     /// Limit ranges hold for what is created in their namespace.
     pub limit_ranges: bool,
+    /// Writes that would use more than a quota of their namespace allows are refused, as far as the controller has counted.
+    pub quotas: bool,
     /// Pods of a runtime class get what it says.
     pub runtime_class: bool,
 }
@@ -117,6 +119,7 @@ impl Default for Admission {
             default_tolerations: Some(DefaultTolerations::default()),
             default_storage_class: true,
             limit_ranges: true,
+            quotas: true,
             runtime_class: true,
         }
     }

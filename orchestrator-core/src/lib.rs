@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod node_connector;
 pub mod object;
 pub mod quantity;
+pub mod quota;
 pub mod runtime;
 pub mod scheduler;
 pub mod selector;

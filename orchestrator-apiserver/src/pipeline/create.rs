@@ -84,6 +84,9 @@ impl Server {
             self.validate_new(scope, &candidate)?;
             self.refuse_foreign_address(scope, &candidate)?;
             self.admit_validating(scope, &candidate, None, warnings).await?;
+            if attempt == 1 {
+                self.admit_by_quotas(scope, &candidate, None, dry_run).await?;
+            }
             if dry_run {
                 self.refuse_taken(scope, &candidate).await?;
                 return Ok(Object::from_tree(candidate));
@@ -104,7 +107,7 @@ impl Server {
     }
 
     /// What a commit would have found out about the name.
-    async fn refuse_taken(&self, scope: &Scope, tree: &Value) -> ApiResult<()> {
+    pub(super) async fn refuse_taken(&self, scope: &Scope, tree: &Value) -> ApiResult<()> {
         let (namespace, name) = place(tree);
         let there = self.store.get(&scope.kind.key(namespace, name)).await.map_err(store_error)?;
         there.map_or(Ok(()), |_| Err(ApiError::already_exists(scope.kind.subject(name))))

@@ -67,7 +67,7 @@ impl Server {
     ) -> ApiResult<Object> {
         let kind = &scope.kind;
         let warned = warnings.len();
-        for _ in 0..limits::UPDATE_ATTEMPTS {
+        for attempt in 0..limits::UPDATE_ATTEMPTS {
             let entry = self.entry(scope).await?;
             let old_object = kind.served(self.objects.of(&entry))?;
             let old = old_object.to_tree()?;
@@ -104,6 +104,9 @@ impl Server {
                 self.refuse_foreign_address(scope, &candidate)?;
             }
             self.admit_validating(scope, &candidate, Some(&old), warnings).await?;
+            if attempt == 0 {
+                self.admit_by_quotas(scope, &candidate, Some(&old), options.dry_run).await?;
+            }
             if options.dry_run {
                 return Ok(Object::from_tree(candidate));
             }

@@ -8,5 +8,7 @@ mod events;
 mod forms;
 mod nodes;
 mod patches;
+mod quotas;
 mod signing;
+mod statuses;
 mod support;

@@ -7,11 +7,12 @@ use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, Service},
     apimachinery::pkg::api::resource::Quantity as Written,
 };
-use orchestrator_core::quantity::{Format, Quantity};
-
-use super::{
-    amounts::{self, Amounts},
-    scopes,
+use orchestrator_core::{
+    quantity::{Format, Quantity},
+    quota::{
+        amounts::{self, Amounts},
+        scopes,
+    },
 };
 
 /// What is known when a quota is decided on: the objects of its namespace.

@@ -3,9 +3,7 @@
 //! Upstream: <https://kubernetes.io/docs/concepts/policy/resource-quotas/>. That nothing exceeds a quota is for the API server's
 //! admission.
 
-mod amounts;
 mod decide;
-mod scopes;
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +22,7 @@ use orchestrator_core::{
     controller::{Action, Cache, Caches, Change, Context, Controller, Kind, Queue, Reconciler, Subscription},
     meta,
     object::ObjectKey,
+    quota::amounts,
     status::{ApiError, ApiResult},
 };
 use tokio_util::sync::CancellationToken;

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 /// Whether a quota counts all objects, and not only those of a scope.
-pub(super) fn is_unscoped(spec: &ResourceQuotaSpec) -> bool {
+pub fn is_unscoped(spec: &ResourceQuotaSpec) -> bool {
     requirements(spec).next().is_none()
 }
 
@@ -23,7 +23,7 @@ fn requirements(spec: &ResourceQuotaSpec) -> impl Iterator<Item = ScopedResource
 }
 
 /// Whether a quota is about a pod.
-pub(super) fn has_pod(spec: &ResourceQuotaSpec, pod: &Pod) -> bool {
+pub fn has_pod(spec: &ResourceQuotaSpec, pod: &Pod) -> bool {
     let pod_spec = pod.spec.as_ref();
     let ends = pod_spec.and_then(|spec| spec.active_deadline_seconds).is_some_and(|seconds| seconds >= 0);
     let best_effort =
@@ -42,7 +42,7 @@ pub(super) fn has_pod(spec: &ResourceQuotaSpec, pod: &Pod) -> bool {
 }
 
 /// Whether a quota is about a claim.
-pub(super) fn has_claim(spec: &ResourceQuotaSpec, claim: &PersistentVolumeClaim) -> bool {
+pub fn has_claim(spec: &ResourceQuotaSpec, claim: &PersistentVolumeClaim) -> bool {
     let wanted_class = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
     requirements(spec).all(|wanted| {
         wanted.scope_name == "VolumeAttributesClass" && matches(&wanted, wanted_class.unwrap_or_default())

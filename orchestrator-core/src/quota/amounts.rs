@@ -9,12 +9,11 @@ use k8s_openapi::{
     api::core::v1::{Container, ContainerStatus, PersistentVolumeClaim, Pod, ResourceRequirements, Service},
     apimachinery::pkg::api::resource::Quantity as Written,
 };
-use orchestrator_core::quantity::{Format, Quantity};
 
-use crate::pods::is_finished;
+use crate::quantity::{Format, Quantity};
 
 /// Amounts by name.
-pub(super) type Amounts = BTreeMap<String, Quantity>;
+pub type Amounts = BTreeMap<String, Quantity>;
 
 /// Resources whose requests and limits quotas count by these names.
 const COMPUTED: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
@@ -40,7 +39,7 @@ fn one(count: i64) -> Quantity {
 }
 
 /// Adds amounts to others.
-pub(super) fn add(total: &mut Amounts, more: &Amounts) {
+pub fn add(total: &mut Amounts, more: &Amounts) {
     for (name, amount) in more {
         match total.get_mut(name) {
             // What is added to nothing is written as it came.
@@ -65,9 +64,10 @@ fn read(written: Option<&BTreeMap<String, Written>>) -> Amounts {
 }
 
 /// What a pod uses. Once it has ended only its existence counts.
-pub(super) fn pod(pod: &Pod, now: Timestamp) -> Amounts {
+pub fn pod(pod: &Pod, now: Timestamp) -> Amounts {
     let mut used: Amounts = [("count/pods".to_owned(), one(1))].into();
-    if is_finished(pod) || is_overdue(pod, now) {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    if matches!(phase, Some("Succeeded" | "Failed")) || is_overdue(pod, now) {
         return used;
     }
     used.insert("pods".to_owned(), one(1));
@@ -138,7 +138,7 @@ fn of_container(container: &Container, statuses: &[ContainerStatus], part: Part)
 }
 
 /// What a service uses.
-pub(super) fn service(service: &Service) -> Amounts {
+pub fn service(service: &Service) -> Amounts {
     let spec = service.spec.clone().unwrap_or_default();
     let ports = spec.ports.unwrap_or_default();
     let count = |count: usize| one(i64::try_from(count).unwrap_or(i64::MAX));
@@ -164,7 +164,7 @@ pub(super) fn service(service: &Service) -> Amounts {
 }
 
 /// What a claim uses, of all classes and of its own.
-pub(super) fn claim(claim: &PersistentVolumeClaim) -> Amounts {
+pub fn claim(claim: &PersistentVolumeClaim) -> Amounts {
     let spec = claim.spec.as_ref();
     let asked = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"));
     let allocated = claim.status.as_ref().and_then(|status| status.allocated_resources.as_ref()?.get("storage"));
@@ -188,7 +188,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::pods::fixtures::at;
 
     fn shown(amounts: Amounts) -> BTreeMap<String, String> {
         amounts.into_iter().map(|(name, amount)| (name, amount.to_string())).collect()
@@ -212,9 +211,9 @@ mod tests {
             "count/pods": "1", "pods": "1", "cpu": "2", "requests.cpu": "2", "memory": "1536Mi",
             "requests.memory": "1536Mi", "requests.x.y/gpu": "1", "limits.memory": "1Gi",
         });
-        assert_eq!(shown(super::pod(&pod, at(0))), expected(used));
+        assert_eq!(shown(super::pod(&pod, Timestamp::UNIX_EPOCH)), expected(used));
         pod.status.get_or_insert_default().phase = Some("Succeeded".to_owned());
-        assert_eq!(shown(super::pod(&pod, at(0))), expected(json!({"count/pods": "1"})));
+        assert_eq!(shown(super::pod(&pod, Timestamp::UNIX_EPOCH)), expected(json!({"count/pods": "1"})));
     }
 
     #[test]
