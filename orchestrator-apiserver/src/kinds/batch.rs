@@ -173,14 +173,7 @@ fn manager(manager: &Field<'_>, errors: &mut Errors) {
     if text.is_empty() {
         return manager.required(errors, "");
     }
-    match text.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty()) {
-        Some((domain, _)) => {
-            for problem in names::subdomain(domain) {
-                manager.wrong(errors, format!("{domain:?}"), &problem);
-            }
-        }
-        None => manager.invalid(errors, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
-    }
+    check::domain_prefixed_path(manager, errors);
     if text.len() > MANAGER_BYTES {
         let detail = format!("may not be more than {MANAGER_BYTES} bytes");
         manager.error(errors, FieldErrorKind::TooLong, detail);

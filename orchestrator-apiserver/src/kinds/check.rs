@@ -14,6 +14,8 @@ use crate::{
 
 pub(crate) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 pub(crate) const IMMUTABLE: &str = "field is immutable";
+/// Size of all annotations of an object, in bytes; upstream's limit.
+const ANNOTATIONS_BYTES: usize = 256 << 10;
 const NOT_AN_ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 const NOT_A_NETWORK: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
@@ -215,6 +217,21 @@ pub(crate) fn labels(map: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// The rules of a map of annotations, whose keys may be in any case.
+pub(crate) fn annotations(map: &Field<'_>, errors: &mut Errors) {
+    let mut size = 0;
+    for (key, value) in map.entries() {
+        for problem in names::qualified_name(&key.to_lowercase()) {
+            errors.add(map.path(), FieldErrorKind::Invalid, format!("{key:?}: {problem}"));
+        }
+        size += key.len() + value.text().len();
+    }
+    if size > ANNOTATIONS_BYTES {
+        let detail = format!("may not be more than {ANNOTATIONS_BYTES} bytes");
+        errors.add(map.path(), FieldErrorKind::TooLong, detail);
+    }
+}
+
 /// The rules of a label selector. Nothing is refused where there is none.
 pub(crate) fn label_selector(selector: &Field<'_>, errors: &mut Errors) {
     labels(&selector.get("matchLabels"), errors);
@@ -320,6 +337,27 @@ pub(crate) fn no_backsteps(field: &Field<'_>, errors: &mut Errors) {
     if field.text().split('/').any(|part| part == "..") {
         field.invalid(errors, "must not contain '..'");
     }
+}
+
+/// A path under a domain, as names of implementations are.
+pub(crate) fn domain_prefixed_path(field: &Field<'_>, errors: &mut Errors) {
+    let parts = field.text().split_once('/');
+    let Some((domain, path)) = parts.filter(|(domain, path)| !domain.is_empty() && !path.is_empty()) else {
+        return field.invalid(errors, "must be a domain-prefixed path (such as \"acme.io/foo\")");
+    };
+    for problem in names::subdomain(domain) {
+        field.wrong(errors, format!("{domain:?}"), &problem);
+    }
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+    if !path.bytes().all(known) {
+        let detail = r"Invalid path (regex used for validation is '[A-Za-z0-9/\-._~%!$&'()*+,;=:]+')";
+        field.wrong(errors, format!("{path:?}"), detail);
+    }
+}
+
+/// A text that is missing or cannot be a part of a path.
+pub(crate) fn path_part(field: &Field<'_>, errors: &mut Errors) {
+    needed(field, names::path_segment, errors);
 }
 
 /// The mode of a file.

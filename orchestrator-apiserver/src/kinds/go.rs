@@ -63,6 +63,7 @@ const STRUCTURES: &[(&str, &str)] = &[
          FlexVolume - Cinder - CephFS - FC - Flocker - AzureFile - VsphereVolume - AzureDisk - PhotonPersistentDisk - \
          PortworxVolume - ScaleIO - Local *Local StorageOS - CSI -",
     ),
+    ("Profile", "Type s LocalhostProfile -"),
     ("Local", "Path s FSType -"),
     ("HostPath", "Path s Type -"),
     ("EmptyDir", "Medium s SizeLimit -"),

@@ -45,6 +45,7 @@ use std::{borrow::Cow, sync::Arc};
 
 pub(crate) use certificates::{forbidden_subject, keep_approvals, name_requestor, time_conditions};
 pub(crate) use custom::Custom;
+pub(crate) use podspec::MIRROR;
 use rules::Rules;
 use serde_json::Value;
 

@@ -1,5 +1,6 @@
 //! Ingress, IngressClass, NetworkPolicy, ServiceCIDR, IPAddress.
 
+use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
 use super::{check, load_balancers, rules::Rules};
@@ -7,6 +8,10 @@ use crate::{
     field::{Errors, Field, items_mut, member, set_default},
     names::{self, NameRule},
 };
+
+/// How an ingress named its class of old.
+const CLASS: &str = "kubernetes.io/ingress.class";
+const CONTROLLER_BYTES: usize = 250;
 
 /// Ingresses.
 pub(super) const INGRESSES: Rules = Rules {
@@ -19,6 +24,13 @@ pub(super) const INGRESSES: Rules = Rules {
     },
     create: |ingress| *member(ingress, "status") = json!({"loadBalancer": {}}),
     validate: validate_ingress,
+    validate_create: |ingress, errors| {
+        let (annotation, class) = (ingress.at("metadata.annotations").key(CLASS), ingress.at("spec.ingressClassName"));
+        if annotation.exists() && class.exists() && annotation.text() != class.text() {
+            let place = annotation.shown_at(format!("annotations.{CLASS}"));
+            place.invalid(errors, "must match `ingressClassName` when both are specified");
+        }
+    },
     validate_status: load_balancers::validate_ingress,
     ..Rules::NONE
 };
@@ -34,14 +46,7 @@ pub(super) const INGRESS_CLASSES: Rules = Rules {
             set_default(parameters, "scope", "Cluster");
         }
     },
-    validate: |class, errors| {
-        let controller = class.at("spec.controller");
-        if controller.text().is_empty() {
-            controller.required(errors, "");
-        } else if !controller.text().contains('/') {
-            controller.invalid(errors, "must be a domain-prefixed path (such as \"acme.io/foo\")");
-        }
-    },
+    validate: validate_class,
     validate_update: |new, old, errors| check::immutable(&new.get("spec"), &old.get("spec"), "controller", errors),
     ..Rules::NONE
 };
@@ -59,26 +64,8 @@ pub(super) const SERVICE_RANGES: Rules = Rules {
         }
     },
     create: |range| *member(range, "status") = json!({}),
-    validate: |range, errors| {
-        let ranges = range.at("spec.cidrs");
-        if ranges.len() == 0 {
-            ranges.required(errors, "at least one CIDR required");
-        }
-        if ranges.len() > 2 {
-            return ranges.invalid(errors, "may only hold up to 2 values");
-        }
-        let networks: Vec<_> = ranges.items().iter().map(|range| check::parse_cidr(range.text())).collect();
-        if let [one, two] = networks.as_slice()
-            && one.zip(*two).is_none_or(|(one, two)| one.0.is_ipv4() == two.0.is_ipv4())
-        {
-            let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
-            return ranges.invalid(errors, detail);
-        }
-        for range in ranges.items() {
-            check::cidr(&range, errors);
-        }
-    },
-    validate_update: |new, old, errors| check::immutable(&new.get("spec"), &old.get("spec"), "cidrs", errors),
+    validate: |range, errors| service_ranges(&range.at("spec.cidrs"), errors),
+    validate_update: ranges_stay,
     ..Rules::NONE
 };
 
@@ -91,13 +78,80 @@ pub(super) const ADDRESSES: Rules = Rules {
             return parent.required(errors, "");
         }
         check::given(&parent.get("group"), names::subdomain, errors);
-        check::needed(&parent.get("resource"), names::path_segment, errors);
-        check::needed(&parent.get("name"), names::path_segment, errors);
+        check::path_part(&parent.get("resource"), errors);
+        check::path_part(&parent.get("name"), errors);
         check::given(&parent.get("namespace"), names::path_segment, errors);
     },
     validate_update: |new, old, errors| check::immutable(&new.get("spec"), &old.get("spec"), "parentRef", errors),
     ..Rules::NONE
 };
+
+fn validate_class(class: &Field<'_>, errors: &mut Errors) {
+    let (controller, parameters) = (class.at("spec.controller"), class.at("spec.parameters"));
+    if controller.text().is_empty() {
+        controller.required(errors, "");
+    } else {
+        if controller.text().len() > CONTROLLER_BYTES {
+            let detail = format!("may not be more than {CONTROLLER_BYTES} bytes");
+            controller.error(errors, FieldErrorKind::TooLong, detail);
+        }
+        check::domain_prefixed_path(&controller, errors);
+    }
+    if !parameters.exists() {
+        return;
+    }
+    typed_reference(&parameters, errors);
+    let (scope, namespace) = (parameters.get("scope"), parameters.get("namespace"));
+    match scope.text() {
+        "Namespace" if namespace.exists() => {
+            check::problems(&namespace, &names::label(namespace.text()), errors);
+        }
+        "Namespace" => namespace.required(errors, "`parameters.scope` is set to 'Namespace'"),
+        "Cluster" if namespace.exists() => namespace.forbidden(errors, "`parameters.scope` is set to 'Cluster'"),
+        "Cluster" => {}
+        _ => scope.not_supported(errors, &["Cluster", "Namespace"]),
+    }
+}
+
+/// An object of some kind.
+fn typed_reference(reference: &Field<'_>, errors: &mut Errors) {
+    let group = reference.get("apiGroup");
+    if group.exists() {
+        check::problems(&group, &names::subdomain(group.text()), errors);
+    }
+    check::path_part(&reference.get("kind"), errors);
+    check::path_part(&reference.get("name"), errors);
+}
+
+fn service_ranges(ranges: &Field<'_>, errors: &mut Errors) {
+    if ranges.len() == 0 {
+        return ranges.required(errors, "at least one CIDR required");
+    }
+    if ranges.len() > 2 {
+        let shown = json!({"CIDRs": ranges.value()});
+        return ranges.wrong(errors, shown, "may only hold up to 2 values");
+    }
+    let items = ranges.items();
+    items.iter().for_each(|range| check::cidr(range, errors));
+    let families = items.iter().map(|range| check::parse_cidr(range.text()).map(|(address, _)| address.is_ipv4()));
+    if let [Some(one), Some(two)] = families.collect::<Vec<_>>()[..]
+        && one == two
+    {
+        let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        ranges.invalid(errors, detail);
+    }
+}
+
+/// A range stays; one of the other family may come to it.
+fn ranges_stay(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (new, old) = (new.at("spec.cidrs"), old.at("spec.cidrs"));
+    if new.len() != old.len() && (old.len(), new.len()) != (1, 2) {
+        return new.invalid(errors, check::IMMUTABLE);
+    }
+    for (range, before) in new.items().iter().zip(old.items()) {
+        range.immutable(&before, errors);
+    }
+}
 
 fn validate_ingress(ingress: &Field<'_>, errors: &mut Errors) {
     let spec = ingress.get("spec");
@@ -109,8 +163,13 @@ fn validate_ingress(ingress: &Field<'_>, errors: &mut Errors) {
         validate_backend(&backend, errors);
     }
     for rule in spec.get("rules").items() {
-        host(&rule.get("host"), errors);
-        let http = rule.get("http");
+        let (name, http) = (rule.get("host"), rule.get("http"));
+        if !name.text().is_empty() {
+            if check::parse_ip(name.text()).is_some() {
+                name.invalid(errors, "must be a DNS name, not an IP address");
+            }
+            host(&name, errors);
+        }
         if http.exists() && http.get("paths").len() == 0 {
             http.get("paths").required(errors, "");
         }
@@ -122,18 +181,17 @@ fn validate_ingress(ingress: &Field<'_>, errors: &mut Errors) {
         for name in tls.get("hosts").items() {
             host(&name, errors);
         }
+        check::given(&tls.get("secretName"), names::subdomain, errors);
     }
-    check::given(&spec.get("ingressClassName"), names::subdomain, errors);
+    let class = spec.get("ingressClassName");
+    if class.exists() {
+        check::problems(&class, &names::subdomain(class.text()), errors);
+    }
 }
 
+/// A name that may stand for all names one level below another one.
 fn host(host: &Field<'_>, errors: &mut Errors) {
     let text = host.text();
-    if text.is_empty() {
-        return;
-    }
-    if check::parse_ip(text).is_some() {
-        return host.invalid(errors, "must be a DNS name, not an IP address");
-    }
     if !text.contains('*') {
         return check::problems(host, &names::subdomain(text), errors);
     }
@@ -150,29 +208,26 @@ fn host(host: &Field<'_>, errors: &mut Errors) {
 }
 
 fn validate_path(path: &Field<'_>, errors: &mut Errors) {
+    const NOT_ABSOLUTE: &str = "must be an absolute path";
     let (of, text) = (path.get("pathType"), path.get("path"));
     match of.text() {
-        "" => of.required(errors, "pathType must be specified"),
+        "" => return of.required(errors, "pathType must be specified"),
         "Exact" | "Prefix" => {
-            if text.text().starts_with('/') {
-                for part in ["//", "/./", "/../", "%2f", "%2F"] {
-                    if text.text().contains(part) {
-                        text.invalid(errors, &format!("must not contain '{part}'"));
-                    }
-                }
-                for end in ["/..", "/."] {
-                    if text.text().ends_with(end) {
-                        text.invalid(errors, &format!("cannot end with '{end}'"));
-                    }
-                }
-            } else {
-                text.wrong(errors, text.shown(), "must be an absolute path");
+            if !text.text().starts_with('/') {
+                text.invalid(errors, NOT_ABSOLUTE);
+            }
+            for part in ["//", "/./", "/../", "%2f", "%2F"].iter().filter(|part| text.text().contains(**part)) {
+                text.invalid(errors, &format!("must not contain '{part}'"));
+            }
+            for end in ["/..", "/."].iter().filter(|end| text.text().ends_with(**end)) {
+                text.invalid(errors, &format!("cannot end with '{end}'"));
             }
         }
-        "ImplementationSpecific" if !text.text().is_empty() && !text.text().starts_with('/') => {
-            text.invalid(errors, "must be an absolute path");
+        "ImplementationSpecific" => {
+            if !text.text().is_empty() && !text.text().starts_with('/') {
+                text.invalid(errors, NOT_ABSOLUTE);
+            }
         }
-        "ImplementationSpecific" => {}
         _ => of.not_supported(errors, &["Exact", "ImplementationSpecific", "Prefix"]),
     }
     validate_backend(&path.get("backend"), errors);
@@ -182,33 +237,24 @@ fn validate_backend(backend: &Field<'_>, errors: &mut Errors) {
     let (resource, service) = (backend.get("resource"), backend.get("service"));
     match (resource.exists(), service.exists()) {
         (true, true) => backend.wrong(errors, "\"\"", "cannot set both resource and service backends"),
-        (false, false) => backend.required(errors, "must specify either a resource or service backend"),
-        (true, false) => {
-            for name in ["kind", "name"] {
-                check::required(&resource.get(name), errors);
-            }
-        }
-        (false, true) => service_backend(&service, errors),
+        (false, false) => backend.wrong(errors, "\"\"", "resource or service backend is required"),
+        (true, false) => typed_reference(&resource, errors),
+        (false, true) => service_backend(backend, &service, errors),
     }
 }
 
-fn service_backend(service: &Field<'_>, errors: &mut Errors) {
-    let name = service.get("name");
-    if name.text().is_empty() {
-        name.required(errors, "");
-    } else {
-        check::problems(&name, &names::label(name.text()), errors);
-    }
+fn service_backend(backend: &Field<'_>, service: &Field<'_>, errors: &mut Errors) {
+    check::needed(&service.get("name"), names::label, errors);
     let (number, port) = (service.at("port.number"), service.at("port.name"));
     match (number.int().unwrap_or(0), port.text()) {
-        (0, "") => service.required(errors, "port name or number is required"),
+        (0, "") => backend.required(errors, "port name or number is required"),
         (0, text) => {
             for problem in check::port_name_problems(text) {
                 port.invalid(errors, problem);
             }
         }
         (_, "") => check::port_number(&number, errors),
-        _ => service.wrong(errors, "\"\"", "cannot set both port name & port number"),
+        _ => backend.wrong(errors, "\"\"", "cannot set both port name & port number"),
     }
 }
 
@@ -240,25 +286,37 @@ fn validate_policy(policy: &Field<'_>, errors: &mut Errors) {
         }
     }
     let types = spec.get("policyTypes");
+    if types.len() > 2 {
+        return types.invalid(errors, "may not specify more than two policyTypes");
+    }
     for of in types.items() {
-        of.one_of(errors, &["Egress", "Ingress"]);
+        of.one_of(errors, &["Ingress", "Egress"]);
     }
 }
 
 fn policy_port(port: &Field<'_>, errors: &mut Errors) {
-    port.get("protocol").one_of(errors, &["SCTP", "TCP", "UDP"]);
+    port.get("protocol").one_of(errors, &["TCP", "UDP", "SCTP"]);
     let (number, end) = (port.get("port"), port.get("endPort"));
-    if number.exists() {
-        check::port_or_name(&number, errors);
-    }
-    if !end.exists() {
-        return;
-    }
-    match (number.int(), end.int()) {
-        (Some(first), Some(last)) if last < first => end.invalid(errors, "must be greater than or equal to `port`"),
-        (None, _) if !number.exists() => end.invalid(errors, "may not be specified when `port` is not specified"),
-        (None, _) => end.invalid(errors, "may not be specified when `port` is non-numeric"),
-        _ => check::port_number(&end, errors),
+    let refuse = |detail: &str, errors: &mut Errors| {
+        if end.exists() {
+            end.invalid(errors, detail);
+        }
+    };
+    match number.value() {
+        None | Some(Value::Null) => refuse("may not be specified when `port` is not specified", errors),
+        Some(Value::String(_)) => {
+            refuse("may not be specified when `port` is non-numeric", errors);
+            check::port_or_name(&number, errors);
+        }
+        Some(_) => {
+            check::port_number(&number, errors);
+            if end.exists() && end.int() < number.int() {
+                refuse("must be greater than or equal to `port`", errors);
+            }
+            if end.exists() {
+                check::port_number(&end, errors);
+            }
+        }
     }
 }
 
@@ -273,8 +331,8 @@ fn policy_peer(peer: &Field<'_>, errors: &mut Errors) {
             range.required(errors, "");
         } else {
             check::cidr(&range, errors);
+            except(&block, errors);
         }
-        except(&block, errors);
         if others {
             peer.forbidden(errors, "may not specify both ipBlock and another peer");
         }
@@ -288,10 +346,7 @@ fn except(block: &Field<'_>, errors: &mut Errors) {
     for part in block.get("except").items() {
         match check::parse_cidr(part.text()) {
             Some((address, bits)) if check::contains(range, address) && bits > range.1 => {}
-            Some(_) => {
-                let detail = format!("must be a strict subset of `cidr`: {:?}", block.get("cidr").text());
-                part.invalid(errors, &detail);
-            }
+            Some(_) => part.invalid(errors, "must be a strict subset of `cidr`"),
             None => check::cidr(&part, errors),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Upstream: `pkg/registry/core/pod/strategy.go` and `ValidatePodUpdate`.
 
+mod gated;
 mod resize;
 mod status;
 
@@ -27,7 +28,7 @@ pub(super) const PODS: Rules = Rules {
     default,
     create,
     update,
-    validate,
+    validate: podspec::validate_pod,
     validate_create,
     validate_update,
     update_status: status::update,
@@ -52,6 +53,7 @@ fn default(pod: &mut Value) {
 }
 
 fn create(pod: &mut Value) {
+    podspec::merge_label_keys(pod);
     let mut status = json!({"phase": "Pending", "qosClass": quality(&Field::root(pod).get("spec"))});
     if Field::root(pod).at("spec.schedulingGates").len() > 0 {
         status["conditions"] = json!([{
@@ -94,10 +96,6 @@ fn quality(spec: &Field<'_>) -> &'static str {
     }
 }
 
-fn validate(pod: &Field<'_>, errors: &mut Errors) {
-    podspec::validate(&pod.get("spec"), errors);
-}
-
 fn update(new: &mut Value, old: &Value) {
     // A grace period below zero may be mended to one second.
     let seconds = |tree: &Value| tree["spec"]["terminationGracePeriodSeconds"].as_i64();
@@ -115,14 +113,16 @@ fn validate_create(pod: &Field<'_>, errors: &mut Errors) {
     if !spec.get("nodeName").text().is_empty() && spec.get("schedulingGates").len() > 0 {
         spec.get("nodeName").forbidden(errors, "cannot be set until all schedulingGates have been cleared");
     }
+    podspec::validate_new_pod(pod, errors);
 }
 
 fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    podspec::validate_annotations_update(new, old, errors);
     let (new_pod, old_pod) = (new, old);
     let (new, old) = (new.get("spec"), old.get("spec"));
     for list in ["containers", "initContainers"] {
-        if new.get(list).len() != old.get(list).len() {
-            return new.get(list).forbidden(errors, "pod updates may not add or remove containers");
+        if !same_containers(&new.get(list), &old.get(list), errors) {
+            return;
         }
     }
     if !deadline(&new, &old, errors) {
@@ -138,14 +138,29 @@ fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         let class = new_pod.at("status.qosClass").shown();
         new_pod.get("metadata").wrong(errors, class, "Pod QoS is immutable");
     }
-    let allowed = without_allowed_changes(&new, &old, changed, before);
     if old.get("schedulingGates").len() > 0 {
-        node_selector_grows(&new, &old, errors);
+        gated::validate(&new, &old, errors);
     }
+    let allowed = without_allowed_changes(&new, &old, changed, before);
     if allowed != *before {
         let difference = go::difference("PodSpec", before, &allowed);
         old_pod.get("spec").forbidden(errors, &format!("{UPDATE}\n{difference}"));
     }
+}
+
+/// Containers stay the same ones; their images may change. Tells whether it is worth to look further.
+fn same_containers(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) -> bool {
+    if new.len() != old.len() {
+        new.forbidden(errors, "pod updates may not add or remove containers");
+        return false;
+    }
+    for image in new.items().iter().map(|container| container.get("image")) {
+        check::required(&image, errors);
+        if image.text().trim() != image.text() {
+            image.invalid(errors, "must not have leading or trailing whitespace");
+        }
+    }
+    true
 }
 
 /// The new spec with what may change as it was.
@@ -164,7 +179,8 @@ fn without_allowed_changes(new: &Field<'_>, old: &Field<'_>, changed: &Value, be
     }
     let mut names = vec!["activeDeadlineSeconds", "tolerations", "schedulingGates"];
     if old.get("schedulingGates").len() > 0 {
-        names.extend(["nodeSelector", "affinity"]);
+        names.push("nodeSelector");
+        gated::restore_node_affinity(&mut allowed, before);
     }
     let seconds = |spec: &Field<'_>| spec.get("terminationGracePeriodSeconds").int();
     if seconds(old).is_some_and(|seconds| seconds < 0) && seconds(new) == Some(1) {
@@ -174,17 +190,6 @@ fn without_allowed_changes(new: &Field<'_>, old: &Field<'_>, changed: &Value, be
         restore(&mut allowed, before, name);
     }
     allowed
-}
-
-/// While gates hold a pod back, it may ask for more of its node, never for something else.
-fn node_selector_grows(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
-    let selector = new.get("nodeSelector");
-    for (key, value) in old.get("nodeSelector").entries() {
-        if selector.key(key).value() != value.value() {
-            let shown = selector.value().map_or_else(|| "null".to_owned(), Value::to_string);
-            return selector.wrong(errors, shown, "only additions are allowed (no mutations or deletions)");
-        }
-    }
 }
 
 /// Puts a member back to what it was.
@@ -222,8 +227,10 @@ fn added_tolerations(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     };
     let kept: Vec<Value> = new.items().iter().map(without_seconds).collect();
     if !old.items().iter().map(without_seconds).all(|toleration| kept.contains(&toleration)) {
-        new.forbidden(errors, "existing toleration can not be modified except its tolerationSeconds");
+        return new.forbidden(errors, "existing toleration can not be modified except its tolerationSeconds");
     }
+    // Upstream looks at them for a second time.
+    podspec::tolerations(&new, errors);
 }
 
 /// Gates may be taken away, never added.
@@ -248,6 +255,12 @@ fn update_ephemeral(new: &mut Value, old: &Value) {
 }
 
 fn validate_ephemeral(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    podspec::validate_annotations_update(new, old, errors);
+    if old.at("metadata.annotations").key(podspec::MIRROR).exists() {
+        *errors = Errors::default();
+        let whole = Field::root(&Value::Null);
+        return whole.forbidden(errors, "static pods do not support ephemeral containers");
+    }
     let (new, old) = (new.at("spec.ephemeralContainers"), old.at("spec.ephemeralContainers"));
     let kept = new.items();
     for before in old.items() {
@@ -255,7 +268,11 @@ fn validate_ephemeral(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         match kept.iter().find(|container| container.get("name").text() == name) {
             None => new.forbidden(errors, &format!("existing ephemeral containers {name:?} may not be removed\n")),
             Some(now) if now.value() != before.value() => {
-                new.forbidden(errors, &format!("existing ephemeral containers {name:?} may not be changed\n"));
+                let (before, now) = (before.value(), now.value());
+                let (before, now) = (before.unwrap_or(&Value::Null), now.unwrap_or(&Value::Null));
+                let difference = go::difference("EphemeralContainer", before, now);
+                let detail = format!("existing ephemeral containers {name:?} may not be changed\n{difference}");
+                new.forbidden(errors, &detail);
             }
             Some(_) => {}
         }

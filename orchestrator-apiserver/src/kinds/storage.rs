@@ -2,11 +2,12 @@
 //!
 //! Upstream: `ValidatePersistentVolume`, `ValidatePersistentVolumeClaim` and `pkg/apis/storage`.
 
+use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
 use super::{check, go, podspec, rules::Rules};
 use crate::{
-    field::{Errors, Field, member, remove, set_default},
+    field::{Errors, Field, items_mut, member, remove, set_default},
     names,
 };
 
@@ -20,6 +21,17 @@ const EXPANSION_STATES: [&str; 5] = [
 ];
 const CLAIM_UPDATE: &str =
     "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+
+/// How a claim named its class of old.
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+/// Labels of nodes that have got other names.
+const NEW_LABELS: [(&str, &str); 5] = [
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+];
 
 /// Claims.
 pub(super) const CLAIMS: Rules = Rules {
@@ -147,9 +159,28 @@ fn validate_claim_status(new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
             }
         }
     }
-    let states = status.get("allocatedResourceStatuses");
-    for (_, state) in states.entries() {
-        state.shown_at("status.allocatedResourceStatus").one_of(errors, &EXPANSION_STATES);
+    for (name, state) in status.get("allocatedResourceStatuses").entries() {
+        let place = state.shown_at("status.allocatedResourceStatus");
+        expanded_resource(&place, name, errors);
+        // Upstream names the resource, not the state that it does not know.
+        if !EXPANSION_STATES.contains(&state.text()) {
+            place.not_supported_as(errors, &format!("{name:?}"), &EXPANSION_STATES);
+        }
+    }
+    for (name, _) in status.get("allocatedResources").entries() {
+        expanded_resource(&status.get("allocatedResources"), name, errors);
+    }
+}
+
+/// Of Kubernetes' own resources a claim has storage only.
+fn expanded_resource(place: &Field<'_>, name: &str, errors: &mut Errors) {
+    let problems = names::qualified_name(name);
+    for problem in &problems {
+        place.wrong(errors, format!("{name:?}"), problem);
+    }
+    let is_native = !name.contains('/') || name.contains("kubernetes.io/");
+    if problems.is_empty() && is_native && name != "storage" {
+        place.not_supported_as(errors, &format!("{name:?}"), &["storage"]);
     }
 }
 
@@ -166,10 +197,10 @@ pub(super) fn validate_claim_spec(spec: &Field<'_>, errors: &mut Errors) {
     if size.exists() {
         if check::quantity(&size).is_some_and(|size| size.sign() <= 0) {
             let detail = format!("{}: must be greater than zero", size.shown());
-            errors.add(place, orchestrator_core::status::FieldErrorKind::Invalid, detail);
+            errors.add(place, FieldErrorKind::Invalid, detail);
         }
     } else {
-        errors.add(place, orchestrator_core::status::FieldErrorKind::Required, "");
+        errors.add(place, FieldErrorKind::Required, "");
     }
     check::given(&spec.get("storageClassName"), names::subdomain, errors);
     spec.get("volumeMode").one_of(errors, &["Block", "Filesystem"]);
@@ -186,6 +217,7 @@ pub(super) fn validate_claim_spec(spec: &Field<'_>, errors: &mut Errors) {
             spec.wrong(errors, shown, "must match dataSourceRef");
         }
     }
+    check::given(&spec.get("volumeAttributesClassName"), names::subdomain, errors);
 }
 
 /// What a claim's volume is filled from.
@@ -209,7 +241,9 @@ fn access_modes(modes: &Field<'_>, errors: &mut Errors) {
             modes.not_supported_as(errors, &mode.shown(), &ACCESS_MODES);
         }
     }
-    if items.len() > 1 && items.iter().any(|mode| mode.text() == "ReadWriteOncePod") {
+    let single = |mode: &&Field<'_>| mode.text() == "ReadWriteOncePod";
+    let shared = |mode: &Field<'_>| ACCESS_MODES.contains(&mode.text()) && !single(&mode);
+    if items.iter().any(shared) && items.iter().any(|mode| single(&mode)) {
         modes.forbidden(errors, "may not use ReadWriteOncePod with other access modes");
     }
 }
@@ -217,24 +251,15 @@ fn access_modes(modes: &Field<'_>, errors: &mut Errors) {
 fn update_claim(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     let (new_spec, old_spec) = (new.get("spec"), old.get("spec"));
     let (Some(changed), Some(before)) = (new_spec.value(), old_spec.value()) else { return };
-    let bound = old.at("status.phase").text() == "Bound";
-    let mut allowed = changed.clone();
-    // A claim is bound to a volume once.
-    if old_spec.get("volumeName").text().is_empty() {
-        remove(&mut allowed, "volumeName");
+    let (allowed, before_allowed) = claim_without_allowed_changes(new, old, changed, before);
+    // Before there was a field for the class there was an annotation.
+    let (class, old_class) = (class_annotation(new), class_annotation(old));
+    if class.text() != old_class.text() && !is_moved_class(new, old) {
+        let place = format!("metadata.annotations.{CLASS_ANNOTATION}");
+        errors.add(place, FieldErrorKind::Invalid, format!("{:?}: {}", class.text(), check::IMMUTABLE));
     }
-    if bound {
-        *member(member(&mut allowed, "resources"), "requests") = before["resources"]["requests"].clone();
-    }
-    match before.get("volumeAttributesClassName") {
-        Some(class) => *member(&mut allowed, "volumeAttributesClassName") = class.clone(),
-        None => drop(remove(&mut allowed, "volumeAttributesClassName")),
-    }
-    if !old_spec.get("storageClassName").exists() && new_spec.get("storageClassName").exists() {
-        remove(&mut allowed, "storageClassName");
-    }
-    if allowed != *before {
-        let difference = go::difference("ClaimSpec", before, &allowed);
+    if allowed != before_allowed {
+        let difference = go::difference("ClaimSpec", &before_allowed, &allowed);
         new_spec.forbidden(errors, &format!("{CLAIM_UPDATE}\n{difference}"));
     }
     let size = |spec: &Field<'_>| check::quantity(&spec.at("resources.requests").get("storage"));
@@ -250,6 +275,57 @@ fn update_claim(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         let what = if class.exists() { "an empty string" } else { "nil" };
         class.forbidden(errors, &format!("update from non-nil value to {what} is forbidden"));
     }
+}
+
+fn class_annotation<'a>(claim: &Field<'a>) -> Field<'a> {
+    claim.at("metadata.annotations").key(CLASS_ANNOTATION)
+}
+
+/// Whether the class moves from its annotation to its field.
+fn is_moved_class(new: &Field<'_>, old: &Field<'_>) -> bool {
+    let (before, now) = (class_annotation(old), class_annotation(new));
+    let (old_field, new_field) = (old.at("spec.storageClassName"), new.at("spec.storageClassName"));
+    before.exists()
+        && !old_field.exists()
+        && new_field.exists()
+        && new_field.text() == before.text()
+        && (!now.exists() || now.text() == before.text())
+}
+
+/// The new and the old spec, with what may change made equal.
+fn claim_without_allowed_changes(new: &Field<'_>, old: &Field<'_>, changed: &Value, before: &Value) -> (Value, Value) {
+    let (mut allowed, mut old_spec) = (changed.clone(), before.clone());
+    // A claim is bound to a volume once.
+    if before["volumeName"].as_str().is_none_or(str::is_empty) {
+        match changed.get("volumeName") {
+            Some(name) => *member(&mut old_spec, "volumeName") = name.clone(),
+            None => drop(remove(&mut old_spec, "volumeName")),
+        }
+    }
+    let annotation = class_annotation(old);
+    let class = new.at("spec.storageClassName");
+    let may_name_class = !old.at("spec.storageClassName").exists()
+        && class.exists()
+        && (!annotation.exists() || class.text() == annotation.text());
+    if may_name_class {
+        remove(&mut allowed, "storageClassName");
+    }
+    if new.at("status.phase").text() == "Bound" {
+        if allowed["resources"]["requests"].is_object() {
+            let requests = member(member(&mut allowed, "resources"), "requests");
+            match before["resources"]["requests"].get("storage") {
+                Some(size) => *member(requests, "storage") = size.clone(),
+                None => drop(remove(requests, "storage")),
+            }
+        }
+        if allowed["volumeAttributesClassName"].is_string() {
+            match before.get("volumeAttributesClassName") {
+                Some(class) => *member(&mut allowed, "volumeAttributesClassName") = class.clone(),
+                None => drop(remove(&mut allowed, "volumeAttributesClassName")),
+            }
+        }
+    }
+    (allowed, old_spec)
 }
 
 /// The sources of a persistent volume.
@@ -301,6 +377,9 @@ fn validate_volume(volume: &Field<'_>, errors: &mut Errors) {
         capacity.not_supported_as(errors, &shown, &["storage"]);
     }
     for (_, amount) in capacity.entries() {
+        if let Some(quantity) = check::quantity(&amount).filter(|quantity| quantity.value() < 0) {
+            amount.wrong(errors, quantity.value(), "must be a valid resource quantity");
+        }
         check::quantity_positive(&amount, errors);
     }
     let policy = spec.get("persistentVolumeReclaimPolicy");
@@ -314,43 +393,67 @@ fn validate_volume(volume: &Field<'_>, errors: &mut Errors) {
             required.required(errors, "must specify required node constraints");
         }
     }
-    volume_source(&spec, errors);
-    if spec.at("hostPath.path").text() == "/" && policy.text() == "Recycle" {
+    volume_source(&spec, volume.at("metadata.name").text(), errors);
+    let root = spec.at("hostPath.path").text();
+    if policy.text() == "Recycle" && root.starts_with('/') && root.split('/').all(|part| matches!(part, "" | ".")) {
         policy.forbidden(errors, "may not be 'recycle' for a hostPath mount of '/'");
     }
     check::given(&spec.get("storageClassName"), names::subdomain, errors);
     spec.get("volumeMode").one_of(errors, &["Block", "Filesystem"]);
+    let attributes = spec.get("volumeAttributesClassName");
+    if attributes.exists() {
+        if attributes.text().is_empty() {
+            attributes.required(errors, "an empty string is disallowed");
+        }
+        check::given(&attributes, names::subdomain, errors);
+        if !spec.get("csi").exists() {
+            spec.get("csi").required(errors, "has to be specified when using volumeAttributesClassName");
+        }
+    }
 }
 
-fn volume_source(spec: &Field<'_>, errors: &mut Errors) {
+fn volume_source(spec: &Field<'_>, name: &str, errors: &mut Errors) {
     let mut found = 0;
     for kind in SOURCES {
-        let source = spec.get(kind);
+        let source = podspec::source(spec, kind);
         if !source.exists() {
             continue;
         }
         found += 1;
-        if found > 1 {
-            source.forbidden(errors, "may not specify more than 1 volume type");
+        // One of them stands beside others unnoticed; so it does upstream.
+        if found > 1 && kind != "flexVolume" {
+            podspec::one_too_many(spec, kind, errors);
             continue;
         }
         match kind {
-            "csi" => {
-                podspec::driver_name(&source.get("driver"), errors);
-                check::required(&source.get("volumeHandle"), errors);
-            }
+            "csi" => driver_volume(&source, errors),
             "local" => {
                 check::required(&source.get("path"), errors);
                 check::no_backsteps(&source.get("path"), errors);
-                if !spec.at("nodeAffinity.required").exists() {
+                if !spec.get("nodeAffinity").exists() {
                     spec.get("nodeAffinity").required(errors, "Local volume requires node affinity");
                 }
             }
-            _ => podspec::plain_source(kind, &source, errors),
+            _ => podspec::plain_source(kind, &source, podspec::Owner::PersistentVolume(name), errors),
         }
     }
     if found == 0 {
         spec.required(errors, "must specify a volume type");
+    }
+}
+
+/// A volume that a driver has, and the secrets that the driver gets for it.
+fn driver_volume(source: &Field<'_>, errors: &mut Errors) {
+    podspec::driver_name(&source.get("driver"), errors);
+    check::required(&source.get("volumeHandle"), errors);
+    for name in
+        ["controllerPublishSecretRef", "controllerExpandSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"]
+    {
+        let secret = source.get(name);
+        if secret.exists() {
+            check::needed(&secret.get("name"), names::subdomain, errors);
+            check::needed(&secret.get("namespace"), names::label, errors);
+        }
     }
 }
 
@@ -360,7 +463,11 @@ fn update_volume(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         let sources = SOURCES.iter().filter_map(|kind| Some(((*kind).to_owned(), spec.get(kind).value()?.clone())));
         Value::Object(sources.collect())
     };
-    let (changed, before) = (source(&new), source(&old));
+    let (mut changed, before) = (source(&new), source(&old));
+    // The secret for its expansion may be told later.
+    if before["csi"].is_object() && before["csi"].get("controllerExpandSecretRef").is_none() {
+        changed.get_mut("csi").map(|driver| remove(driver, "controllerExpandSecretRef"));
+    }
     if changed != before {
         let difference = go::difference("PersistentVolumeSource", &before, &changed);
         let detail = format!("spec.persistentvolumesource is immutable after creation\n{difference}");
@@ -368,10 +475,33 @@ fn update_volume(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     }
     new.get("volumeMode").shown_at("volumeMode").immutable(&old.get("volumeMode"), errors);
     let (affinity, before) = (new.get("nodeAffinity"), old.get("nodeAffinity"));
-    if before.exists() && affinity.value() != before.value() {
+    if before.exists() && affinity.value() != with_new_labels(&before, &affinity).as_ref() {
         let shown = affinity.value().map_or_else(|| "null".to_owned(), |value| go::show("NodeAffinity", value));
-        affinity.shown_at("nodeAffinity").wrong(errors, shown, check::IMMUTABLE);
+        let detail = format!("{}, except for updating from beta label to GA", check::IMMUTABLE);
+        affinity.shown_at("nodeAffinity").wrong(errors, shown, &detail);
     }
+    let (attributes, before) = (new.get("volumeAttributesClassName"), old.get("volumeAttributesClassName"));
+    if before.exists() && !attributes.exists() {
+        attributes.forbidden(errors, "update from non-nil value to nil is forbidden");
+    }
+}
+
+/// An affinity whose old labels are written as the new ones, where another one does so.
+fn with_new_labels(affinity: &Field<'_>, other: &Field<'_>) -> Option<Value> {
+    let mut tree = affinity.value()?.clone();
+    let terms = other.at("required.nodeSelectorTerms").items();
+    let Some(required) = tree.get_mut("required") else { return Some(tree) };
+    for (term, other) in items_mut(required, "nodeSelectorTerms").zip(terms) {
+        for list in ["matchExpressions", "matchFields"] {
+            for (expression, other) in items_mut(term, list).zip(other.get(list).items()) {
+                let key = other.get("key").text();
+                if NEW_LABELS.iter().any(|(old, new)| expression["key"] == *old && key == *new) {
+                    *member(expression, "key") = key.into();
+                }
+            }
+        }
+    }
+    Some(tree)
 }
 
 fn validate_class(class: &Field<'_>, errors: &mut Errors) {

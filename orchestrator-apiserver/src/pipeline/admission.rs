@@ -20,9 +20,6 @@ const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Life of a pod's token; upstream's odd number.
 const POD_TOKEN_SECONDS: i64 = 3607;
 
-/// The annotation that a new pod of a static kind carries; those have no token.
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
-
 impl Server {
     /// Changes an object before it is checked.
     pub(super) async fn admit_mutating(&self, scope: &Scope, tree: &mut Value, old: Option<&Value>) -> ApiResult<()> {
@@ -243,7 +240,8 @@ impl Server {
 
     /// Gives a pod its service account and, unless it says no, a volume with the account's token.
     async fn admit_service_account(&self, scope: &Scope, tree: &mut Value) -> ApiResult<()> {
-        if !tree["metadata"]["annotations"][MIRROR_ANNOTATION].is_null() {
+        // What stands for a pod of a node's own has no token.
+        if !tree["metadata"]["annotations"][kinds::MIRROR].is_null() {
             return Ok(());
         }
         let spec = member(tree, "spec");

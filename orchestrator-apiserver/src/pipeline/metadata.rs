@@ -9,12 +9,10 @@ use serde_json::Value;
 
 use crate::{
     field::{Errors, Field},
+    kinds::check,
     names,
     registry::Kind,
 };
-
-/// Size of all annotations of an object, in bytes; upstream's limit.
-const ANNOTATIONS_BYTES: usize = 256 << 10;
 
 /// Finalizers that everyone may set although they have no domain.
 const PLAIN_FINALIZERS: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
@@ -47,31 +45,8 @@ pub(super) fn validate(kind: &Kind, object: &Field<'_>, errors: &mut Errors) {
 }
 
 fn validate_maps(metadata: &Field<'_>, errors: &mut Errors) {
-    validate_labels(&metadata.get("labels"), errors);
-    let annotations = metadata.get("annotations");
-    let mut size = 0;
-    for (key, value) in annotations.entries() {
-        for problem in names::qualified_name(&key.to_lowercase()) {
-            errors.add(annotations.path(), FieldErrorKind::Invalid, format!("{key:?}: {problem}"));
-        }
-        size += key.len() + value.text().len();
-    }
-    if size > ANNOTATIONS_BYTES {
-        let detail = format!("may not be more than {ANNOTATIONS_BYTES} bytes");
-        errors.add(annotations.path(), FieldErrorKind::TooLong, detail);
-    }
-}
-
-/// The rules of a map of labels.
-pub(crate) fn validate_labels(labels: &Field<'_>, errors: &mut Errors) {
-    for (key, value) in labels.entries() {
-        for problem in names::qualified_name(key) {
-            errors.add(labels.path(), FieldErrorKind::Invalid, format!("{key:?}: {problem}"));
-        }
-        for problem in names::label_value(value.text()) {
-            errors.add(labels.path(), FieldErrorKind::Invalid, format!("{:?}: {problem}", value.text()));
-        }
-    }
+    check::labels(&metadata.get("labels"), errors);
+    check::annotations(&metadata.get("annotations"), errors);
 }
 
 fn validate_owners(owners: &Field<'_>, errors: &mut Errors) {

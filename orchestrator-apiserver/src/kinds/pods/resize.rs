@@ -5,7 +5,10 @@
 use serde_json::{Value, json};
 
 use super::quality;
-use crate::field::{Errors, Field, items_mut, member, remove};
+use crate::{
+    field::{Errors, Field, items_mut, member, remove},
+    kinds::podspec,
+};
 
 /// Takes the containers' resources, and how they are changed, from what was sent; everything else stays.
 pub(super) fn update(new: &mut Value, old: &Value) {
@@ -29,7 +32,7 @@ pub(super) fn update(new: &mut Value, old: &Value) {
 
 pub(super) fn validate(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     let whole = Field::root(&Value::Null).shown_at("");
-    if old.at("metadata.annotations").key("kubernetes.io/config.mirror").exists() {
+    if old.at("metadata.annotations").key(podspec::MIRROR).exists() {
         return whole.forbidden(errors, "static pods cannot be resized");
     }
     if old.at("spec.os.name").text() == "windows" {

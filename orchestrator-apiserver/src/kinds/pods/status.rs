@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{check, names, quality};
+use super::{check, names, podspec, quality};
 use crate::field::{Errors, Field, member};
 
 /// Conditions that may have any name, because the server itself knows them.
@@ -40,6 +40,7 @@ pub(super) fn update(new: &mut Value, old: &Value) {
 }
 
 pub(super) fn validate(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    podspec::validate_annotations_update(new, old, errors);
     // They are named as if they stood in the metadata.
     conditions(&new.at("status.conditions").shown_at("metadata.conditions"), errors);
     let (spec, old_spec) = (new.get("spec"), old.get("spec"));

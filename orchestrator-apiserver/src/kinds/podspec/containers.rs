@@ -53,8 +53,6 @@ fn common(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
     let image = container.get("image");
     if image.text().is_empty() {
         image.required(errors, "");
-    } else if image.text().trim() != image.text() {
-        image.invalid(errors, "must not have leading or trailing whitespace");
     }
     container.get("terminationMessagePolicy").one_of(errors, &["File", "FallbackToLogsOnError"]);
     ports(container, errors);
@@ -62,9 +60,17 @@ fn common(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
     volume_mounts(container, context, errors);
     volume_devices(container, context, errors);
     container.get("imagePullPolicy").one_of(errors, &["Always", "IfNotPresent", "Never"]);
-    resources::resource_requirements(&container.get("resources"), &context.claims, errors);
+    resources::of_container(&container.get("resources"), &context.claims, errors);
     resize_policy(container, context, errors);
-    security::validate_container(container, errors);
+    security::validate_container(container, context.host_users, errors);
+}
+
+/// What a pod runs has a bare name. Templates may have a text that something else replaces later.
+pub(super) fn bare_image(container: &Field<'_>, errors: &mut Errors) {
+    let image = container.get("image");
+    if image.text().trim() != image.text() {
+        image.invalid(errors, "must not have leading or trailing whitespace");
+    }
 }
 
 fn ports(container: &Field<'_>, errors: &mut Errors) {
@@ -96,9 +102,6 @@ fn ports(container: &Field<'_>, errors: &mut Errors) {
             protocol.required(errors, "");
         } else {
             protocol.one_of(errors, &["SCTP", "TCP", "UDP"]);
-        }
-        if !port.get("hostIP").text().is_empty() {
-            check::ip(&port.get("hostIP"), errors);
         }
     }
 }
@@ -166,8 +169,14 @@ fn propagation(container: &Field<'_>, propagation: &Field<'_>, errors: &mut Erro
 
 fn recursive(mount: &Field<'_>, recursive: &Field<'_>, errors: &mut Errors) {
     recursive.one_of(errors, &["Disabled", "Enabled", "IfPossible"]);
-    if matches!(recursive.text(), "Enabled" | "IfPossible") && mount.get("readOnly").bool() != Some(true) {
+    if !matches!(recursive.text(), "Enabled" | "IfPossible") {
+        return;
+    }
+    if mount.get("readOnly").bool() != Some(true) {
         recursive.forbidden(errors, "may only be specified when readOnly is true");
+    }
+    if !matches!(mount.get("mountPropagation").text(), "" | "None") {
+        recursive.forbidden(errors, "may only be specified when mountPropagation is None or not specified");
     }
 }
 
@@ -296,6 +305,7 @@ fn ephemeral<'a>(
     errors: &mut Errors,
 ) {
     common(container, context, errors);
+    bare_image(container, errors);
     unique_name(container, names, errors);
     let target = container.get("targetContainerName");
     let mut known = spec.get("containers").items().into_iter().chain(spec.get("initContainers").items());

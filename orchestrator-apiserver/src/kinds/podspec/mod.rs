@@ -2,6 +2,7 @@
 //!
 //! Upstream: `pkg/apis/core/v1/defaults.go` and `pkg/apis/core/validation/validation.go`.
 
+mod annotations;
 mod containers;
 mod defaults;
 mod environment;
@@ -11,16 +12,18 @@ mod resources;
 mod scheduling;
 mod security;
 mod volume_defaults;
+mod volume_sources;
 mod volumes;
+mod windows;
 
+pub(crate) use annotations::{MIRROR, validate_update as validate_annotations_update};
 pub(crate) use defaults::{default_requests, default_spec, host_ports};
 pub(crate) use resources::{
-    amount, can_overcommit, container_resource, is_quota_resource, resource_name, resource_requirements,
-    summed_requests,
+    amount, can_overcommit, container_resource, is_quota_resource, resource_name, summed_requests,
 };
-pub(crate) use scheduling::{node_selector, tolerations};
+pub(crate) use scheduling::{merge_label_keys, node_selector, tolerations};
 pub(crate) use volume_defaults::{default_source, default_volume};
-pub(crate) use volumes::{driver_name, plain_source};
+pub(crate) use volume_sources::{Owner, driver_name, one_too_many, plain_source, source};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,8 +47,10 @@ pub(crate) fn default_template(template: &mut Value) {
 /// The rules of a template.
 pub(crate) fn validate_template(template: &Field<'_>, errors: &mut Errors) {
     validate_template_metadata(template, errors);
-    let spec = template.get("spec");
-    validate(&spec, errors);
+    let (spec, annotations) = (template.get("spec"), template_annotations(template));
+    annotations::validate(&annotations, &spec, errors);
+    validate(&spec, Pod::Template, errors);
+    annotations::same_profiles(&annotations, &spec, errors);
     let ephemeral = spec.get("ephemeralContainers");
     if ephemeral.len() > 0 {
         ephemeral.forbidden(errors, "ephemeral containers not allowed in pod template");
@@ -57,34 +62,70 @@ pub(crate) fn validate_template_metadata(template: &Field<'_>, errors: &mut Erro
     // Errors name them as if they stood in the template itself.
     let labels = template.at("metadata.labels").shown_at(format!("{}.labels", template.path()));
     check::labels(&labels, errors);
-    let annotations = template.at("metadata.annotations").shown_at(format!("{}.annotations", template.path()));
-    for (key, _) in annotations.entries() {
-        for problem in names::qualified_name(&key.to_lowercase()) {
-            annotations.wrong(errors, format!("{key:?}"), &problem);
+    check::annotations(&template_annotations(template), errors);
+}
+
+fn template_annotations<'a>(template: &Field<'a>) -> Field<'a> {
+    template.at("metadata.annotations").shown_at(format!("{}.annotations", template.path()))
+}
+
+/// The rules of a pod, as it is at any time.
+pub(crate) fn validate_pod(pod: &Field<'_>, errors: &mut Errors) {
+    let (spec, annotations) = (pod.get("spec"), pod.at("metadata.annotations"));
+    annotations::validate(&annotations, &spec, errors);
+    validate(&spec, Pod::Itself { name: pod.at("metadata.name").text() }, errors);
+    if spec.get("serviceAccountName").text().is_empty() {
+        let volumes = spec.get("volumes").items();
+        for source in volumes.iter().flat_map(|volume| volume.at("projected.sources").items()) {
+            let token = source.get("serviceAccountToken");
+            if token.exists() {
+                token.forbidden(errors, "must not be specified when serviceAccountName is not set");
+            }
         }
+    }
+    for list in ["containers", "initContainers"] {
+        spec.get(list).items().iter().for_each(|container| containers::bare_image(container, errors));
     }
 }
 
+/// The rules of a pod that is new, beside those that always hold.
+pub(crate) fn validate_new_pod(pod: &Field<'_>, errors: &mut Errors) {
+    annotations::same_profiles(&pod.at("metadata.annotations"), &pod.get("spec"), errors);
+}
+
+/// Whose spec it is.
+#[derive(Clone, Copy, Debug)]
+enum Pod<'a> {
+    /// That of a pod, by its name.
+    Itself { name: &'a str },
+    /// That of pods to come.
+    Template,
+}
+
 /// What of a pod its parts have to know of each other.
-pub(super) struct Context<'a> {
-    pub(super) restart_policy: &'a str,
-    pub(super) volumes: BTreeMap<&'a str, Field<'a>>,
-    pub(super) claims: BTreeSet<&'a str>,
-    pub(super) grace_seconds: i64,
+struct Context<'a> {
+    restart_policy: &'a str,
+    volumes: BTreeMap<&'a str, Field<'a>>,
+    claims: BTreeSet<&'a str>,
+    grace_seconds: i64,
+    /// Whether its users are those of the machine.
+    host_users: bool,
 }
 
 /// The rules of a pod's spec, in upstream's order.
-pub(crate) fn validate(spec: &Field<'_>, errors: &mut Errors) {
+fn validate(spec: &Field<'_>, pod: Pod<'_>, errors: &mut Errors) {
+    let names = spec.get("resourceClaims").items();
     let context = Context {
         restart_policy: spec.get("restartPolicy").text(),
-        volumes: volumes::validate(&spec.get("volumes"), errors),
-        claims: spec.get("resourceClaims").items().iter().map(|claim| claim.get("name").text()).collect(),
+        volumes: volumes::validate(&spec.get("volumes"), pod, errors),
+        claims: names.iter().map(|claim| claim.get("name").text()).filter(|name| !name.is_empty()).collect(),
         grace_seconds: spec.get("terminationGracePeriodSeconds").int().unwrap_or(0),
+        host_users: spec.get("hostUsers").bool() != Some(false),
     };
     claims(&spec.get("resourceClaims"), errors);
     containers::validate(spec, &context, errors);
     if spec.get("resources").exists() {
-        resource_requirements(&spec.get("resources"), &context.claims, errors);
+        resources::of_pod(spec, &context.claims, errors);
     }
     security::host_ports(spec, errors);
     restart_policy(&spec.get("restartPolicy"), errors);
@@ -98,20 +139,41 @@ pub(crate) fn validate(spec: &Field<'_>, errors: &mut Errors) {
     }
     scheduling::gates(&spec.get("schedulingGates"), errors);
     scheduling::spread(&spec.get("topologySpreadConstraints"), errors);
+    windows::host_process(spec, errors);
     security::host_users(spec, errors);
     single_values(spec, errors);
     scheduling::tolerations(&spec.get("tolerations"), errors);
     network::host_aliases(&spec.get("hostAliases"), errors);
     check::given(&spec.get("priorityClassName"), names::subdomain, errors);
-    check::given(&spec.get("runtimeClassName"), names::subdomain, errors);
-    spec.get("preemptionPolicy").one_of(errors, &["PreemptLowerPriority", "Never"]);
-    resources::overhead(&spec.get("overhead"), errors);
-    let system = spec.at("os.name");
-    if spec.get("os").exists() && system.text().is_empty() {
-        system.required(errors, "cannot be empty");
-    } else {
-        system.shown_at(spec.get("os").path()).one_of(errors, &["linux", "windows"]);
+    let runtime = spec.get("runtimeClassName");
+    if runtime.exists() {
+        check::problems(&runtime, &names::subdomain(runtime.text()), errors);
     }
+    let preemption = spec.get("preemptionPolicy");
+    if preemption.exists() && preemption.text().is_empty() {
+        preemption.required(errors, "");
+    } else {
+        preemption.one_of(errors, &["PreemptLowerPriority", "Never"]);
+    }
+    resources::overhead(&spec.get("overhead"), errors);
+    system(spec, errors);
+}
+
+/// What a pod says depends on the operating system that it says it is for.
+fn system(spec: &Field<'_>, errors: &mut Errors) {
+    let (system, name) = (spec.get("os"), spec.at("os.name"));
+    match name.text() {
+        _ if !system.exists() => {}
+        "" => name.required(errors, "cannot be empty"),
+        "linux" => windows::not_on_linux(spec, errors),
+        "windows" => windows::only(spec, errors),
+        _ => name.shown_at(system.path()).not_supported(errors, &["linux", "windows"]),
+    }
+}
+
+/// All containers of a spec, in upstream's order: those that prepare, those of the application, those for debugging.
+fn all_containers<'a>(spec: &Field<'a>) -> Vec<Field<'a>> {
+    ["initContainers", "containers", "ephemeralContainers"].iter().flat_map(|list| spec.get(list).items()).collect()
 }
 
 fn single_values(spec: &Field<'_>, errors: &mut Errors) {
@@ -134,11 +196,13 @@ fn claims(claims: &Field<'_>, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     for claim in claims.items() {
         let name = claim.get("name");
-        check::needed(&name, names::label, errors);
-        if seen.contains(&name.text()) {
+        if name.text().is_empty() {
+            name.required(errors, "");
+        } else if seen.insert(name.text()) {
+            check::problems(&name, &names::label(name.text()), errors);
+        } else {
             name.duplicate(errors);
         }
-        seen.insert(name.text());
         let (given, template) = (claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName"));
         match (given.exists(), template.exists()) {
             (true, true) => {
@@ -152,7 +216,8 @@ fn claims(claims: &Field<'_>, errors: &mut Errors) {
             }
             _ => {}
         }
-        check::given(&given, names::subdomain, errors);
-        check::given(&template, names::subdomain, errors);
+        for reference in [given, template].iter().filter(|reference| reference.exists()) {
+            check::problems(reference, &names::subdomain(reference.text()), errors);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use orchestrator_core::quantity::Quantity;
+use orchestrator_core::{quantity::Quantity, status::FieldErrorKind};
 
 use crate::{
     field::{Errors, Field},
@@ -10,6 +10,7 @@ use crate::{
     names,
 };
 
+const FOR_PODS: [&str; 2] = ["cpu", "memory"];
 const FOR_CONTAINERS: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
 const STANDARD: [&str; 12] = [
     "cpu",
@@ -97,38 +98,116 @@ pub(crate) fn amount(field: &Field<'_>, name: &str, errors: &mut Errors) {
     }
 }
 
-/// The rules of what a container or a pod asks for.
-pub(crate) fn resource_requirements(resources: &Field<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
+/// The rules of what a container asks for.
+pub(super) fn of_container(resources: &Field<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
+    requirements(resources, container_resource, claims, errors);
+}
+
+/// The rules of what a pod asks for as a whole: no less than its containers do.
+pub(super) fn of_pod(spec: &Field<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
+    let whole = spec.get("resources");
+    if whole.get("claims").exists() {
+        whole.get("claims").forbidden(errors, "claims cannot be set for Resources at pod-level");
+    }
+    requirements(&whole, pod_resource, claims, errors);
+    for (name, sum) in &summed_requests(spec) {
+        let asked = whole.get("requests").key(name);
+        if *sum > check::quantity(&asked).unwrap_or_default() {
+            let shown = if asked.exists() { asked.shown() } else { "\"0\"".to_owned() };
+            let detail = format!("must be greater than or equal to aggregate container requests of {sum}");
+            errors.add(asked.path(), FieldErrorKind::Invalid, format!("{shown}: {detail}"));
+        }
+    }
+    for (index, container) in spec.get("containers").items().iter().enumerate() {
+        for (name, limit) in container.at("resources.limits").entries() {
+            let most = whole.get("limits").key(name);
+            if most.exists() && check::quantity(&limit) > check::quantity(&most) {
+                let place = format!("{}.containers[{index}][{name}].limits", whole.path());
+                let detail = format!("{}: must be less than or equal to pod limits of {}", limit.shown(), most.text());
+                errors.add(place, FieldErrorKind::Invalid, detail);
+            }
+        }
+    }
+}
+
+/// What is wrong with the name of a resource of whole pods.
+fn pod_resource(field: &Field<'_>, name: &str, errors: &mut Errors) {
+    let mut own = Errors::default();
+    resource_name(field, name, &mut own);
+    if own.is_empty() && !FOR_PODS.contains(&name) && !name.starts_with(HUGE_PAGES) {
+        field.not_supported_as(&mut own, &format!("{name:?}"), &FOR_PODS);
+    }
+    errors.extend(own);
+}
+
+fn requirements(
+    resources: &Field<'_>,
+    check_name: fn(&Field<'_>, &str, &mut Errors),
+    claims: &BTreeSet<&str>,
+    errors: &mut Errors,
+) {
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
     let mut names: BTreeSet<&str> = BTreeSet::new();
     for (name, limit) in limits.entries() {
-        container_resource(&limit, name, errors);
+        check_name(&limit, name, errors);
         amount(&limit, name, errors);
+        whole_pages(&limit, name, errors);
         names.insert(name);
     }
     for (name, request) in requests.entries() {
-        container_resource(&request, name, errors);
+        check_name(&request, name, errors);
         amount(&request, name, errors);
         within_limit(&limits, &requests, name, &request, errors);
+        whole_pages(&request, name, errors);
         names.insert(name);
     }
     let huge = names.iter().any(|name| name.starts_with(HUGE_PAGES));
     if huge && !names.contains("cpu") && !names.contains("memory") {
         resources.forbidden(errors, "HugePages require cpu or memory");
     }
-    let mut seen = BTreeSet::new();
-    for claim in resources.get("claims").items() {
-        let name = claim.get("name");
-        if name.text().is_empty() {
-            name.required(errors, "");
-        } else if !claims.contains(&name.text()) {
-            name.not_found(errors);
+    claimed(&resources.get("claims"), claims, errors);
+}
+
+/// Memory in large pages comes in whole pages.
+fn whole_pages(amount: &Field<'_>, name: &str, errors: &mut Errors) {
+    let Some(page) = name.strip_prefix(HUGE_PAGES) else { return };
+    let bytes = |text: &str| text.parse::<Quantity>().ok().map(|size| size.value()).filter(|size| *size > 0);
+    let wanted = check::quantity(amount).map_or(0, |wanted| wanted.value());
+    if bytes(page).is_none_or(|page| wanted % page != 0) {
+        amount.invalid(errors, &format!("{} is not positive integer multiple of {name}", amount.text()));
+    }
+}
+
+/// The pod's claims that a container uses, whole or one request of them.
+fn claimed(uses: &Field<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
+    let mut seen: BTreeSet<(&str, &str)> = BTreeSet::new();
+    for place in uses.items() {
+        let (name, request) = (place.get("name").text(), place.get("request"));
+        if name.is_empty() {
+            place.required(errors, "");
+            continue;
         }
-        let key = (name.text(), claim.get("request").text());
-        if seen.contains(&key) {
-            name.duplicate(errors);
+        let duplicate = |errors: &mut Errors, shown: &str| {
+            place.error(errors, FieldErrorKind::Duplicate, format!("{shown:?}"));
+        };
+        if seen.contains(&(name, "")) {
+            duplicate(errors, name);
+        } else {
+            check::given(&request, names::label, errors);
+            let key = (name, request.text());
+            if seen.contains(&key) {
+                duplicate(errors, &format!("{name}/{}", request.text()));
+            } else if request.text().is_empty() {
+                seen.iter().filter(|(other, _)| *other == name).for_each(|_| duplicate(errors, name));
+            }
+            seen.insert(key);
         }
-        seen.insert(key);
+        if !claims.contains(name) {
+            let known = claims.iter().copied().collect::<Vec<_>>().join(", ");
+            let known = if known.is_empty() { " which is empty".to_owned() } else { format!(": {known}") };
+            let detail = format!("{name:?}: must be one of the names in pod.spec.resourceClaims{known}");
+            place.error(errors, FieldErrorKind::NotFound, detail);
+        }
     }
 }
 
@@ -148,11 +227,13 @@ fn within_limit(limits: &Field<'_>, requests: &Field<'_>, name: &str, request: &
     }
 }
 
-/// The rules of what a pod costs beside its containers.
+/// The rules of what a pod costs beside its containers. Upstream reads it as limits.
 pub(super) fn overhead(overhead: &Field<'_>, errors: &mut Errors) {
-    for (name, value) in overhead.entries() {
+    let limits = overhead.shown_at(format!("{}.limits", overhead.path()));
+    for (name, value) in limits.entries() {
         container_resource(&value, name, errors);
         amount(&value, name, errors);
+        whole_pages(&value, name, errors);
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use orchestrator_core::status::FieldErrorKind;
+use serde_json::{Value, json};
+
 use crate::{
-    field::{Errors, Field},
+    field::{Errors, Field, items_mut, member},
     kinds::check,
     names,
 };
@@ -20,7 +23,8 @@ pub(super) fn affinity(affinity: &Field<'_>, errors: &mut Errors) {
     }
     for preference in node.get(PREFERRED).items() {
         weight(&preference, errors);
-        node_selector_term(&preference.get("preference"), errors);
+        // A preference may ask for what no node can have.
+        node_selector_term(&preference.get("preference"), false, errors);
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
         let kind = affinity.get(kind);
@@ -48,12 +52,12 @@ pub(crate) fn node_selector(selector: &Field<'_>, errors: &mut Errors) {
         return terms.required(errors, "must have at least one node selector term");
     }
     for term in terms.items() {
-        node_selector_term(&term, errors);
+        node_selector_term(&term, true, errors);
     }
 }
 
 /// The rules of a term of a selector of nodes.
-pub(crate) fn node_selector_term(term: &Field<'_>, errors: &mut Errors) {
+fn node_selector_term(term: &Field<'_>, required: bool, errors: &mut Errors) {
     for expression in term.get("matchExpressions").items() {
         let values = expression.get("values");
         match expression.get("operator").text() {
@@ -70,6 +74,9 @@ pub(crate) fn node_selector_term(term: &Field<'_>, errors: &mut Errors) {
             _ => expression.get("operator").invalid(errors, "not a valid selector operator"),
         }
         check::label_key(&expression.get("key"), errors);
+        for value in values.items().iter().filter(|_| required) {
+            check::problems(value, &names::label_value(value.text()), errors);
+        }
     }
     for expression in term.get("matchFields").items() {
         node_field(&expression, errors);
@@ -104,8 +111,15 @@ fn pod_term(term: &Field<'_>, errors: &mut Errors) {
         }
     }
     check::label_selector(&term.get("namespaceSelector"), errors);
-    for list in ["matchLabelKeys", "mismatchLabelKeys"] {
-        label_keys(term, list, errors);
+    let (same, other) = (term.get("matchLabelKeys"), term.get("mismatchLabelKeys"));
+    for keys in [&same, &other] {
+        label_keys(term, keys, errors);
+    }
+    repeated_keys(term, &same, errors);
+    for key in same.items() {
+        if other.items().iter().any(|other| other.text() == key.text()) {
+            key.invalid(errors, "exists in both matchLabelKeys and mismatchLabelKeys");
+        }
     }
     let topology = term.get("topologyKey");
     if topology.text().is_empty() {
@@ -114,13 +128,63 @@ fn pod_term(term: &Field<'_>, errors: &mut Errors) {
     check::label_key(&topology, errors);
 }
 
-fn label_keys(term: &Field<'_>, list: &str, errors: &mut Errors) {
-    let keys = term.get(list);
+fn label_keys(term: &Field<'_>, keys: &Field<'_>, errors: &mut Errors) {
     if keys.len() > 0 && !term.get("labelSelector").exists() {
         return keys.forbidden(errors, "must not be specified when labelSelector is not set");
     }
     for key in keys.items() {
         check::label_key(&key, errors);
+    }
+}
+
+/// By the time of validation a key that is to match stands in the selector once, because it was written there. Twice, the
+/// caller had it there already. Errors name it as an item of the term; so does upstream.
+fn repeated_keys(term: &Field<'_>, keys: &Field<'_>, errors: &mut Errors) {
+    let selector = term.get("labelSelector");
+    let mut seen: BTreeSet<&str> = selector.get("matchLabels").entries().iter().map(|(key, _)| *key).collect();
+    for expression in selector.get("matchExpressions").items() {
+        let key = expression.get("key");
+        let place = keys.items().iter().rposition(|listed| listed.text() == key.text());
+        if let Some(index) = place.filter(|_| seen.contains(key.text())) {
+            let detail = format!("{}: exists in both matchLabelKeys and labelSelector", key.shown());
+            errors.add(format!("{}[{index}]", term.path()), FieldErrorKind::Invalid, detail);
+        }
+        seen.insert(key.text());
+    }
+}
+
+/// Writes into the selectors of a new pod which labels it has: those whose keys are to match, and those whose are not.
+///
+/// Upstream: `applyMatchLabelKeysAndMismatchLabelKeys` of `pkg/registry/core/pod/strategy.go`.
+pub(crate) fn merge_label_keys(pod: &mut Value) {
+    let labels = pod["metadata"]["labels"].clone();
+    let spec = member(pod, "spec");
+    for constraint in items_mut(spec, "topologySpreadConstraints") {
+        merge_keys(constraint, &labels);
+    }
+    let Some(affinity) = spec.get_mut("affinity") else { return };
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let Some(kind) = affinity.get_mut(kind) else { continue };
+        items_mut(kind, REQUIRED).for_each(|term| merge_keys(term, &labels));
+        let preferred = items_mut(kind, PREFERRED).filter_map(|preference| preference.get_mut("podAffinityTerm"));
+        preferred.for_each(|term| merge_keys(term, &labels));
+    }
+}
+
+fn merge_keys(term: &mut Value, labels: &Value) {
+    for (list, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+        let keys = term.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
+        let known = keys.iter().filter_map(|key| Some((key, labels.get(key.as_str()?)?)));
+        let more: Vec<Value> =
+            known.map(|(key, value)| json!({"key": key, "operator": operator, "values": [value]})).collect();
+        if let Some(selector) =
+            term.get_mut("labelSelector").filter(|selector| selector.is_object() && !more.is_empty())
+        {
+            match member(selector, "matchExpressions") {
+                Value::Array(expressions) => expressions.extend(more),
+                other => *other = more.into(),
+            }
+        }
     }
 }
 
@@ -160,8 +224,11 @@ pub(crate) fn tolerations(tolerations: &Field<'_>, errors: &mut Errors) {
 
 /// The rules of the spread over parts of the cluster.
 pub(super) fn spread(constraints: &Field<'_>, errors: &mut Errors) {
-    let mut seen = BTreeSet::new();
-    for constraint in constraints.items() {
+    let items = constraints.items();
+    let pair = |constraint: &Field<'_>| {
+        format!("{{{}, {}}}", constraint.get("topologyKey").text(), constraint.get("whenUnsatisfiable").text())
+    };
+    for (index, constraint) in items.iter().enumerate() {
         let skew = constraint.get("maxSkew");
         if skew.int().unwrap_or(0) <= 0 {
             skew.wrong(errors, skew.int().unwrap_or(0), "must be greater than zero");
@@ -173,17 +240,18 @@ pub(super) fn spread(constraints: &Field<'_>, errors: &mut Errors) {
         if !matches!(action.text(), "DoNotSchedule" | "ScheduleAnyway") {
             action.not_supported(errors, &["DoNotSchedule", "ScheduleAnyway"]);
         }
-        let pair = format!("{{{}, {}}}", topology.text(), action.text());
-        if seen.contains(&pair) {
+        let own = pair(constraint);
+        if items.iter().skip(index + 1).any(|other| pair(other) == own) {
             let place = format!("{}.{{topologyKey, whenUnsatisfiable}}", constraint.path());
-            errors.add(place, orchestrator_core::status::FieldErrorKind::Duplicate, format!("{pair:?}"));
+            errors.add(place, FieldErrorKind::Duplicate, format!("{own:?}"));
         }
-        seen.insert(pair);
-        domains(&constraint, action.text(), errors);
+        domains(constraint, action.text(), errors);
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             constraint.get(policy).one_of(errors, &["Honor", "Ignore"]);
         }
-        label_keys(&constraint, "matchLabelKeys", errors);
+        let keys = constraint.get("matchLabelKeys");
+        label_keys(constraint, &keys, errors);
+        repeated_keys(constraint, &keys, errors);
         check::label_selector(&constraint.get("labelSelector"), errors);
     }
 }
@@ -206,7 +274,7 @@ pub(super) fn gates(gates: &Field<'_>, errors: &mut Errors) {
         let name = gate.get("name");
         check::label_key_at(&gate, name.text(), errors);
         if seen.contains(&name.text()) {
-            gate.error(errors, orchestrator_core::status::FieldErrorKind::Duplicate, name.shown());
+            gate.error(errors, FieldErrorKind::Duplicate, name.shown());
         }
         seen.insert(name.text());
     }

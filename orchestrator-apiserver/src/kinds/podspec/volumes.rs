@@ -2,22 +2,39 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use orchestrator_core::status::FieldErrorKind;
-
+use super::{
+    Pod,
+    volume_sources::{self, Owner, driver_name, plain_source},
+};
 use crate::{
     field::{Errors, Field},
     kinds::{check, storage},
     names,
 };
 
-const DRIVER_NAME_BYTES: usize = 63;
+/// What the metadata of a claim's template cannot say, by upstream's spelling, in its order.
+const UNTEMPLATED: [(&str, &str); 13] = [
+    ("name", "name"),
+    ("generateName", "generateName"),
+    ("namespace", "namespace"),
+    ("selfLink", "selfLink"),
+    ("uid", "uID"),
+    ("resourceVersion", "resourceVersion"),
+    ("generation", "generation"),
+    ("creationTimestamp", "creationTimestamp"),
+    ("deletionTimestamp", "deletionTimestamp"),
+    ("deletionGracePeriodSeconds", "deletionGracePeriodSeconds"),
+    ("ownerReferences", "ownerReferences"),
+    ("finalizers", "finalizers"),
+    ("managedFields", "managedFields"),
+];
 
 /// What a projected volume is made of.
 const PROJECTIONS: [&str; 6] =
     ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
 
 /// The sources of a volume, in upstream's order.
-const SOURCES: [&str; 31] = [
+const SOURCES: [&str; 30] = [
     "emptyDir",
     "hostPath",
     "gitRepo",
@@ -35,6 +52,7 @@ const SOURCES: [&str; 31] = [
     "quobyte",
     "downwardAPI",
     "fc",
+    "flexVolume",
     "configMap",
     "azureFile",
     "vsphereVolume",
@@ -47,42 +65,53 @@ const SOURCES: [&str; 31] = [
     "csi",
     "ephemeral",
     "image",
-    "podCertificate",
-    "local",
 ];
 
 /// The rules of all volumes of a pod. Gives those that keep them, which containers can mount.
-pub(super) fn validate<'a>(volumes: &Field<'a>, errors: &mut Errors) -> BTreeMap<&'a str, Field<'a>> {
+pub(super) fn validate<'a>(volumes: &Field<'a>, pod: Pod<'_>, errors: &mut Errors) -> BTreeMap<&'a str, Field<'a>> {
+    let items = volumes.items();
+    let ephemeral = items.iter().filter(|volume| volume.get("ephemeral").exists());
+    let made: BTreeSet<String> = ephemeral.filter_map(|volume| claim_name(volume, pod)).collect();
     let mut good = BTreeMap::new();
-    for volume in volumes.items() {
+    for volume in items {
         let name = volume.get("name");
         let mut own = Errors::default();
-        source(&volume, &mut own);
+        source(&volume, pod, &mut own);
         check::needed(&name, names::label, &mut own);
         if good.contains_key(name.text()) {
             name.duplicate(&mut own);
         }
+        let claim = volume.at("persistentVolumeClaim.claimName");
         if own.is_empty() {
             good.insert(name.text(), volume);
         } else {
             errors.extend(own);
         }
+        if made.contains(claim.text()) {
+            claim.invalid(errors, "must not reference a PVC that gets created for an ephemeral volume");
+        }
     }
     good
 }
 
-fn source(volume: &Field<'_>, errors: &mut Errors) {
+/// What the claim of an ephemeral volume will be called, where that is known.
+fn claim_name(volume: &Field<'_>, pod: Pod<'_>) -> Option<String> {
+    let (Pod::Itself { name: pod }, volume) = (pod, volume.get("name").text()) else { return None };
+    (!pod.is_empty() && !volume.is_empty()).then(|| format!("{pod}-{volume}"))
+}
+
+fn source(volume: &Field<'_>, pod: Pod<'_>, errors: &mut Errors) {
     let mut found = 0;
     for kind in SOURCES {
-        let source = volume.get(kind);
+        let source = volume_sources::source(volume, kind);
         if !source.exists() {
             continue;
         }
         found += 1;
         if found > 1 {
-            source.forbidden(errors, "may not specify more than 1 volume type");
+            volume_sources::one_too_many(volume, kind, errors);
         } else {
-            one_source(kind, &source, errors);
+            one_source(kind, volume, &source, pod, errors);
         }
     }
     if found == 0 {
@@ -90,7 +119,7 @@ fn source(volume: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn one_source(kind: &str, source: &Field<'_>, errors: &mut Errors) {
+fn one_source(kind: &str, volume: &Field<'_>, source: &Field<'_>, pod: Pod<'_>, errors: &mut Errors) {
     match kind {
         "emptyDir" => {
             if check::quantity(&source.get("sizeLimit")).is_some_and(|size| size.sign() < 0) {
@@ -105,75 +134,44 @@ fn one_source(kind: &str, source: &Field<'_>, errors: &mut Errors) {
             downward_items(source, errors);
         }
         "projected" => projected(source, errors),
-        "csi" => driver_name(&source.get("driver"), errors),
-        "ephemeral" => {
-            let template = source.get("volumeClaimTemplate");
-            if template.exists() {
-                storage::validate_claim_spec(&template.get("spec"), errors);
-            } else {
-                template.required(errors, "");
+        "csi" => {
+            driver_name(&source.get("driver"), errors);
+            let secret = source.at("nodePublishSecretRef.name");
+            if source.get("nodePublishSecretRef").exists() {
+                check::required(&secret, errors);
+                check::given(&secret.shown_at(format!("{}.name", source.path())), names::subdomain, errors);
             }
         }
-        _ => plain_source(kind, source, errors),
-    }
-}
-
-/// The rules of sources that pods and persistent volumes share.
-pub(crate) fn plain_source(kind: &str, source: &Field<'_>, errors: &mut Errors) {
-    let required: &[&str] = match kind {
-        "hostPath" => return host_path(source, errors),
-        "nfs" => return nfs(source, errors),
-        "gcePersistentDisk" => &["pdName"],
-        "awsElasticBlockStore" | "cinder" => &["volumeID"],
-        "iscsi" => &["targetPortal", "iqn"],
-        "glusterfs" => &["endpoints", "path"],
-        "rbd" => &["monitors", "image"],
-        "cephfs" => &["monitors"],
-        "azureFile" => &["secretName", "shareName"],
-        "vsphereVolume" => &["volumePath"],
-        "photonPersistentDisk" => &["pdID"],
-        "portworxVolume" => &["volumeID"],
-        "azureDisk" => &["diskName", "diskURI"],
-        "gitRepo" => &["repository"],
-        "quobyte" => &["registry", "volume"],
-        "scaleIO" => &["gateway", "system", "volumeName"],
-        _ => &[],
-    };
-    for name in required {
-        if source.get(name).len() == 0 {
-            source.get(name).required(errors, "");
+        "ephemeral" => ephemeral(volume, source, pod, errors),
+        "image" => {
+            if matches!(pod, Pod::Itself { .. }) {
+                check::required(&source.get("reference"), errors);
+            }
+            source.get("pullPolicy").one_of(errors, &["Always", "IfNotPresent", "Never"]);
         }
+        _ => plain_source(kind, source, Owner::Pod(volume.get("name").text()), errors),
     }
 }
 
-/// The name of a driver: a domain in any case.
-pub(crate) fn driver_name(name: &Field<'_>, errors: &mut Errors) {
-    if name.text().is_empty() {
-        name.required(errors, "");
+/// A claim that lives as long as its pod.
+fn ephemeral(volume: &Field<'_>, source: &Field<'_>, pod: Pod<'_>, errors: &mut Errors) {
+    let template = source.get("volumeClaimTemplate");
+    if template.exists() {
+        let metadata = template.get("metadata");
+        check::annotations(&metadata.get("annotations"), errors);
+        check::labels(&metadata.get("labels"), errors);
+        for (name, shown) in UNTEMPLATED {
+            if metadata.get(name).exists() {
+                metadata.get(shown).forbidden(errors, "cannot be set");
+            }
+        }
+        storage::validate_claim_spec(&template.get("spec"), errors);
+    } else {
+        template.required(errors, "");
     }
-    if name.text().len() > DRIVER_NAME_BYTES {
-        let detail = format!("may not be more than {DRIVER_NAME_BYTES} bytes");
-        name.error(errors, FieldErrorKind::TooLong, detail);
-    }
-    check::problems(name, &names::subdomain(&name.text().to_lowercase()), errors);
-}
-
-fn host_path(source: &Field<'_>, errors: &mut Errors) {
-    let path = source.get("path");
-    if path.text().is_empty() {
-        return path.required(errors, "");
-    }
-    check::no_backsteps(&path, errors);
-    let known = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
-    source.get("type").one_of(errors, &known);
-}
-
-fn nfs(source: &Field<'_>, errors: &mut Errors) {
-    check::required(&source.get("server"), errors);
-    let path = source.get("path");
-    check::required(&path, errors);
-    if !path.text().starts_with('/') {
-        path.invalid(errors, "must be an absolute path");
+    let Some(claim) = claim_name(volume, pod) else { return };
+    for problem in names::subdomain(&claim) {
+        volume.get("name").invalid(errors, &format!("PVC name {claim:?}: {problem}"));
     }
 }
 
@@ -252,7 +250,7 @@ fn projected(source: &Field<'_>, errors: &mut Errors) {
             }
         }
         if found > 1 {
-            part.forbidden(errors, "may not specify more than 1 volume type");
+            part.forbidden(errors, "may not specify more than 1 volume type per source");
         }
     }
 }
@@ -274,6 +272,39 @@ fn one_projection(kind: &str, source: &Field<'_>, projection: &Field<'_>, errors
             }
             local_path(&projection.get("path").shown_at(source.get("path").path()), errors);
         }
+        "clusterTrustBundle" => trust_bundle(projection, errors),
         _ => {}
     }
+}
+
+/// Certificates by the name of their bundle, or all of a signer's that have some labels.
+fn trust_bundle(bundle: &Field<'_>, errors: &mut Errors) {
+    let (name, signer, selector) = (bundle.get("name"), bundle.get("signerName"), bundle.get("labelSelector"));
+    match (name.exists(), signer.exists()) {
+        (true, true) => {
+            let shown = bundle.value().map(ToString::to_string).unwrap_or_default();
+            bundle.wrong(errors, shown, "only one of name and signerName may be used");
+        }
+        (true, false) => {
+            if name.text().is_empty() {
+                name.required(errors, "must be a valid object name");
+            }
+            // The signer's name stands before the bundle's own.
+            let own = name.text().rsplit_once(':').map_or(name.text(), |(_, own)| own);
+            for problem in names::subdomain(own) {
+                name.invalid(errors, &format!("not a valid clustertrustbundlename: {problem}"));
+            }
+            if selector.exists() {
+                selector.invalid(errors, "labelSelector must be unset if name is specified");
+            }
+        }
+        (false, true) => {
+            if signer.text().is_empty() {
+                signer.required(errors, "must be a valid signer name");
+            }
+            check::label_selector(&selector, errors);
+        }
+        (false, false) => bundle.required(errors, "either name or signerName must be specified"),
+    }
+    local_path(&bundle.get("path"), errors);
 }

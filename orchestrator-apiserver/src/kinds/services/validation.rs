@@ -14,12 +14,19 @@ use crate::{
     names,
 };
 
-const KUBELET_PORT: i64 = 10_250;
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const STAYS: &str = "may not change once set";
 const BALANCERS_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
+const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 const RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
 pub(super) fn validate(service: &Field<'_>, errors: &mut Errors) {
+    let annotations = service.at("metadata.annotations");
+    let (mode, hints) = (annotations.key(TOPOLOGY_MODE), annotations.key(TOPOLOGY_HINTS));
+    if mode.exists() && hints.exists() && mode.text() != hints.text() {
+        mode.invalid(errors, &format!("must match annotations[{TOPOLOGY_HINTS}] when both are specified"));
+    }
     let spec = service.get("spec");
     let (of, ports) = (spec.get("type").text(), spec.get("ports"));
     let headless = spec.get("clusterIP").text() == "None";
@@ -59,12 +66,6 @@ pub(super) fn validate(service: &Field<'_>, errors: &mut Errors) {
 fn type_rules(spec: &Field<'_>, of: &str, headless: bool, errors: &mut Errors) {
     match of {
         "LoadBalancer" | "NodePort" => {
-            for port in spec.get("ports").items().iter().filter(|_| of == "LoadBalancer") {
-                if port.get("port").int() == Some(KUBELET_PORT) {
-                    let detail = format!("may not expose port {KUBELET_PORT} externally since it is used by kubelet");
-                    port.wrong(errors, KUBELET_PORT, &detail);
-                }
-            }
             if headless {
                 let place = spec.path().to_owned() + ".clusterIPs[0]";
                 let detail = format!("\"None\": may not be set to 'None' for {of} services");
@@ -309,7 +310,7 @@ pub(super) fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Err
         let class = new.get("loadBalancerClass");
         if class.value() != old.get("loadBalancerClass").value() {
             let shown = class.value().unwrap_or(&Value::Null);
-            class.wrong(errors, shown, "may not change once set");
+            class.wrong(errors, shown, STAYS);
         }
         let needs = |spec: &Field<'_>| needs_health_check(spec.value().unwrap_or(&Value::Null));
         let health = new.get("healthCheckNodePort");
@@ -319,16 +320,72 @@ pub(super) fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Err
     }
 }
 
-/// The first address stays; between headless services any may change.
+/// Addresses and families stay as they are set, but that a second one comes or goes. Between headless services any may change.
 fn addresses_stay(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
-    let (new, old) = (new.get("clusterIPs"), old.get("clusterIPs"));
-    let first = |addresses: &Field<'_>| addresses.items().first().map(|address| address.text().to_owned());
-    let detail = match (first(&new), first(&old)) {
-        (_, None) => return,
-        (None, Some(_)) => "primary clusterIP can not be unset",
-        (new, old) if new != old => "may not change once set",
-        _ => return,
+    let headless = |spec: &Field<'_>| spec.get("clusterIP").text() == "None";
+    let (was_headless, is_headless) = (headless(old), headless(new));
+    if !(was_headless && is_headless) {
+        cluster_addresses_stay(new, old, errors);
+    }
+    if !was_headless && !is_headless {
+        families_stay(new, old, errors);
+    }
+}
+
+fn cluster_addresses_stay(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (now, before) = (new.get("clusterIPs"), old.get("clusterIPs"));
+    let (items, old_items) = (now.items(), before.items());
+    let refuse = |index: usize, detail: &str, errors: &mut Errors| {
+        let shown = now.value().unwrap_or(&Value::Null);
+        errors.add(format!("{}[{index}]", now.path()), FieldErrorKind::Invalid, format!("{shown}: {detail}"));
     };
-    let shown = new.value().unwrap_or(&Value::Null);
-    errors.add(format!("{}[0]", new.path()), FieldErrorKind::Invalid, format!("{shown}: {detail}"));
+    let changed = |index: usize| {
+        let text = |items: &[Field<'_>]| items.get(index).map(|item| item.text().to_owned());
+        text(&items) != text(&old_items)
+    };
+    match (items.len(), old_items.len()) {
+        (count, old_count) if count == old_count => {
+            (0..count).filter(|index| changed(*index)).for_each(|index| refuse(index, STAYS, errors));
+        }
+        (0, _) => refuse(0, "primary clusterIP can not be unset", errors),
+        (_, 0) => {}
+        (count, old_count) => {
+            if changed(0) {
+                refuse(0, STAYS, errors);
+            }
+            if count == 1 && old_count > count {
+                single_stack(&new.get("ipFamilyPolicy"), "clusterIP", errors);
+            }
+        }
+    }
+}
+
+fn families_stay(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (now, before) = (new.get("ipFamilies"), old.get("ipFamilies"));
+    let (items, old_items) = (now.items(), before.items());
+    let refuse = |shown: &Field<'_>, detail: &str, errors: &mut Errors| {
+        let shown = shown.value().unwrap_or(&Value::Null);
+        errors.add(format!("{}[0]", now.path()), FieldErrorKind::Invalid, format!("{shown}: {detail}"));
+    };
+    let differ = items.iter().zip(&old_items).map(|(item, old)| item.text() != old.text());
+    if items.len() == old_items.len() {
+        return differ.filter(|differs| *differs).for_each(|_| refuse(&now, STAYS, errors));
+    }
+    if items.len() < old_items.len() && new.get("clusterIPs").len() == 0 {
+        refuse(&now, "primary ipFamily can not be unset", errors);
+    }
+    // Here upstream shows the addresses.
+    if differ.take(1).any(|differs| differs) {
+        refuse(&new.get("clusterIPs"), STAYS, errors);
+    }
+    if items.len() == 1 && old_items.len() > 1 {
+        single_stack(&new.get("ipFamilyPolicy"), "ipFamily", errors);
+    }
+}
+
+fn single_stack(policy: &Field<'_>, what: &str, errors: &mut Errors) {
+    if policy.text() != "SingleStack" {
+        let shown = policy.value().unwrap_or(&Value::Null);
+        policy.wrong(errors, shown, &format!("must be set to 'SingleStack' when releasing the secondary {what}"));
+    }
 }
