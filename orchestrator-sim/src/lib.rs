@@ -5,12 +5,15 @@
 //! be. [`invariants`] says what that is, as pure functions over a [`Snapshot`]; [`History`] is everything that was ever
 //! written, with a hash that two runs of a seed share. [`chaos`] draws faults from the seed, and [`scenario`] puts all of
 //! it together as the project's own tests do.
+//!
+//! To test a reconciler of your own, start at [`explore`](explore::explore).
 
 mod builder;
 pub mod chaos;
 mod cluster;
 mod control_plane;
 mod diary;
+pub mod explore;
 mod history;
 mod image;
 pub mod invariants;

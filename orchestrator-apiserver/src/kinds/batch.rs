@@ -35,7 +35,10 @@ pub(super) const JOBS: Rules = Rules {
         *member(job, "status") = json!({});
         tie_to_pods(job);
     },
-    validate: validate_job,
+    validate: |job, errors| {
+        tied_to_pods(job, errors);
+        validate_job(job, errors);
+    },
     validate_create: pods_can_be_named,
     validate_update: update_job,
     validate_status: job_status::validate,
@@ -91,9 +94,40 @@ fn tie_to_pods(job: &mut Value) {
     let labels = member(member(member(spec, "template"), "metadata"), "labels");
     label(labels);
     let labels = labels.clone();
-    *member(member(member(spec, "selector"), "matchLabels"), CONTROLLER_UID) = uid.clone();
+    // What a caller has chosen is not changed but refused.
+    set_default(member(member(spec, "selector"), "matchLabels"), CONTROLLER_UID, uid.clone());
     // Upstream writes the labels of the template to a job that has none.
     set_default(member(job, "metadata"), "labels", labels);
+}
+
+/// Refuses labels and selectors that are not those which tie a job to its pods.
+fn tied_to_pods(job: &Field<'_>, errors: &mut Errors) {
+    let (spec, selector) = (job.get("spec"), job.at("spec.selector"));
+    if spec.get("manualSelector").bool() == Some(true) || !selector.exists() {
+        return;
+    }
+    let (uid, name) = (job.at("metadata.uid").text(), job.at("metadata.name").text());
+    let labels = spec.at("template.metadata.labels");
+    let shown = labels.value().map_or_else(|| "null".to_owned(), Value::to_string);
+    let mut expected = serde_json::Map::new();
+    let [(new_uid, old_uid), (new_name, old_name)] = OLD_LABELS;
+    for (key, value) in [(old_uid, uid), (old_name, name), (new_uid, uid), (new_name, name)] {
+        let label = labels.key(key);
+        let detail = format!("must be '{value}'");
+        if !label.exists() {
+            label.required(errors, &detail);
+        } else if label.text() != value {
+            label.wrong(errors, &shown, &detail);
+        }
+        expected.insert(key.to_owned(), value.into());
+    }
+    let mut invalid = Errors::default();
+    if check::valid_label_selector(&selector, &mut invalid)
+        && !check::selects(&selector, &Field::root(&Value::Object(expected)))
+    {
+        let shown = go::show("Selector", selector.value().unwrap_or(&Value::Null));
+        selector.wrong(errors, shown, "`selector` not auto-generated");
+    }
 }
 
 /// The pods of an indexed job are named after it, with their index.

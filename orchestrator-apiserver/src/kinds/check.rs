@@ -98,6 +98,13 @@ pub(crate) fn required(field: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// Refuses a list without items.
+pub(crate) fn required_list(field: &Field<'_>, errors: &mut Errors) {
+    if field.len() == 0 {
+        field.required(errors, "");
+    }
+}
+
 /// The keys of labels, of which a missing one is a wrong one.
 pub(crate) fn label_key(field: &Field<'_>, errors: &mut Errors) {
     problems(field, &names::qualified_name(field.text()), errors);

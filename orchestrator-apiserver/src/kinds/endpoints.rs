@@ -14,6 +14,7 @@ use crate::{
 const ADDRESSES_MAX: usize = 100;
 const ENDPOINTS_MAX: usize = 1000;
 const PORTS_MAX: usize = 100;
+const HINTS_MAX: usize = 8;
 
 /// Endpoints.
 pub(super) const ENDPOINTS: Rules = Rules { default: default_endpoints, validate: validate_endpoints, ..Rules::NONE };
@@ -88,31 +89,62 @@ fn validate_slice(slice: &Field<'_>, errors: &mut Errors) {
         of.one_of(errors, &["FQDN", "IPv4", "IPv6"]);
     }
     let endpoints = slice.get("endpoints");
-    if endpoints.len() > ENDPOINTS_MAX {
-        endpoints.error(
-            errors,
-            FieldErrorKind::TooMany,
-            format!("{}: must have at most {ENDPOINTS_MAX} items", endpoints.len()),
-        );
+    if !too_many(&endpoints, ENDPOINTS_MAX, errors) {
+        for endpoint in endpoints.items() {
+            slice_addresses(&endpoint, of.text(), errors);
+            let (node, host) = (endpoint.get("nodeName"), endpoint.get("hostname"));
+            if node.exists() {
+                check::problems(&node, &names::subdomain(node.text()), errors);
+            }
+            check::labels(&endpoint.get("deprecatedTopology"), errors);
+            if host.exists() {
+                check::problems(&host, &names::label(host.text()), errors);
+            }
+            hints(&endpoint.at("hints.forZones"), names::label_value, errors);
+            hints(&endpoint.at("hints.forNodes"), names::subdomain, errors);
+        }
     }
-    for endpoint in endpoints.items() {
-        slice_addresses(&endpoint, of.text(), errors);
-        check::given(&endpoint.get("hostname"), names::label, errors);
+    slice_ports(&slice.get("ports"), errors);
+}
+
+/// Refuses a list that is too long. Tells whether it is.
+fn too_many(list: &Field<'_>, most: usize, errors: &mut Errors) -> bool {
+    if list.len() > most {
+        list.error(errors, FieldErrorKind::TooMany, format!("{}: must have at most {most} items", list.len()));
     }
-    let ports = slice.get("ports");
-    if ports.len() > PORTS_MAX {
-        ports.error(errors, FieldErrorKind::TooMany, format!("{}: must have at most {PORTS_MAX} items", ports.len()));
+    list.len() > most
+}
+
+fn slice_ports(ports: &Field<'_>, errors: &mut Errors) {
+    if too_many(ports, PORTS_MAX, errors) {
+        return;
     }
     let mut seen = BTreeSet::new();
     for port in ports.items() {
         let name = port.get("name");
         check::given(&name, names::label, errors);
-        if seen.contains(&name.text()) {
+        if !seen.insert(name.text()) {
             name.duplicate(errors);
         }
-        seen.insert(name.text());
         port.get("protocol").one_of(errors, &["SCTP", "TCP", "UDP"]);
-        check::given(&port.get("appProtocol"), names::qualified_name, errors);
+        let application = port.get("appProtocol");
+        if application.exists() {
+            check::problems(&application, &names::qualified_name(application.text()), errors);
+        }
+    }
+}
+
+/// Where an endpoint is to be used from: each place once.
+fn hints(places: &Field<'_>, rule: fn(&str) -> Vec<String>, errors: &mut Errors) {
+    if too_many(places, HINTS_MAX, errors) {
+        return;
+    }
+    let mut seen = BTreeSet::new();
+    for name in places.items().iter().map(|place| place.get("name")) {
+        if !seen.insert(name.text()) {
+            name.duplicate(errors);
+        }
+        check::problems(&name, &rule(name.text()), errors);
     }
 }
 
@@ -121,14 +153,11 @@ fn slice_addresses(endpoint: &Field<'_>, of: &str, errors: &mut Errors) {
     if addresses.len() == 0 {
         return addresses.required(errors, "must contain at least 1 address");
     }
-    if addresses.len() > ADDRESSES_MAX {
-        let detail = format!("{}: must have at most {ADDRESSES_MAX} items", addresses.len());
-        return addresses.error(errors, FieldErrorKind::TooMany, detail);
-    }
+    too_many(&addresses, ADDRESSES_MAX, errors);
     for address in addresses.items() {
         let parsed = check::parse_ip(address.text());
         match of {
-            "FQDN" => check::problems(&address, &names::subdomain(address.text()), errors),
+            "FQDN" => domain(&address, errors),
             "IPv4" if !parsed.is_some_and(|ip| ip.is_ipv4()) => {
                 addresses.wrong(errors, address.shown(), "must be an IPv4 address");
             }
@@ -140,5 +169,25 @@ fn slice_addresses(endpoint: &Field<'_>, of: &str, errors: &mut Errors) {
         if of != "FQDN" {
             check::endpoint_address(&address, errors);
         }
+    }
+}
+
+/// A name that is found from anywhere: at least two labels.
+fn domain(field: &Field<'_>, errors: &mut Errors) {
+    let text = field.text().strip_suffix('.').unwrap_or(field.text());
+    let problems = names::subdomain(text);
+    if field.text().is_empty() {
+        return field.required(errors, "");
+    }
+    if !problems.is_empty() {
+        return field.wrong(errors, format!("{text:?}"), &problems.join(","));
+    }
+    if !text.contains('.') {
+        let detail = "should be a domain with at least two segments separated by dots";
+        return field.wrong(errors, format!("{text:?}"), detail);
+    }
+    let labels = text.split('.').map(|label| (label, names::label(label)));
+    if let Some((label, problems)) = labels.into_iter().find(|(_, problems)| !problems.is_empty()) {
+        field.wrong(errors, format!("{label:?}"), &problems.join(","));
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Upstream: `ValidatePersistentVolume`, `ValidatePersistentVolumeClaim` and `pkg/apis/storage`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
@@ -22,6 +24,8 @@ const EXPANSION_STATES: [&str; 5] = [
 const CLAIM_UPDATE: &str =
     "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
 
+const PARAMETERS_MAX: usize = 512;
+const PARAMETERS_BYTES: usize = 256 << 10;
 /// How a claim named its class of old.
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 /// Labels of nodes that have got other names.
@@ -110,7 +114,13 @@ pub(super) const CAPACITIES: Rules = Rules {
 /// Attribute classes.
 pub(super) const ATTRIBUTE_CLASSES: Rules = Rules {
     returns_deleted: true,
-    validate: |class, errors| check::required(&class.get("driverName"), errors),
+    validate: |class, errors| {
+        podspec::driver_name(&class.get("driverName"), errors);
+        if class.get("parameters").len() == 0 {
+            class.get("parameters").required(errors, "must contain at least one key/value pair");
+        }
+        parameters(&class.get("parameters"), errors);
+    },
     validate_update: |new, old, errors| {
         for name in ["driverName", "parameters"] {
             if new.get(name).value() != old.get(name).value() {
@@ -506,16 +516,58 @@ fn with_new_labels(affinity: &Field<'_>, other: &Field<'_>) -> Option<Value> {
 
 fn validate_class(class: &Field<'_>, errors: &mut Errors) {
     let provisioner = class.get("provisioner");
-    if provisioner.text().is_empty() {
-        provisioner.required(errors, "");
-    } else {
+    check::required(&provisioner, errors);
+    if !provisioner.text().is_empty() {
         check::problems(&provisioner, &names::qualified_name(&provisioner.text().to_lowercase()), errors);
     }
+    parameters(&class.get("parameters"), errors);
     class.get("reclaimPolicy").one_of(errors, &["Delete", "Retain"]);
     class.get("volumeBindingMode").one_of(errors, &["Immediate", "WaitForFirstConsumer"]);
-    for (key, _) in class.get("parameters").entries() {
-        if key.is_empty() {
-            class.get("parameters").wrong(errors, "\"\"", "field must not be empty.");
+    topologies(&class.get("allowedTopologies"), errors);
+}
+
+/// What is told to who makes volumes.
+fn parameters(parameters: &Field<'_>, errors: &mut Errors) {
+    let too_long = |most: usize, errors: &mut Errors| {
+        parameters.error(errors, FieldErrorKind::TooLong, format!("may not be more than {most} bytes"));
+    };
+    if parameters.len() > PARAMETERS_MAX {
+        return too_long(PARAMETERS_MAX, errors);
+    }
+    let entries = parameters.entries();
+    if entries.iter().any(|(key, _)| key.is_empty()) {
+        parameters.wrong(errors, "\"\"", "field can not be empty.");
+    }
+    if entries.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > PARAMETERS_BYTES {
+        too_long(PARAMETERS_BYTES, errors);
+    }
+}
+
+/// Where volumes may be: no part of the cluster is named twice.
+fn topologies(terms: &Field<'_>, errors: &mut Errors) {
+    let mut seen: Vec<BTreeMap<&str, BTreeSet<&str>>> = Vec::new();
+    for term in terms.items() {
+        let mut labels = BTreeMap::new();
+        // Upstream does not tell which of the terms it means.
+        let expressions = term.get("matchLabelExpressions");
+        let place = expressions.shown_at(format!("{}.matchLabelExpressions", terms.path()));
+        for expression in place.items() {
+            let (key, values) = (expression.get("key"), expression.get("values"));
+            check::required_list(&values, errors);
+            let mut set = BTreeSet::new();
+            for value in values.items() {
+                if !set.insert(value.text()) {
+                    value.duplicate(errors);
+                }
+            }
+            check::label_key(&key, errors);
+            if labels.insert(key.text(), set).is_some() {
+                key.duplicate(errors);
+            }
         }
+        if seen.contains(&labels) {
+            expressions.error(errors, FieldErrorKind::Duplicate, "\"\"");
+        }
+        seen.push(labels);
     }
 }

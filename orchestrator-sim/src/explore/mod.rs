@@ -1,0 +1,388 @@
+//! Explores a reconciler under faults: crashes, stale reads, lost answers, conflicts, deterministically and in virtual time.
+//!
+//! Start at [`explore`]. It takes what begins the process under test, most often a
+//! [`Controller`](orchestrator_core::controller::Controller), and gives an [`Explorer`] to be told what is there, what
+//! people do, and what has to hold. [`Explorer::run`] first lets everything go well, then kills the process after each of its
+//! writes in turn, tries every other single fault where they are not too many, and then draws several at once from seeds. All of it goes through the real pipeline of the API server.
+//!
+//! ```
+//! use k8s_openapi::api::core::v1::ConfigMap;
+//! use kube_core::params::{Patch, PatchParams};
+//! use orchestrator_core::client::Api;
+//! use orchestrator_sim::explore::explore;
+//! use serde_json::json;
+//!
+//! // Writes a greeting into a config map, once.
+//! let greeter = |process: orchestrator_sim::explore::Process| async move {
+//!     let maps: Api<ConfigMap> = Api::namespaced(process.client(), "default");
+//!     while maps.patch("a", &PatchParams::default(), &Patch::Merge(json!({"data": {"hello": "world"}}))).await.is_err() {
+//!         process.env().sleep(std::time::Duration::from_secs(1)).await;
+//!     }
+//! };
+//! let map: ConfigMap =
+//!     serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "default"}})).unwrap();
+//! let report = explore(greeter)
+//!     .creates(&map)
+//!     .eventually("it is greeted", |objects| {
+//!         objects.get::<ConfigMap>("default", "a").is_some_and(|map| map.data.is_some())
+//!     })
+//!     .seeds(5)
+//!     .run()
+//!     .unwrap();
+//! assert!(report.runs > 6);
+//! ```
+//!
+//! A counterexample names the property, the faults and actions that are needed for it and no others, and everything that
+//! was written; [`Explorer::replay`] repeats it.
+
+mod action;
+mod limits;
+mod objects;
+mod plan;
+mod property;
+mod server;
+mod shrink;
+mod timeline;
+mod wire;
+mod world;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use orchestrator_core::{
+    controller::{Controller, Kind, Reconciler},
+    env::Simulation,
+};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+pub use objects::Objects;
+pub use plan::{Extent, Fault, NoPlan, Plan};
+pub use world::{Process, WorldError};
+
+use action::Action;
+use property::{Property, Rule};
+use world::{Base, Begin, Run};
+
+/// Explores what a process does, each life of which begins with this function.
+pub fn explore<F>(begin: impl Fn(Process) -> F + Send + Sync + 'static) -> Explorer
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    Explorer {
+        setup: Setup { begin: boxed(begin), beside: Vec::new(), properties: Vec::new() },
+        given: Vec::new(),
+        actions: Vec::new(),
+        same_end: false,
+        seeds: limits::SEEDS,
+    }
+}
+
+/// Explores a reconciler that looks at its own kind only. One that also watches others is begun by [`explore`], with the
+/// controller that it needs.
+pub fn explore_reconciler<R: Reconciler>(make: impl Fn() -> R + Send + Sync + 'static) -> Explorer {
+    explore(move |process| {
+        let reconciler = make();
+        let caches = process.caches();
+        async move {
+            let controller = Controller::new("explored", &caches).reconciles::<R::Object>();
+            controller.run(reconciler, CancellationToken::new()).await;
+        }
+    })
+}
+
+fn boxed<F>(begin: impl Fn(Process) -> F + Send + Sync + 'static) -> Begin
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    Arc::new(move |process| begin(process).boxed())
+}
+
+/// What is to be explored, and what has to hold.
+#[must_use = "it explores nothing until it runs"]
+#[derive(Clone)]
+pub struct Explorer {
+    setup: Setup,
+    given: Vec<Action>,
+    actions: Vec<Action>,
+    same_end: bool,
+    seeds: u64,
+}
+
+/// What all runs have in common.
+#[derive(Clone)]
+struct Setup {
+    begin: Begin,
+    beside: Vec<Begin>,
+    properties: Vec<Property>,
+}
+
+/// What was explored without finding anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// How many runs there were.
+    pub runs: usize,
+    /// What the process does when all goes well.
+    pub extent: Extent,
+}
+
+/// Why an exploration did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Something does not hold.
+    #[error(transparent)]
+    Broken(#[from] Box<Counterexample>),
+    /// The world could not be made.
+    #[error(transparent)]
+    World(#[from] WorldError),
+    /// What was to be repeated is no plan.
+    #[error(transparent)]
+    Plan(#[from] NoPlan),
+}
+
+/// A run in which something does not hold, with nothing in it that is not needed for that.
+#[derive(Debug, thiserror::Error)]
+pub struct Counterexample {
+    /// The name of what does not hold.
+    pub property: String,
+    /// What goes wrong.
+    pub plan: Plan,
+    /// The seed of everything else: times, order, drawn names.
+    pub seed: u64,
+    /// What people do.
+    pub actions: Vec<String>,
+    /// What happened.
+    pub timeline: Vec<String>,
+}
+
+impl fmt::Display for Counterexample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "this does not hold: {}", self.property)?;
+        writeln!(f, "to repeat it: .replay({}, \"{}\")", self.seed, self.plan)?;
+        if self.plan.faults.is_empty() {
+            writeln!(f, "no fault is needed")?;
+        }
+        writeln!(f, "what people do:")?;
+        self.actions.iter().try_for_each(|action| writeln!(f, "  {action}"))?;
+        writeln!(f, "what happened:")?;
+        self.timeline.iter().try_for_each(|line| writeln!(f, "  {line}"))
+    }
+}
+
+impl fmt::Debug for Explorer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Explorer")
+            .field("given", &self.given)
+            .field("actions", &self.actions)
+            .field("properties", &self.setup.properties)
+            .field("seeds", &self.seeds)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The world.
+impl Explorer {
+    /// An object that is there from the start.
+    pub fn given<K: Kind>(mut self, object: &K) -> Self {
+        self.given.push(Action::create(object));
+        self
+    }
+
+    /// Another process, to which nothing happens: what the one under test relies on, or what plays the nodes.
+    pub fn beside<F>(mut self, begin: impl Fn(Process) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.setup.beside.push(boxed(begin));
+        self
+    }
+}
+
+/// What people do, in order, with short pauses that the seed draws.
+impl Explorer {
+    /// Somebody creates an object.
+    pub fn creates<K: Kind>(self, object: &K) -> Self {
+        self.then(Action::create(object))
+    }
+
+    /// Somebody changes an object by a JSON merge patch. What belongs to the cluster has an empty namespace.
+    pub fn patches<K: Kind>(self, namespace: &str, name: &str, patch: Value) -> Self {
+        self.then(Action::patch::<K>(namespace, name, patch))
+    }
+
+    /// Somebody deletes an object.
+    pub fn deletes<K: Kind>(self, namespace: &str, name: &str) -> Self {
+        self.then(Action::delete::<K>(namespace, name))
+    }
+
+    /// Nobody does anything for a while.
+    pub fn waits(self, time: Duration) -> Self {
+        self.then(Action::Wait(time))
+    }
+
+    /// Nobody does anything until nothing is written any more.
+    pub fn settles(self) -> Self {
+        self.then(Action::Settle)
+    }
+
+    fn then(mut self, action: Action) -> Self {
+        self.actions.push(action);
+        self
+    }
+}
+
+/// What has to hold. That it settles, and then writes nothing, always has to.
+impl Explorer {
+    /// Something that holds at every moment: after each write of anybody.
+    pub fn always(self, name: &str, check: impl Fn(&Objects) -> bool + Send + Sync + 'static) -> Self {
+        self.property(name, Rule::Always(Arc::new(check)))
+    }
+
+    /// Something that never holds.
+    pub fn never(self, name: &str, check: impl Fn(&Objects) -> bool + Send + Sync + 'static) -> Self {
+        self.property(name, Rule::Always(Arc::new(move |objects| !check(objects))))
+    }
+
+    /// Something that holds at the end, when nothing is written any more.
+    pub fn eventually(self, name: &str, check: impl Fn(&Objects) -> bool + Send + Sync + 'static) -> Self {
+        self.property(name, Rule::Eventually(Arc::new(check)))
+    }
+
+    /// Whenever the one holds, so does the other, not later than after this time.
+    pub fn leads_to(
+        self,
+        name: &str,
+        cause: impl Fn(&Objects) -> bool + Send + Sync + 'static,
+        effect: impl Fn(&Objects) -> bool + Send + Sync + 'static,
+        within: Duration,
+    ) -> Self {
+        self.property(name, Rule::LeadsTo { cause: Arc::new(cause), effect: Arc::new(effect), within })
+    }
+
+    /// Every run ends as the one in which all goes well, but for what chance has to do with: drawn names, identities,
+    /// versions and times (the differential oracle of Sieve, OSDI 2022).
+    pub fn ends_the_same(mut self) -> Self {
+        self.same_end = true;
+        self
+    }
+
+    fn property(mut self, name: &str, rule: Rule) -> Self {
+        self.setup.properties.push(Property { name: name.to_owned(), rule });
+        self
+    }
+}
+
+/// The exploration.
+impl Explorer {
+    /// So many seeds draw faults; 100 unless something else is said.
+    pub fn seeds(mut self, seeds: u64) -> Self {
+        self.seeds = seeds;
+        self
+    }
+
+    /// Looks for a run in which something does not hold.
+    ///
+    /// # Errors
+    /// There is one, made as small as it gets; or the world cannot be made.
+    pub fn run(&self) -> Result<Report, Failure> {
+        let base = Base::new(&self.given)?;
+        let well = self.one(&base, None, &self.actions, 0, &Plan::default())?;
+        if well.broken.is_some() {
+            return Err(self.smallest(&base, None, 0, &Plan::default())?.into());
+        }
+        let (extent, end) = (well.extent, Some(well.objects));
+        let drawn = (0..self.seeds).map(|seed| (seed, Plan::draw(&Simulation::new(seed).env(), &extent)));
+        let mut runs = 1;
+        for (seed, plan) in Plan::singles(&extent).into_iter().map(|plan| (0, plan)).chain(drawn) {
+            runs += 1;
+            if self.one(&base, end.as_ref(), &self.actions, seed, &plan)?.broken.is_some() {
+                return Err(self.smallest(&base, end.as_ref(), seed, &plan)?.into());
+            }
+        }
+        Ok(Report { runs, extent })
+    }
+
+    /// Repeats one run, by the seed and the faults of a counterexample.
+    ///
+    /// # Errors
+    /// Something does not hold; or the text is no plan, or the world cannot be made.
+    pub fn replay(&self, seed: u64, plan: &str) -> Result<Report, Failure> {
+        let plan: Plan = plan.parse()?;
+        let base = Base::new(&self.given)?;
+        let well = self.one(&base, None, &self.actions, 0, &Plan::default())?;
+        let run = self.one(&base, Some(&well.objects), &self.actions, seed, &plan)?;
+        match run.broken {
+            None => Ok(Report { runs: 2, extent: run.extent }),
+            Some(property) => Err(self.counterexample(property, seed, plan, &self.actions, run.timeline).into()),
+        }
+    }
+
+    fn one(
+        &self,
+        base: &Base,
+        end: Option<&Objects>,
+        actions: &[Action],
+        seed: u64,
+        plan: &Plan,
+    ) -> Result<Run, WorldError> {
+        let mut run = base.run(&self.setup, actions, seed, plan)?;
+        if let (None, true, Some(end)) = (&run.broken, self.same_end, end) {
+            run.broken = difference(&end.meaning(), &run.objects.meaning());
+        }
+        Ok(run)
+    }
+
+    /// The same failure with fewer faults and fewer actions.
+    fn smallest(
+        &self,
+        base: &Base,
+        end: Option<&Objects>,
+        seed: u64,
+        plan: &Plan,
+    ) -> Result<Box<Counterexample>, WorldError> {
+        let property = self.one(base, end, &self.actions, seed, plan)?.broken.unwrap_or_default();
+        let mut runs = limits::SHRINKING_RUNS;
+        let fails = |actions: &[Action], faults: &[Fault]| {
+            let plan = Plan { faults: faults.to_vec() };
+            let run = self.one(base, end, actions, seed, &plan);
+            run.is_ok_and(|run| run.broken.is_some_and(|broken| is_same(&broken, &property)))
+        };
+        let faults = shrink::without_needless(&plan.faults, &mut runs, |faults| fails(&self.actions, faults));
+        // The end without faults is that of all actions.
+        let actions = if self.same_end {
+            self.actions.clone()
+        } else {
+            shrink::without_needless(&self.actions, &mut runs, |actions| fails(actions, &faults))
+        };
+        let plan = Plan { faults };
+        let run = self.one(base, end, &actions, seed, &plan)?;
+        Ok(self.counterexample(run.broken.unwrap_or(property), seed, plan, &actions, run.timeline))
+    }
+
+    fn counterexample(
+        &self,
+        property: String,
+        seed: u64,
+        plan: Plan,
+        actions: &[Action],
+        timeline: Vec<String>,
+    ) -> Box<Counterexample> {
+        let actions = actions.iter().map(ToString::to_string).collect();
+        Box::new(Counterexample { property, plan, seed, actions, timeline })
+    }
+}
+
+/// Whether two failures are of one property: details may follow its name.
+fn is_same(one: &str, other: &str) -> bool {
+    let name = |text: &str| text.split(", but: ").next().unwrap_or_default().to_owned();
+    name(one) == name(other)
+}
+
+/// What the one end has and the other has not.
+fn difference(expected: &[String], found: &[String]) -> Option<String> {
+    let missing = expected.iter().find(|object| !found.contains(object)).map(|object| format!("missing {object}"));
+    let extra = found.iter().find(|object| !expected.contains(object)).map(|object| format!("unexpected {object}"));
+    let count = (expected.len() != found.len()).then(|| format!("{} objects, not {}", found.len(), expected.len()));
+    let parts: Vec<String> = [missing, extra, count].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("it ends as without faults, but: {}", parts.join("; ")))
+}

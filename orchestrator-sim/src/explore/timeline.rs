@@ -1,0 +1,82 @@
+//! What happened in a run, line by line, for people to read.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use orchestrator_core::{
+    client::{Call, PatchBody, Reply, Request},
+    env::Env,
+    status::ApiError,
+};
+
+use super::limits;
+use crate::lock::lock;
+
+/// The lines of a run. Clones are the same timeline.
+#[derive(Clone, Debug)]
+pub(super) struct Timeline {
+    env: Env,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Timeline {
+    pub(super) fn new(env: &Env) -> Self {
+        Self { env: env.clone(), lines: Arc::default() }
+    }
+
+    /// Somebody does something.
+    pub(super) fn note(&self, who: &str, what: impl fmt::Display) {
+        let seconds = self.env.monotonic().as_secs_f64();
+        let mut lines = lock(&self.lines);
+        if lines.len() < limits::TIMELINE_LINES {
+            lines.push(format!("{seconds:10.3}s {who:<8} {what}"));
+        }
+    }
+
+    /// A write and what became of it.
+    pub(super) fn wrote(&self, who: &str, request: &str, result: &Result<Reply, ApiError>) {
+        match result {
+            Ok(_) => self.note(who, request),
+            Err(error) => self.note(who, format_args!("{request}: {error}")),
+        }
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        lock(&self.lines).clone()
+    }
+}
+
+/// A request in a few words: `create configmaps default/a {…}`.
+pub(super) fn words(request: &Request) -> String {
+    let (verb, body) = match &request.call {
+        Call::Get { .. } => ("get", None),
+        Call::List(_) => ("list", None),
+        Call::Create { object, .. } => ("create", object.to_tree().ok()),
+        Call::Replace { object, .. } => ("update", object.to_tree().ok()),
+        Call::Patch { patch, .. } => {
+            let (PatchBody::Json(body) | PatchBody::Merge(body) | PatchBody::Strategic(body) | PatchBody::Apply(body)) =
+                patch;
+            ("patch", Some(body.clone()))
+        }
+        Call::Delete(_) => ("delete", None),
+        Call::DeleteCollection(..) => ("delete all", None),
+    };
+    let metadata = |name: &str| body.as_ref().and_then(|body| body["metadata"][name].as_str()).map(str::to_owned);
+    let name =
+        request.name.clone().or_else(|| metadata("name")).or_else(|| metadata("generateName")).unwrap_or_default();
+    let namespace = request.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+    let part = request.subresource.as_ref().map(|part| format!("/{part}")).unwrap_or_default();
+    let content = body.map(|body| shown(&body)).unwrap_or_default();
+    format!("{verb} {} {namespace}{name}{part}{content}", request.resource)
+}
+
+/// What of an object is worth to be shown: not its metadata.
+fn shown(body: &serde_json::Value) -> String {
+    let Some(members) = body.as_object() else { return format!(" {body}") };
+    let dull = |name: &str| matches!(name, "apiVersion" | "kind" | "metadata");
+    let rest: serde_json::Map<_, _> =
+        members.iter().filter(|(name, _)| !dull(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+    if rest.is_empty() { String::new() } else { format!(" {}", serde_json::Value::Object(rest)) }
+}

@@ -1,0 +1,364 @@
+//! Reconcilers with well-known mistakes: each is found, and its corrected twin passes.
+//!
+//! The patterns are those of Sieve (OSDI 2022): acting on intermediate states, on stale ones, and on ones that were to be
+//! seen and were not; and those that everybody makes.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube_core::params::{DeleteParams, Patch, PatchParams, PostParams};
+use orchestrator_core::{
+    client::Api,
+    controller::{Action, Context, Controller, Reconciler},
+    object::ObjectKey,
+    status::{ApiError, ApiResult},
+};
+use orchestrator_sim::explore::{Counterexample, Explorer, Failure, Objects, Process, explore, explore_reconciler};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const NAMESPACE: &str = "default";
+
+/// One run, as a function.
+type Run = fn(ObjectKey, Context) -> BoxFuture<'static, ApiResult<()>>;
+
+/// A reconciler of config maps.
+struct Maps(Run);
+
+#[async_trait]
+impl Reconciler for Maps {
+    type Object = ConfigMap;
+    type Error = ApiError;
+
+    async fn reconcile(&self, key: &ObjectKey, context: &Context) -> ApiResult<Action> {
+        // Children are told from parents by their names.
+        if !key.name.contains('-') && key.namespace == NAMESPACE {
+            (self.0)(key.clone(), context.clone()).await?;
+        }
+        Ok(Action::Done)
+    }
+}
+
+fn maps(context: &Context) -> Api<ConfigMap> {
+    Api::namespaced(context.client(), NAMESPACE)
+}
+
+fn map(name: &str, data: Value) -> ConfigMap {
+    serde_json::from_value(json!({"metadata": {"name": name, "namespace": NAMESPACE}, "data": data})).unwrap()
+}
+
+async fn make(api: &Api<ConfigMap>, name: &str, data: Value) -> ApiResult<()> {
+    match api.create(&PostParams::default(), &map(name, data)).await {
+        Err(error) if !error.is_already_exists() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+async fn remove(api: &Api<ConfigMap>, name: &str) -> ApiResult<()> {
+    match api.delete(name, &DeleteParams::default()).await {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn there(objects: &Objects, name: &str) -> bool {
+    objects.get::<ConfigMap>(NAMESPACE, name).is_some()
+}
+
+fn of(run: Run) -> Explorer {
+    explore_reconciler(move || Maps(run)).seeds(60)
+}
+
+/// What is found.
+fn found(explorer: &Explorer) -> Box<Counterexample> {
+    match explorer.run() {
+        Err(Failure::Broken(counterexample)) => {
+            let again = explorer.replay(counterexample.seed, &counterexample.plan.to_string());
+            assert!(matches!(again, Err(Failure::Broken(_))), "it can be repeated: {counterexample}");
+            counterexample
+        }
+        other => panic!("nothing was found: {other:?}"),
+    }
+}
+
+fn passes(explorer: &Explorer) {
+    if let Err(failure) = explorer.run() {
+        panic!("{failure}");
+    }
+}
+
+/// Two children belong together. Who finds the first takes the second for granted.
+fn both_children(run: Run) -> Explorer {
+    of(run).creates(&map("a", json!({}))).eventually("both children are there", |objects| {
+        !there(objects, "a") || there(objects, "a-first") && there(objects, "a-second")
+    })
+}
+
+#[test]
+fn intermediate_states_are_taken_for_final_ones() {
+    let wrong = both_children(|_, context| {
+        Box::pin(async move {
+            let api = maps(&context);
+            if api.get_opt("a-first").await?.is_none() {
+                make(&api, "a-first", json!({})).await?;
+                make(&api, "a-second", json!({})).await?;
+            }
+            Ok(())
+        })
+    });
+    let counterexample = found(&wrong);
+    assert_eq!(counterexample.plan.to_string(), "crash-after-write=1");
+    assert_eq!(counterexample.actions.len(), 1);
+    assert!(counterexample.to_string().contains("create configmaps default/a-first"), "{counterexample}");
+
+    passes(&both_children(|_, context| {
+        Box::pin(async move {
+            let api = maps(&context);
+            for name in ["a-first", "a-second"] {
+                make(&api, name, json!({})).await?;
+            }
+            Ok(())
+        })
+    }));
+}
+
+/// A child whose name is drawn, if there is none yet.
+fn one_child(run: Run) -> Explorer {
+    of(run).creates(&map("a", json!({}))).never("there are two children", |objects| {
+        objects
+            .list::<ConfigMap>()
+            .iter()
+            .filter(|map| map.metadata.name.as_deref().is_some_and(|name| name.starts_with("a-")))
+            .count()
+            > 1
+    })
+}
+
+#[test]
+fn what_is_drawn_anew_is_made_twice() {
+    let wrong = one_child(|_, context| {
+        Box::pin(async move {
+            let all = context.caches().cache::<ConfigMap>();
+            if all.keys().iter().any(|key| key.name.starts_with("a-")) {
+                return Ok(());
+            }
+            let child = json!({"metadata": {"generateName": "a-", "namespace": NAMESPACE}});
+            let child: ConfigMap = serde_json::from_value(child).unwrap();
+            maps(&context).create(&PostParams::default(), &child).await.map(drop)
+        })
+    });
+    let counterexample = found(&wrong);
+    assert_eq!(counterexample.property, "there are two children");
+    assert!(counterexample.plan.faults.len() <= 2, "{counterexample}");
+
+    passes(&one_child(|_, context| Box::pin(async move { make(&maps(&context), "a-child", json!({})).await })));
+}
+
+/// The child goes with its parent, and what people wrote into it stays as long as the parent is there.
+fn child_goes_with_parent(run: Run) -> Explorer {
+    let begin = move |process: Process| {
+        let caches = process.caches();
+        async move {
+            let controller =
+                Controller::new("explored", &caches).reconciles::<ConfigMap>().watches::<ConfigMap>(|change| {
+                    let is_child = change.key.name == "a-child";
+                    if is_child { vec![ObjectKey::new(NAMESPACE, "a")] } else { Vec::new() }
+                });
+            controller.run(Maps(run), CancellationToken::new()).await;
+        }
+    };
+    explore(begin)
+        .seeds(60)
+        .creates(&map("a", json!({})))
+        .settles()
+        .deletes::<ConfigMap>(NAMESPACE, "a")
+        .settles()
+        .creates(&map("a", json!({})))
+        .settles()
+        .patches::<ConfigMap>(NAMESPACE, "a-child", json!({"data": {"precious": "yes"}}))
+        .eventually("what was written is kept", |objects| {
+            let child = objects.get::<ConfigMap>(NAMESPACE, "a-child");
+            !there(objects, "a")
+                || child.is_some_and(|child| child.data.is_some_and(|data| data.contains_key("precious")))
+        })
+}
+
+#[test]
+fn stale_states_are_taken_for_new_ones() {
+    let wrong = child_goes_with_parent(|key, context| {
+        Box::pin(async move {
+            let api = maps(&context);
+            match context.caches().cache::<ConfigMap>().get(&key) {
+                Some(_) => make(&api, "a-child", json!({})).await,
+                None => remove(&api, "a-child").await,
+            }
+        })
+    });
+    let counterexample = found(&wrong);
+    assert!(counterexample.plan.to_string().contains("back-in-time"), "{counterexample}");
+
+    passes(&child_goes_with_parent(|key, context| {
+        Box::pin(async move {
+            let api = maps(&context);
+            // Before something is destroyed, the server itself is asked.
+            match api.get_opt(&key.name).await? {
+                Some(_) => make(&api, "a-child", json!({})).await,
+                None => remove(&api, "a-child").await,
+            }
+        })
+    }));
+}
+
+/// For each phase that the parent has been in there is a record.
+fn every_phase(run: Run) -> Explorer {
+    let phase = |number: u32| json!({"data": {"phase": number.to_string()}});
+    of(run)
+        .creates(&map("a", json!({"phase": "1"})))
+        .settles()
+        .patches::<ConfigMap>(NAMESPACE, "a", phase(2))
+        .patches::<ConfigMap>(NAMESPACE, "a", phase(3))
+        .eventually("each phase has a record", |objects| (1..=3).all(|phase| there(objects, &format!("a-{phase}"))))
+}
+
+async fn phase(key: &ObjectKey, context: &Context) -> Option<u32> {
+    let map = context.caches().cache::<ConfigMap>().get(key)?;
+    map.data.as_ref()?.get("phase")?.parse().ok()
+}
+
+#[test]
+fn states_that_were_to_be_seen_are_not() {
+    let wrong = every_phase(|key, context| {
+        Box::pin(async move {
+            let Some(phase) = phase(&key, &context).await else { return Ok(()) };
+            make(&maps(&context), &format!("a-{phase}"), json!({})).await
+        })
+    });
+    assert_eq!(found(&wrong).property, "each phase has a record");
+
+    passes(&every_phase(|key, context| {
+        Box::pin(async move {
+            let last = phase(&key, &context).await.unwrap_or_default();
+            for phase in 1..=last {
+                make(&maps(&context), &format!("a-{phase}"), json!({})).await?;
+            }
+            Ok(())
+        })
+    }));
+}
+
+fn counted(run: Run) -> Explorer {
+    of(run).seeds(5).creates(&map("a", json!({"runs": "0"})))
+}
+
+#[test]
+fn a_loop_wakes_itself() {
+    let wrong = counted(|key, context| {
+        Box::pin(async move {
+            let Some(map) = context.caches().cache::<ConfigMap>().get(&key) else { return Ok(()) };
+            let runs: u64 = map.data.as_ref().and_then(|data| data["runs"].parse().ok()).unwrap_or_default();
+            let patch = Patch::Merge(json!({"data": {"runs": (runs + 1).to_string()}}));
+            maps(&context).patch("a", &PatchParams::default(), &patch).await.map(drop)
+        })
+    });
+    let counterexample = found(&wrong);
+    assert!(counterexample.property.starts_with("it settles within"), "{}", counterexample.property);
+    assert!(counterexample.plan.faults.is_empty());
+
+    passes(&counted(|_, context| {
+        Box::pin(async move {
+            let patch = Patch::Merge(json!({"data": {"runs": "1"}}));
+            maps(&context).patch("a", &PatchParams::default(), &patch).await.map(drop)
+        })
+    }));
+}
+
+/// What was made for a parent is gone once the parent is.
+fn nothing_is_left(run: Run) -> Explorer {
+    of(run)
+        .creates(&map("a", json!({})))
+        .settles()
+        .deletes::<ConfigMap>(NAMESPACE, "a")
+        .eventually("nothing is left", |objects| there(objects, "a") || !there(objects, "a-child"))
+        .leads_to(
+            "what is to go is gone within ten minutes",
+            |objects| {
+                let parent = objects.get::<ConfigMap>(NAMESPACE, "a");
+                parent.is_some_and(|parent| parent.metadata.deletion_timestamp.is_some())
+            },
+            |objects| !there(objects, "a"),
+            Duration::from_secs(600),
+        )
+}
+
+async fn with_finalizer(
+    key: ObjectKey,
+    context: Context,
+    end: impl AsyncFnOnce(&Api<ConfigMap>, Patch<Value>) -> ApiResult<()>,
+) -> ApiResult<()> {
+    let api = maps(&context);
+    let Some(map) = api.get_opt(&key.name).await? else { return Ok(()) };
+    let holds = map.metadata.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty());
+    let finalizers = |list: Value| Patch::Merge(json!({"metadata": {"finalizers": list}}));
+    if map.metadata.deletion_timestamp.is_some() {
+        return if holds { end(&api, finalizers(Value::Null)).await } else { Ok(()) };
+    }
+    if !holds {
+        api.patch("a", &PatchParams::default(), &finalizers(json!(["example.com/child"]))).await?;
+    }
+    make(&api, "a-child", json!({})).await
+}
+
+#[test]
+fn a_finalizer_goes_too_early() {
+    let wrong = nothing_is_left(|key, context| {
+        Box::pin(with_finalizer(key, context, async |api, released| {
+            api.patch("a", &PatchParams::default(), &released).await?;
+            remove(api, "a-child").await
+        }))
+    });
+    let counterexample = found(&wrong);
+    assert_eq!(counterexample.property, "nothing is left");
+    assert_eq!(counterexample.plan.faults.len(), 1, "{counterexample}");
+
+    passes(&nothing_is_left(|key, context| {
+        Box::pin(with_finalizer(key, context, async |api, released| {
+            remove(api, "a-child").await?;
+            api.patch("a", &PatchParams::default(), &released).await.map(drop)
+        }))
+    }));
+}
+
+#[test]
+fn runs_end_as_the_one_without_faults() {
+    // What is there from the start is not looked at again: whoever dies in between leaves half of the work.
+    let of_this_life = |process: Process| {
+        let api: Api<ConfigMap> = Api::namespaced(process.client(), NAMESPACE);
+        let done: Arc<str> = "done".into();
+        async move {
+            if api.get_opt("a-begun").await.ok().flatten().is_some() {
+                return;
+            }
+            let _ = make(&api, "a-begun", json!({})).await;
+            let _ = make(&api, &format!("a-{done}"), json!({})).await;
+        }
+    };
+    let counterexample = found(&explore(of_this_life).seeds(10).ends_the_same());
+    assert!(counterexample.property.starts_with("it ends as without faults"), "{}", counterexample.property);
+}
+
+#[test]
+fn a_plan_is_a_history() {
+    let explorer =
+        both_children(|_, context| Box::pin(async move { make(&maps(&context), "a-first", json!({})).await }));
+    let text = |seed| match explorer.replay(seed, "late=1,busy=2") {
+        Err(Failure::Broken(counterexample)) => counterexample.timeline,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(text(3), text(3));
+    assert!(matches!(explorer.replay(3, "nonsense"), Err(Failure::Plan(_))));
+}
