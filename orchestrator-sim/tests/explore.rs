@@ -6,11 +6,11 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::future::BoxFuture;
+use futures::{StreamExt, future::BoxFuture};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube_core::params::{DeleteParams, Patch, PatchParams, PostParams};
 use orchestrator_core::{
-    client::Api,
+    client::{Api, Resource, WatchEvent, WatchRequest},
     controller::{Action, Context, Controller, Reconciler},
     object::ObjectKey,
     status::{ApiError, ApiResult},
@@ -361,4 +361,193 @@ fn a_plan_is_a_history() {
     };
     assert_eq!(text(3), text(3));
     assert!(matches!(explorer.replay(3, "nonsense"), Err(Failure::Plan(_))));
+}
+
+/// How often the parent was seen to change is written down by its child.
+fn counted_once(run: fn(Process) -> BoxFuture<'static, ()>) -> Explorer {
+    explore(run).seeds(30).creates(&map("a", json!({}))).never("one change is counted as two", |objects| {
+        objects
+            .get::<ConfigMap>(NAMESPACE, "a-count")
+            .is_some_and(|map| map.data.is_some_and(|data| data["seen"] != "1"))
+    })
+}
+
+/// Does something for each event of the parent, until the watch ends, and then again.
+async fn for_each_event(process: Process, act: impl AsyncFn(&Api<ConfigMap>, u64) -> ApiResult<()>) {
+    let api: Api<ConfigMap> = Api::namespaced(process.client(), NAMESPACE);
+    loop {
+        let resource = Resource::new("", "v1", "configmaps");
+        let mut count = 0;
+        if let Ok(mut events) = process.client().watch(WatchRequest::new(resource, None)).await {
+            while let Some(Ok(event)) = events.next().await {
+                let WatchEvent::Added(object) = event else { continue };
+                if object.metadata().is_ok_and(|metadata| metadata.name.as_deref() == Some("a")) {
+                    count += 1;
+                    let _ = act(&api, count).await;
+                }
+            }
+        }
+        process.env().sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn set(api: &Api<ConfigMap>, name: &str, data: Value) -> ApiResult<()> {
+    make(api, name, data.clone()).await?;
+    api.patch(name, &PatchParams::default(), &Patch::Merge(json!({"data": data}))).await.map(drop)
+}
+
+#[test]
+fn events_are_counted() {
+    let wrong = counted_once(|process| {
+        Box::pin(for_each_event(process, async |api, count| {
+            set(api, "a-count", json!({"seen": count.to_string()})).await
+        }))
+    });
+    assert!(found(&wrong).plan.to_string().starts_with("twice="));
+
+    passes(&counted_once(|process| {
+        Box::pin(for_each_event(process, async |api, _| set(api, "a-count", json!({"seen": "1"})).await))
+    }));
+}
+
+fn greeted(run: Run) -> Explorer {
+    of(run)
+        .creates(&map("a", json!({})))
+        .eventually("the child is there", |objects| !there(objects, "a") || there(objects, "a-child"))
+}
+
+#[test]
+fn errors_are_swallowed() {
+    let wrong = greeted(|_, context| {
+        Box::pin(async move {
+            let _ = make(&maps(&context), "a-child", json!({})).await;
+            Ok(())
+        })
+    });
+    assert_eq!(found(&wrong).plan.faults.len(), 1);
+
+    passes(&greeted(|_, context| Box::pin(async move { make(&maps(&context), "a-child", json!({})).await })));
+}
+
+/// A parent that goes and comes again under its name is another one.
+fn of_this_parent(run: Run) -> Explorer {
+    of(run)
+        .creates(&map("a", json!({})))
+        .settles()
+        .deletes::<ConfigMap>(NAMESPACE, "a")
+        .creates(&map("a", json!({})))
+        .eventually("the child is that of this parent", |objects| {
+            let uid = |name: &str| objects.get::<ConfigMap>(NAMESPACE, name).and_then(|map| map.metadata.uid);
+            let child = objects.get::<ConfigMap>(NAMESPACE, "a-child");
+            let parent = child.and_then(|child| child.data).map(|data| data["parent"].clone());
+            !there(objects, "a") || parent == uid("a")
+        })
+}
+
+#[test]
+fn names_are_taken_for_identities() {
+    let wrong = of_this_parent(|key, context| {
+        Box::pin(async move {
+            let Some(parent) = maps(&context).get_opt(&key.name).await? else { return Ok(()) };
+            make(&maps(&context), "a-child", json!({"parent": parent.metadata.uid})).await
+        })
+    });
+    assert_eq!(found(&wrong).property, "the child is that of this parent");
+
+    passes(&of_this_parent(|key, context| {
+        Box::pin(async move {
+            let Some(parent) = maps(&context).get_opt(&key.name).await? else { return Ok(()) };
+            set(&maps(&context), "a-child", json!({"parent": parent.metadata.uid})).await
+        })
+    }));
+}
+
+/// What people write is kept beside what the reconciler writes.
+fn both_write(run: Run) -> Explorer {
+    of(run)
+        .creates(&map("a", json!({})))
+        .patches::<ConfigMap>(NAMESPACE, "a", json!({"data": {"people": "yes"}}))
+        .eventually("what people wrote is kept", |objects| {
+            let data = objects.get::<ConfigMap>(NAMESPACE, "a").and_then(|map| map.data);
+            data.is_none_or(|data| data.contains_key("people"))
+        })
+}
+
+#[test]
+fn objects_are_written_over() {
+    let wrong = both_write(|key, context| {
+        Box::pin(async move {
+            let Some(cached) = context.caches().cache::<ConfigMap>().get(&key) else { return Ok(()) };
+            let mut changed = ConfigMap::clone(&cached);
+            if changed.data.get_or_insert_default().insert("own".to_owned(), "yes".to_owned()).is_some() {
+                return Ok(());
+            }
+            // Whatever there is now.
+            changed.metadata.resource_version = None;
+            maps(&context).replace("a", &PostParams::default(), &changed).await.map(drop)
+        })
+    });
+    assert_eq!(found(&wrong).property, "what people wrote is kept");
+
+    passes(&both_write(|_, context| {
+        Box::pin(async move {
+            let patch = Patch::Merge(json!({"data": {"own": "yes"}}));
+            match maps(&context).patch("a", &PatchParams::default(), &patch).await {
+                Err(error) if !error.is_not_found() => Err(error),
+                _ => Ok(()),
+            }
+        })
+    }));
+}
+
+/// A parent that says it is ready has its child.
+fn truthful(run: Run) -> Explorer {
+    of(run).creates(&map("a", json!({}))).always("what is ready has its child", |objects| {
+        let data = objects.get::<ConfigMap>(NAMESPACE, "a").and_then(|map| map.data).unwrap_or_default();
+        !data.contains_key("ready") || there(objects, "a-child")
+    })
+}
+
+#[test]
+fn the_status_is_ahead_of_the_truth() {
+    let wrong = truthful(|_, context| {
+        Box::pin(async move {
+            let api = maps(&context);
+            api.patch("a", &PatchParams::default(), &Patch::Merge(json!({"data": {"ready": "yes"}}))).await?;
+            make(&api, "a-child", json!({})).await
+        })
+    });
+    let counterexample = found(&wrong);
+    assert!(counterexample.plan.faults.is_empty(), "{counterexample}");
+
+    passes(&truthful(|_, context| {
+        Box::pin(async move {
+            let api = maps(&context);
+            make(&api, "a-child", json!({})).await?;
+            api.patch("a", &PatchParams::default(), &Patch::Merge(json!({"data": {"ready": "yes"}}))).await.map(drop)
+        })
+    }));
+}
+
+/// A cause has its effect within a minute, also while there is trouble.
+fn prompt(run: Run) -> Explorer {
+    of(run).creates(&map("a", json!({}))).leads_to(
+        "a child comes within a minute",
+        |objects| there(objects, "a"),
+        |objects| there(objects, "a-child"),
+        Duration::from_secs(60),
+    )
+}
+
+#[test]
+fn effects_come_too_late() {
+    let wrong = prompt(|_, context| {
+        Box::pin(async move {
+            context.env().sleep(Duration::from_secs(90)).await;
+            make(&maps(&context), "a-child", json!({})).await
+        })
+    });
+    assert_eq!(found(&wrong).property, "a child comes within a minute");
+
+    passes(&prompt(|_, context| Box::pin(async move { make(&maps(&context), "a-child", json!({})).await })));
 }

@@ -24,14 +24,12 @@ use crate::{
 pub(super) async fn run(context: &ControllerContext, shutdown: CancellationToken) {
     let caches = &context.caches;
     let orphans = Orphans { pods: caches.cache(), jobs: caches.cache() };
-    let pods = orphans.pods.clone();
+    let (pods, jobs) = (orphans.pods.clone(), orphans.jobs.clone());
     let controller = Controller::new("job-orphans", caches)
         .reconciles::<Pod>()
-        .filter(|change: &Change<Pod>| {
-            change
-                .new
-                .as_ref()
-                .is_some_and(|pod| is_tracked(pod) && (is_deleting(pod) || controller_of(&pod.metadata).is_none()))
+        .filter(move |change: &Change<Pod>| {
+            let may_go = |pod: &Arc<Pod>| is_tracked(pod) && (is_deleting(pod) || !is_wanted(pod, &jobs));
+            change.new.as_ref().is_some_and(may_go)
         })
         .watches::<Job>(move |change| {
             let ended = change.new.as_ref().is_none_or(|job| is_finished(job));
@@ -40,6 +38,13 @@ pub(super) async fn run(context: &ControllerContext, shutdown: CancellationToken
             pods.iter().filter(|pod| is_tracked(pod)).map(|pod| ObjectKey::of(&pod.metadata)).collect()
         });
     controller.run(orphans, shutdown).boxed().await;
+}
+
+/// Whether a pod has an owner that has not ended, as far as is known. A pod may be heard of after the end of its job.
+fn is_wanted(pod: &Pod, jobs: &Cache<Job>) -> bool {
+    let Some(owner) = controller_of(&pod.metadata) else { return false };
+    let job = jobs.get(&ObjectKey::new(meta::namespace(&pod.metadata), &*owner.name));
+    job.is_none_or(|job| meta::uid(&job.metadata) != owner.uid || !is_finished(&job))
 }
 
 struct Orphans {

@@ -26,5 +26,7 @@ pub(super) const SHRINKING_RUNS: usize = 200;
 pub(super) const CHANGES: usize = 20_000;
 /// Lines of a timeline that are kept.
 pub(super) const TIMELINE_LINES: usize = 400;
+/// Letters of an object that a timeline shows.
+pub(super) const SHOWN_LETTERS: usize = 200;
 /// Seeds that are tried if nobody says how many.
 pub(super) const SEEDS: u64 = 100;

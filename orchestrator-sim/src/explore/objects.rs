@@ -1,6 +1,9 @@
 //! What there is in a world at one moment, for properties to look at.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use orchestrator_core::{client::Resource, controller::Kind, store::Entry};
 use serde_json::Value;
@@ -10,6 +13,9 @@ use crate::history::Record;
 /// Members that differ between two runs of the same meaning.
 const INCIDENTAL: [&str; 6] =
     ["uid", "resourceVersion", "managedFields", "generation", "observedGeneration", "selfLink"];
+
+/// The rest of this name is drawn by the server.
+const TOKEN_VOLUME: &str = "kube-api-access-";
 
 /// All objects of a world.
 #[derive(Clone, Default)]
@@ -59,36 +65,91 @@ impl Objects {
         self.trees.values()
     }
 
-    /// What is there without what chance has to do with: drawn names, identities, versions, times. Two runs that end alike
-    /// have the same.
-    pub(super) fn meaning(&self) -> Vec<String> {
-        let names: BTreeMap<String, String> = self
-            .trees
-            .values()
-            .filter_map(|tree| {
-                let (drawn, base) = (tree["metadata"]["name"].as_str()?, tree["metadata"]["generateName"].as_str()?);
-                Some((drawn.to_owned(), format!("{base}*")))
-            })
-            .collect();
+    /// What is there without what chance has to do with, by kind and name. Two runs that end alike have the same.
+    pub(super) fn meaning(&self) -> Meaning {
+        let text = |tree: &Value, name: &str| tree["metadata"][name].as_str().map(str::to_owned);
+        let mut drawn = BTreeMap::new();
+        for tree in self.trees.values() {
+            let (name, base) = (text(tree, "name"), text(tree, "generateName"));
+            let shown = base.map(|base| format!("{base}*")).or_else(|| name.clone());
+            let (Some(name), Some(shown)) = (name, shown) else { continue };
+            drawn.extend(text(tree, "uid").map(|uid| (uid, format!("uid of {shown}"))));
+            if shown != name {
+                drawn.insert(name, shown);
+            }
+        }
         let dull = |key: &str| key.starts_with("/registry/events/") || key.starts_with("/registry/leases/");
-        let trees = self.trees.iter().filter(|(key, _)| !dull(key));
-        let mut meaning: Vec<String> = trees.map(|(_, tree)| without_chance(tree, &names).to_string()).collect();
-        meaning.sort_unstable();
+        let mut meaning = Meaning::new();
+        for (_, tree) in self.trees.iter().filter(|(key, _)| !dull(key)) {
+            let tree = without_chance(tree, &drawn);
+            let namespace = tree["metadata"]["namespace"].as_str().unwrap_or_default();
+            let id = format!("{} {namespace}/{}", tree["kind"], tree["metadata"]["name"]).replace('"', "");
+            meaning.entry(id).or_default().push(tree);
+        }
+        for alike in meaning.values_mut() {
+            alike.sort_by_cached_key(Value::to_string);
+        }
         meaning
     }
 }
 
-fn without_chance(tree: &Value, names: &BTreeMap<String, String>) -> Value {
+/// Objects by kind and name; those whose names were drawn stand together.
+pub(super) type Meaning = BTreeMap<String, Vec<Value>>;
+
+/// The first difference between two ends, in words.
+pub(super) fn difference(expected: &Meaning, found: &Meaning) -> Option<String> {
+    for (id, trees) in expected {
+        let others = found.get(id).map(Vec::as_slice).unwrap_or_default();
+        if trees.len() != others.len() {
+            return Some(format!("{id} is there {} times, not {}", others.len(), trees.len()));
+        }
+        let parts = trees.iter().zip(others).find_map(|(tree, other)| part(tree, other, String::new()));
+        if let Some(part) = parts {
+            return Some(format!("{id} {part}"));
+        }
+    }
+    found.keys().find(|id| !expected.contains_key(*id)).map(|id| format!("{id} is there"))
+}
+
+/// Where two trees part, and what each has there.
+fn part(expected: &Value, found: &Value, place: String) -> Option<String> {
+    match (expected, found) {
+        (Value::Object(one), Value::Object(other)) => {
+            let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            let member = |members: &serde_json::Map<String, Value>, name: &String| members.get(name).cloned();
+            names.into_iter().find_map(|name| {
+                let (one, other) = (member(one, name).unwrap_or_default(), member(other, name).unwrap_or_default());
+                part(&one, &other, format!("{place}.{name}"))
+            })
+        }
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
+            let pairs = one.iter().zip(other).enumerate();
+            pairs.into_iter().find_map(|(index, (one, other))| part(one, other, format!("{place}[{index}]")))
+        }
+        _ => (expected != found).then(|| format!("has {found} at {place}, not {expected}")),
+    }
+}
+
+fn without_chance(tree: &Value, drawn: &BTreeMap<String, String>) -> Value {
     match tree {
         Value::Object(members) => {
             let is_incidental = |name: &str| {
                 INCIDENTAL.contains(&name) || name.ends_with("Time") || name.ends_with("Timestamp") || name == "time"
             };
             let kept = members.iter().filter(|(name, _)| !is_incidental(name));
-            Value::Object(kept.map(|(name, value)| (name.clone(), without_chance(value, names))).collect())
+            let cleaned = kept.map(|(name, value)| {
+                let mut value = without_chance(value, drawn);
+                // They come in the order in which they first held.
+                if let (true, Value::Array(conditions)) = (name == "conditions", &mut value) {
+                    conditions.sort_by_cached_key(Value::to_string);
+                }
+                (name.clone(), value)
+            });
+            Value::Object(cleaned.collect())
         }
-        Value::Array(items) => items.iter().map(|item| without_chance(item, names)).collect(),
-        Value::String(text) => names.get(text).map_or_else(|| tree.clone(), |base| Value::from(base.as_str())),
+        Value::Array(items) => items.iter().map(|item| without_chance(item, drawn)).collect(),
+        Value::String(text) if text.starts_with(TOKEN_VOLUME) => format!("{TOKEN_VOLUME}*").into(),
+        Value::String(text) => drawn.get(text).map_or_else(|| tree.clone(), |shown| Value::from(shown.as_str())),
         other => other.clone(),
     }
 }
@@ -125,7 +186,10 @@ mod tests {
             })
         };
         let meaning = |name, uid, image| objects(&[pod(name, uid, image)]).meaning();
-        assert_eq!(meaning("web-1", "a", "x"), meaning("web-2", "b", "x"));
-        assert_ne!(meaning("web-1", "a", "x"), meaning("web-1", "a", "y"));
+        assert_eq!(difference(&meaning("web-1", "a", "x"), &meaning("web-2", "b", "x")), None);
+        let changed = difference(&meaning("web-1", "a", "x"), &meaning("web-1", "a", "y")).unwrap();
+        assert_eq!(changed, "null /web-* has \"y\" at .spec.image, not \"x\"");
+        let gone = difference(&meaning("web-1", "a", "x"), &Meaning::new()).unwrap();
+        assert_eq!(gone, "null /web-* is there 0 times, not 1");
     }
 }

@@ -78,5 +78,13 @@ fn shown(body: &serde_json::Value) -> String {
     let dull = |name: &str| matches!(name, "apiVersion" | "kind" | "metadata");
     let rest: serde_json::Map<_, _> =
         members.iter().filter(|(name, _)| !dull(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
-    if rest.is_empty() { String::new() } else { format!(" {}", serde_json::Value::Object(rest)) }
+    if rest.is_empty() {
+        return String::new();
+    }
+    let mut text = format!(" {}", serde_json::Value::Object(rest));
+    if let Some((end, _)) = text.char_indices().nth(limits::SHOWN_LETTERS) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }

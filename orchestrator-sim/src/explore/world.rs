@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
+use k8s_openapi::{api::core::v1::ServiceAccount, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use orchestrator_core::{
-    client::Client,
+    client::{Client, ResourceDiscovery},
     controller::Caches,
     env::{Env, Simulation, Stuck},
     status::ApiResult,
@@ -23,12 +24,17 @@ use super::{
     timeline::Timeline,
     wire::Fate,
 };
-use crate::{invariants::noise, link::Delay, recorder::Recorder};
+use crate::{
+    invariants::noise,
+    link::{Delay, Link},
+    recorder::Recorder,
+};
 
 /// What a process has to live with: how it reaches the server, and its environment.
 #[derive(Clone, Debug)]
 pub struct Process {
     client: Client,
+    link: Link,
     env: Env,
 }
 
@@ -41,6 +47,11 @@ impl Process {
     /// Time, chance and tasks. Nothing else that is not given is the same in two runs of one seed.
     pub fn env(&self) -> &Env {
         &self.env
+    }
+
+    /// What kinds the server has. Asking goes over the link as well, and is not counted.
+    pub fn discovery(&self) -> Arc<dyn ResourceDiscovery> {
+        Arc::new(self.link.clone())
     }
 
     /// Caches over the client, as a process has one set of.
@@ -96,7 +107,8 @@ impl Base {
         simulation.run(async {
             room.restart().await?;
             let people = room.seat.link(&env, Delay::None).client();
-            for action in given {
+            // As in any cluster that has been there for a moment; pods are refused without it.
+            for action in [Action::create(&default_account())].iter().chain(given) {
                 act(&people, action).await?;
             }
             ApiResult::Ok(())
@@ -191,9 +203,9 @@ impl World<'_> {
             let deaths = fate.deaths();
             loop {
                 let died = deaths.get();
-                let link = room.seat.link(&env, Delay::Network).client();
-                let client = fate.client(link, &room);
-                let life = env.spawn("life", begin(Process { client, env: env.clone() }));
+                let link = room.seat.link(&env, Delay::Network);
+                let client = fate.client(link.client(), &room);
+                let life = env.spawn("life", begin(Process { client, link, env: env.clone() }));
                 if deaths.wait_for(|deaths| *deaths != died).await.is_err() {
                     return;
                 }
@@ -205,7 +217,8 @@ impl World<'_> {
 
     /// A process to which nothing happens.
     fn helper(&self) -> Process {
-        Process { client: self.room.seat.link(&self.env, Delay::Network).client(), env: self.env.clone() }
+        let link = self.room.seat.link(&self.env, Delay::Network);
+        Process { client: link.client(), link, env: self.env.clone() }
     }
 
     /// Lets time pass, and looks at everything that is written.
@@ -269,6 +282,12 @@ impl World<'_> {
             seen.watch.look(&seen.objects, now).map(str::to_owned)
         })
     }
+}
+
+fn default_account() -> ServiceAccount {
+    let metadata =
+        ObjectMeta { name: Some("default".to_owned()), namespace: Some("default".to_owned()), ..ObjectMeta::default() };
+    ServiceAccount { metadata, ..ServiceAccount::default() }
 }
 
 async fn act(people: &Client, action: &Action) -> ApiResult<()> {

@@ -65,12 +65,10 @@ pub(super) fn validate(service: &Field<'_>, errors: &mut Errors) {
 
 fn type_rules(spec: &Field<'_>, of: &str, headless: bool, errors: &mut Errors) {
     match of {
-        "LoadBalancer" | "NodePort" => {
-            if headless {
-                let place = spec.path().to_owned() + ".clusterIPs[0]";
-                let detail = format!("\"None\": may not be set to 'None' for {of} services");
-                errors.add(place, FieldErrorKind::Invalid, detail);
-            }
+        "LoadBalancer" | "NodePort" if headless => {
+            let place = spec.path() + ".clusterIPs[0]";
+            let detail = format!("\"None\": may not be set to 'None' for {of} services");
+            errors.add(place, FieldErrorKind::Invalid, detail);
         }
         "ExternalName" => {
             for name in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {

@@ -1,0 +1,277 @@
+//! The project's own controllers, explored: whatever goes wrong, what is wanted comes about, as it does when all goes well, and
+//! then nothing is written any more (Anvil's eventually stable reconciliation, OSDI 2024).
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, ReplicaSet, StatefulSet},
+        batch::v1::Job,
+        core::v1::{ConfigMap, Namespace, Pod, Service},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use kube_core::params::{Patch, PatchParams};
+use orchestrator_controllers::Controllers;
+use orchestrator_core::{
+    client::Api,
+    controller::{Action, Context, Controller, Kind, Reconciler},
+    object::ObjectKey,
+    status::{ApiError, ApiResult},
+};
+use orchestrator_sim::explore::{Explorer, Fault, Objects, Process, explore};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const NAMESPACE: &str = "default";
+
+/// Some of the controllers, and a player of nodes beside them.
+fn controllers(names: &'static [&'static str]) -> Explorer {
+    let begin = move |process: Process| async move {
+        let builder = Controllers::builder(&process.caches(), process.discovery());
+        let _running = builder.controllers(names).expect("they are controllers").start();
+        std::future::pending().await
+    };
+    explore(begin).beside(nodes).seeds(30)
+}
+
+/// Plays the nodes: what is to run for good runs, what is to end has ended.
+async fn nodes(process: Process) {
+    let controller = Controller::new("nodes", &process.caches()).reconciles::<Pod>();
+    controller.run(Nodes, CancellationToken::new()).await;
+}
+
+struct Nodes;
+
+#[async_trait]
+impl Reconciler for Nodes {
+    type Object = Pod;
+    type Error = ApiError;
+
+    async fn reconcile(&self, key: &ObjectKey, context: &Context) -> ApiResult<Action> {
+        let Some(pod) = context.caches().cache::<Pod>().get(key) else { return Ok(Action::Done) };
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        if phase != Some("Pending") || pod.metadata.deletion_timestamp.is_some() {
+            return Ok(Action::Done);
+        }
+        let for_good = pod.spec.as_ref().is_some_and(|spec| spec.restart_policy.as_deref() == Some("Always"));
+        let ready = if for_good { "True" } else { "False" };
+        let status = json!({
+            "phase": if for_good { "Running" } else { "Succeeded" },
+            "podIP": "10.0.0.1",
+            "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        });
+        let api: Api<Pod> = Api::namespaced(context.client(), &key.namespace);
+        match api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(Action::Done),
+        }
+    }
+}
+
+fn object<K: Kind>(name: &str, rest: Value) -> K {
+    let mut tree = json!({"metadata": {"name": name, "namespace": NAMESPACE}});
+    tree.as_object_mut().unwrap().extend(rest.as_object().cloned().unwrap_or_default());
+    serde_json::from_value(tree).unwrap()
+}
+
+fn spec(replicas: u32, image: &str) -> Value {
+    json!({
+        "replicas": replicas,
+        "selector": {"matchLabels": {"app": "web"}},
+        "template": {
+            "metadata": {"labels": {"app": "web"}},
+            "spec": {"containers": [{"name": "main", "image": image}]},
+        },
+    })
+}
+
+fn replicas(number: u32) -> Value {
+    json!({"spec": {"replicas": number}})
+}
+
+/// How many pods of an image there are.
+fn pods(objects: &Objects, image: &str) -> usize {
+    let of_image = |pod: &Pod| {
+        let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
+        containers.iter().any(|container| container.image.as_deref() == Some(image))
+    };
+    objects.list::<Pod>().into_iter().filter(of_image).count()
+}
+
+fn passes(explorer: &Explorer) {
+    if let Err(failure) = explorer.run() {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn replica_sets() {
+    let explorer = controllers(&["replicaset-controller"])
+        .ends_the_same()
+        .creates(&object::<ReplicaSet>("web", json!({"spec": spec(2, "app:1")})))
+        .patches::<ReplicaSet>(NAMESPACE, "web", replicas(3))
+        .settles()
+        .patches::<ReplicaSet>(NAMESPACE, "web", replicas(1))
+        .eventually("it has its pods and says so", |objects| {
+            let status = objects.get::<ReplicaSet>(NAMESPACE, "web").and_then(|set| set.status).unwrap_or_default();
+            pods(objects, "app:1") == 1
+                && (status.replicas, status.ready_replicas, status.available_replicas) == (1, Some(1), Some(1))
+                && status.observed_generation == Some(3)
+        });
+    passes(&explorer);
+}
+
+#[test]
+fn deployments() {
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "app:2"}]}}}});
+    let explorer = controllers(&["deployment-controller", "replicaset-controller"])
+        .ends_the_same()
+        .creates(&object::<Deployment>("web", json!({"spec": spec(2, "app:1")})))
+        .settles()
+        .patches::<Deployment>(NAMESPACE, "web", image)
+        // Whose reads are stale may go beyond it, as upstream may.
+        .faults(|fault| !matches!(fault, Fault::BackInTime(..)))
+        .never("there are more pods than a rollout may have", |objects| objects.list::<Pod>().len() > 3)
+        .eventually("all of it is new", |objects| {
+            let status = objects.get::<Deployment>(NAMESPACE, "web").and_then(|it| it.status).unwrap_or_default();
+            (pods(objects, "app:1"), pods(objects, "app:2")) == (0, 2)
+                && (status.updated_replicas, status.available_replicas) == (Some(2), Some(2))
+        });
+    passes(&explorer);
+}
+
+#[test]
+fn stateful_sets() {
+    let mut set = spec(2, "app:1");
+    set["serviceName"] = "web".into();
+    let explorer = controllers(&["statefulset-controller"])
+        .ends_the_same()
+        .creates(&object::<StatefulSet>("web", json!({"spec": set})))
+        .settles()
+        .patches::<StatefulSet>(NAMESPACE, "web", replicas(3))
+        .patches::<StatefulSet>(NAMESPACE, "web", replicas(1))
+        .always("a pod is there only with those before it, or while they go", |objects| {
+            let names: Vec<String> = objects.list::<Pod>().into_iter().filter_map(|pod| pod.metadata.name).collect();
+            names.iter().all(|name| ["web-0", "web-1", "web-2"].contains(&name.as_str()))
+        })
+        .eventually("one pod is left", |objects| {
+            let status = objects.get::<StatefulSet>(NAMESPACE, "web").and_then(|it| it.status).unwrap_or_default();
+            objects.get::<Pod>(NAMESPACE, "web-0").is_some()
+                && objects.list::<Pod>().len() == 1
+                && (status.replicas, status.ready_replicas) == (1, Some(1))
+        });
+    passes(&explorer);
+}
+
+#[test]
+fn jobs() {
+    let job = json!({"spec": {
+        "completions": 3, "parallelism": 2, "completionMode": "Indexed",
+        "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "app:1"}]}},
+    }});
+    // Whose reads are stale may make a second pod for an index, as upstream may: it has to count once.
+    let explorer = controllers(&["job-controller"])
+        .creates(&object::<Job>("sum", job))
+        .always("no index is counted twice", |objects| {
+            let status = objects.get::<Job>(NAMESPACE, "sum").and_then(|job| job.status).unwrap_or_default();
+            status.succeeded.unwrap_or_default() <= 3
+        })
+        .eventually("it is complete, and its pods are free to go", |objects| {
+            let status = objects.get::<Job>(NAMESPACE, "sum").and_then(|job| job.status).unwrap_or_default();
+            let free =
+                objects.list::<Pod>().iter().all(|pod| pod.metadata.finalizers.iter().flatten().next().is_none());
+            let conditions = status.conditions.unwrap_or_default();
+            free && status.succeeded == Some(3)
+                && status.completed_indexes.as_deref() == Some("0-2")
+                && conditions.iter().any(|condition| condition.type_ == "Complete" && condition.status == "True")
+        });
+    passes(&explorer);
+}
+
+#[test]
+fn namespaces() {
+    let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": "team"}})).unwrap();
+    let inside = |name: &str| {
+        let mut map = object::<ConfigMap>(name, json!({}));
+        map.metadata.namespace = Some("team".to_owned());
+        map
+    };
+    let explorer = controllers(&["namespace-controller"])
+        .ends_the_same()
+        .creates(&namespace)
+        .creates(&inside("a"))
+        .creates(&inside("b"))
+        .deletes::<Namespace>("", "team")
+        .eventually("the namespace is gone with all that was in it", |objects| {
+            let left = objects.list::<ConfigMap>().iter().any(|map| map.metadata.namespace.as_deref() == Some("team"));
+            !left && objects.get::<Namespace>("", "team").is_none()
+        });
+    passes(&explorer);
+}
+
+#[test]
+fn endpoint_slices() {
+    // Without an address of its own, which would be drawn.
+    let service = json!({"spec": {"clusterIP": "None", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    let pod = |name: &str| {
+        let mut pod = object::<Pod>(name, json!({"spec": {"containers": [{"name": "main", "image": "app:1"}]}}));
+        pod.metadata.labels = Some([("app".to_owned(), "web".to_owned())].into());
+        pod
+    };
+    let explorer = controllers(&["endpointslice-controller"])
+        .ends_the_same()
+        .creates(&object::<Service>("web", service))
+        .creates(&pod("a"))
+        .creates(&pod("b"))
+        .settles()
+        .deletes::<Pod>(NAMESPACE, "a")
+        .eventually("the pod that is left is the one to be reached", |objects| {
+            let slices = objects.list::<EndpointSlice>().into_iter();
+            let slices = slices.filter(|slice| slice.metadata.namespace.as_deref() == Some(NAMESPACE));
+            let targets = slices.filter(|slice| slice.metadata.name.as_deref() != Some("kubernetes"));
+            let targets: Vec<Option<String>> = targets
+                .flat_map(|slice| slice.endpoints.unwrap_or_default())
+                .map(|endpoint| endpoint.target_ref.and_then(|target| target.name))
+                .collect();
+            targets == [Some("b".to_owned())]
+        });
+    passes(&explorer);
+}
+
+/// A config map that belongs to another one, by a UID that no object of this name has any more.
+fn orphan(name: &str) -> ConfigMap {
+    let mut map = object::<ConfigMap>(name, json!({}));
+    map.metadata.owner_references = Some(vec![OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "ConfigMap".to_owned(),
+        name: "owner".to_owned(),
+        uid: "11111111-2222-4333-8444-555555555555".to_owned(),
+        ..OwnerReference::default()
+    }]);
+    map
+}
+
+#[test]
+fn garbage() {
+    let explorer = controllers(&["garbage-collector-controller"])
+        .ends_the_same()
+        .creates(&object::<ConfigMap>("owner", json!({})))
+        .creates(&object::<ConfigMap>("free", json!({})))
+        .creates(&orphan("left"))
+        .waits(Duration::from_secs(60))
+        .always("what belongs to nobody stays", |objects| {
+            let is_made = objects.get::<ConfigMap>(NAMESPACE, "left").is_some();
+            !is_made || objects.get::<ConfigMap>(NAMESPACE, "free").is_some()
+        })
+        .eventually("what belongs to one who is gone is gone, too", |objects| {
+            let there = |name: &str| objects.get::<ConfigMap>(NAMESPACE, name).is_some();
+            there("owner") && there("free") && !there("left")
+        });
+    passes(&explorer);
+}
