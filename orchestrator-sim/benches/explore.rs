@@ -63,7 +63,7 @@ async fn nodes(process: Process) {
         while let Some(Ok(event)) = events.next().await {
             let WatchEvent::Added(pod) = event else { continue };
             if let Ok(metadata) = pod.metadata() {
-                run(&process, &ObjectKey::of(&metadata)).await;
+                run(&process, &ObjectKey::of(metadata)).await;
             }
         }
     }

@@ -57,9 +57,12 @@ pub struct Extent {
 #[error("{0:?} is no fault; faults are such as \"crash-after-write=3\", joined by commas")]
 pub struct NoPlan(String);
 
+/// A fault of some sort, at a place.
+type Make = fn(usize) -> Fault;
+
 impl Fault {
     /// All sorts of faults with one number, by name.
-    const SORTS: [(&'static str, fn(usize) -> Self); 9] = [
+    const SORTS: [(&'static str, Make); 9] = [
         ("crash-after-write", Self::CrashAfterWrite),
         ("crash-before-write", Self::CrashBeforeWrite),
         ("lose-answer", Self::LoseAnswer),
@@ -174,9 +177,9 @@ impl Plan {
     pub(super) fn draw(env: &Env, extent: &Extent) -> Self {
         let below = |bound: usize| env.random_below(bound as u64) as usize;
         let back_in_time = |event| Fault::BackInTime(event, event);
-        let sorts = Fault::SORTS.iter().map(|(_, make)| *make).chain([back_in_time as fn(usize) -> Fault]);
-        let sorts: Vec<fn(usize) -> Fault> = sorts.filter(|make| make(1).bound(extent) > 0).collect();
-        let chosen: Vec<fn(usize) -> Fault> = sorts.iter().copied().filter(|_| below(3) == 0).collect();
+        let sorts = Fault::SORTS.iter().map(|(_, make)| *make).chain([back_in_time as Make]);
+        let sorts: Vec<Make> = sorts.filter(|make| make(1).bound(extent) > 0).collect();
+        let chosen: Vec<Make> = sorts.iter().copied().filter(|_| below(3) == 0).collect();
         let chosen = if chosen.is_empty() { sorts } else { chosen };
         let mut faults = Vec::new();
         if !chosen.is_empty() {
