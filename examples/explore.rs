@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use orchestrator::{
     client::Api,
     controller::{Action, Context, Reconciler},
+    core::status::{ApiError, ApiResult},
     k8s_openapi::api::core::v1::ConfigMap,
     kube::api::PostParams,
     object::ObjectKey,
-    status::{ApiError, ApiResult},
 };
 use orchestrator_sim::explore::{Explorer, Failure, Objects, explore_reconciler};
 use serde_json::json;

@@ -124,7 +124,7 @@ fn every_stored_kind_has_rules_of_its_own() {
         assert!(super::is_deep(group, plural), "{plural} of {group:?} has the rules of metadata alone");
         assert_eq!(kind.strategy.has_status(), kind.subresource("status").is_some(), "the status of {plural}");
         let name = if plural == "ipaddresses" { "10.0.0.1" } else { "x" };
-        let mut object = serde_json::json!({"metadata": {"name": name, "namespace": "default"}});
+        let mut object = serde_json::json!({"metadata": {"name": name, "namespace": "default", "uid": "u"}});
         kind.strategy.default(&mut object);
         kind.strategy.prepare_create(&mut object);
         let mut errors = Errors::default();
