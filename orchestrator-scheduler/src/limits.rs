@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-/// In clusters of more nodes than this, not all right nodes are looked for, in nodes.
-pub const FEWEST_NODES_TO_FIND: usize = 100;
-/// The smallest share of nodes that is looked for, in percent.
-pub const FEWEST_PERCENT_TO_FIND: usize = 5;
+/// For how many kinds of pods it is remembered what nodes are to them, in kinds.
+pub const REMEMBERED_KINDS: usize = 16;
 /// At least so many nodes are considered for preemption, in nodes.
 pub const FEWEST_PREEMPTION_CANDIDATES: usize = 100;
 /// At least this share of nodes is considered for preemption, in percent.

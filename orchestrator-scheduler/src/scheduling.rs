@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     apply::{Apply, Outcome},
-    framework::Profile,
+    framework::{Profile, Remembering},
     inbox::{Changes, Inbox},
     limits::{CONCURRENT_BINDINGS, CONCURRENT_REPORTS},
     model::{Deciding, Decision, Model},
@@ -65,7 +65,7 @@ impl Builder {
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         let profile = Arc::new(profile);
-        let deciding = Deciding { scheduler: profile.clone(), profile: profile.clone() };
+        let deciding = Deciding { scheduler: Arc::new(Remembering::new(profile.clone())), profile: profile.clone() };
         self.deciding.insert(profile.name.clone(), deciding);
         self
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use orchestrator_core::scheduler::{PodInfo, Scheduler, Snapshot, Verdict};
-use orchestrator_scheduler::framework::Profile;
+use orchestrator_scheduler::framework::{Profile, Remembering};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -109,7 +109,8 @@ proptest! {
 
     #[test]
     fn decisions_break_no_rule(nodes in nodes(), pods in pods(), tie: u64) {
-        let profile = Profile::default();
+        let profile = Arc::new(Profile::default());
+        let remembering = Remembering::new(profile.clone());
         let mut cluster = Snapshot::default();
         nodes.iter().enumerate().for_each(|(index, case)| cluster.set_node(node(index, case)));
         let mut placed: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
@@ -117,6 +118,7 @@ proptest! {
             let pod = Arc::new(pod(index, case));
             let verdict = profile.schedule(&pod, &cluster, tie);
             prop_assert_eq!(format!("{verdict:?}"), format!("{:?}", profile.schedule(&pod, &cluster, tie)));
+            prop_assert_eq!(format!("{verdict:?}"), format!("{:?}", remembering.schedule(&pod, &cluster, tie)));
             let there = |node: usize, gone: &[usize]| -> Vec<&PodCase> {
                 let here = placed.get(&node).into_iter().flatten();
                 here.filter(|pod| !gone.contains(pod)).map(|pod| &pods[*pod]).collect()

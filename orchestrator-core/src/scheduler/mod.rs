@@ -4,15 +4,17 @@
 //! `orchestrator-scheduler` keeps the snapshot, binds, and tells users. [`matching`] and [`Resources`] hold the rules
 //! that others need too, such as which nodes a pod's affinity and tolerations let it onto.
 
+mod history;
 pub mod matching;
 mod pod;
 mod resources;
 mod snapshot;
 mod verdict;
 
+pub use history::Version;
 pub use pod::{Affinity, AffinityTerm, HostPort, PodInfo};
 pub use resources::{Resources, container_requests, pod_requests};
-pub use snapshot::{ImageState, NodeState, Snapshot, Volumes};
+pub use snapshot::{ImageState, NodeState, Snapshot, Volumes, Workloads};
 pub use verdict::{Preemption, Rejection, Unschedulable, Verdict};
 
 use k8s_openapi::api::core::v1::{Node, Pod};

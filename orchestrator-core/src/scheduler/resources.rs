@@ -103,14 +103,16 @@ impl Resources {
 ///
 /// <https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers>
 pub fn pod_requests(pod: &Pod) -> Resources {
-    requests(pod, &|container, status| container_requests(container, status))
+    let hopeless = resize_is_infeasible(pod);
+    requests(pod, &|container, status| taken(container, status, hopeless))
 }
 
 /// As [`pod_requests`], with something assumed for containers that ask for no CPU or memory: used where load is
 /// estimated.
 pub(super) fn usual_requests(pod: &Pod) -> Resources {
+    let hopeless = resize_is_infeasible(pod);
     requests(pod, &|container, status| {
-        let mut resources = container_requests(container, status);
+        let mut resources = taken(container, status, hopeless);
         let asked = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
         let asks = |name: &str| asked.is_some_and(|requests| requests.contains_key(name));
         if !asks("cpu") {
@@ -165,6 +167,22 @@ fn of_whole_pod(spec: &PodSpec, resources: &mut Resources) {
     }
 }
 
+/// Whether the node has said that it will never have the room that the pod was changed to ask for.
+fn resize_is_infeasible(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| {
+        condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible")
+    })
+}
+
+/// As [`container_requests`], but what it asks for does not count where it will not be given.
+fn taken(container: &Container, status: Option<&ContainerStatus>, hopeless: bool) -> Resources {
+    match status.filter(|status| hopeless && status.resources.is_some()) {
+        Some(status) => container_requests(&Container::default(), Some(status)),
+        None => container_requests(container, status),
+    }
+}
+
 /// What a container takes: what it asks for, or what the node has given it while a change is under way, if that is more.
 pub fn container_requests(container: &Container, status: Option<&ContainerStatus>) -> Resources {
     let asked = |resources: &Option<ResourceRequirements>| {
@@ -203,5 +221,24 @@ mod tests {
         assert_eq!(pod_requests(&pod).milli_cpu, 3010);
         assert_eq!(pod_requests(&pod).memory, 0);
         assert_eq!(usual_requests(&pod).memory, 3 * (200 << 20));
+    }
+
+    #[test]
+    fn changes_count_unless_they_are_hopeless() {
+        let pod = |reason: &str| {
+            let pod = json!({
+                "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "4"}}}]},
+                "status": {
+                    "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
+                    "containerStatuses": [{
+                        "name": "c", "ready": true, "restartCount": 0, "image": "", "imageID": "",
+                        "resources": {"requests": {"cpu": "1"}}, "allocatedResources": {"cpu": "2"},
+                    }],
+                },
+            });
+            serde_json::from_value::<Pod>(pod).unwrap()
+        };
+        assert_eq!(pod_requests(&pod("Deferred")).milli_cpu, 4000);
+        assert_eq!(pod_requests(&pod("Infeasible")).milli_cpu, 2000);
     }
 }

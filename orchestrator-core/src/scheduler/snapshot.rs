@@ -8,12 +8,16 @@ use std::{
 };
 
 use k8s_openapi::api::{
-    core::v1::{Node, PersistentVolume, PersistentVolumeClaim},
+    apps::v1::{ReplicaSet, StatefulSet},
+    core::v1::{Node, PersistentVolume, PersistentVolumeClaim, ReplicationController, Service},
     policy::v1::PodDisruptionBudget,
-    storage::v1::{CSINode, StorageClass},
+    storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
 
-use super::{HostPort, PodInfo, Resources};
+use super::{
+    HostPort, PodInfo, Resources,
+    history::{History, Version},
+};
 use crate::object::ObjectKey;
 
 /// The cluster as a scheduler sees it.
@@ -25,14 +29,32 @@ pub struct Snapshot {
     /// Pods of nodes that are not there (yet, or any more).
     stranded: BTreeMap<String, Vec<Arc<PodInfo>>>,
     nominated: BTreeMap<String, BTreeMap<ObjectKey, Arc<PodInfo>>>,
+    /// The node that is promised to each pod.
+    promises: BTreeMap<ObjectKey, String>,
     images: BTreeMap<String, ImageState>,
     namespaces: BTreeMap<String, Arc<BTreeMap<String, String>>>,
     /// How many pods on nodes have wishes about pods near them.
     with_affinity: usize,
+    history: History,
     /// Volumes and what belongs to them.
     pub volumes: Volumes,
     /// How many pods may be disrupted.
     pub budgets: BTreeMap<ObjectKey, Arc<PodDisruptionBudget>>,
+    /// What pods belong to.
+    pub workloads: Workloads,
+}
+
+/// What pods belong to, by which those that say nothing about it are spread.
+#[derive(Clone, Debug, Default)]
+pub struct Workloads {
+    /// Services.
+    pub services: BTreeMap<ObjectKey, Arc<Service>>,
+    /// Replication controllers.
+    pub replication_controllers: BTreeMap<ObjectKey, Arc<ReplicationController>>,
+    /// Replica sets.
+    pub replica_sets: BTreeMap<ObjectKey, Arc<ReplicaSet>>,
+    /// Stateful sets.
+    pub stateful_sets: BTreeMap<ObjectKey, Arc<StatefulSet>>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +74,12 @@ pub struct Volumes {
     pub classes: BTreeMap<String, Arc<StorageClass>>,
     /// The drivers of nodes, by the nodes' names.
     pub csi_nodes: BTreeMap<String, Arc<CSINode>>,
+    /// What drivers can do, by the drivers' names.
+    pub csi_drivers: BTreeMap<String, Arc<CSIDriver>>,
+    /// How much room drivers have, and where.
+    pub capacities: BTreeMap<ObjectKey, Arc<CSIStorageCapacity>>,
+    /// Which volumes are attached to which nodes, or are about to be.
+    pub attachments: BTreeMap<String, Arc<VolumeAttachment>>,
 }
 
 /// An image that nodes have.
@@ -66,7 +94,7 @@ pub struct ImageState {
 /// A node and the pods on it.
 #[derive(Clone, Debug)]
 pub struct NodeState {
-    name: String,
+    name: Arc<str>,
     node: Arc<Node>,
     pods: Vec<Arc<PodInfo>>,
     requested: Resources,
@@ -107,6 +135,22 @@ impl Snapshot {
         self.places.get(key).map(|place| place.node.as_str())
     }
 
+    /// The state that it is in now, to ask [`Self::changed_since`] with later.
+    pub fn version(&self) -> Version {
+        self.history.version()
+    }
+
+    /// The names of the nodes that have changed since a state, those with other pods included, some more than once;
+    /// `None` if that is not known, or if nodes came or went.
+    pub fn changed_since(&self, version: &Version) -> Option<impl Iterator<Item = &str>> {
+        self.history.since(version)
+    }
+
+    /// The nodes that are promised to pods which are not there yet, with these pods.
+    pub fn promises(&self) -> impl Iterator<Item = (&str, &BTreeMap<ObjectKey, Arc<PodInfo>>)> {
+        self.nominated.iter().map(|(node, pods)| (node.as_str(), pods))
+    }
+
     /// The pods to which a node was promised, and which are not there yet.
     pub fn nominated(&self, node: &str) -> impl Iterator<Item = &Arc<PodInfo>> {
         self.nominated.get(node).into_iter().flat_map(BTreeMap::values)
@@ -135,12 +179,14 @@ impl Snapshot {
         self.count_images(&state, true);
         match self.nodes.entry(name) {
             Entry::Occupied(mut entry) => {
+                self.history.changed(&entry.get().name);
                 let old = entry.get().clone();
                 let (node, allocatable, images) = (state.node, state.allocatable, state.images);
                 *entry.get_mut() = Arc::new(NodeState { node, allocatable, images, ..(*old).clone() });
                 self.count_images(&old, false);
             }
             Entry::Vacant(entry) => {
+                self.history.other_nodes();
                 let mut state = state;
                 for pod in self.stranded.remove(entry.key()).unwrap_or_default() {
                     state.add_pod(pod);
@@ -154,6 +200,7 @@ impl Snapshot {
     /// A node went. Its pods are kept in mind until they go.
     pub fn remove_node(&mut self, name: &str) {
         let Some(state) = self.nodes.remove(name) else { return };
+        self.history.other_nodes();
         self.count_images(&state, false);
         self.with_affinity -= state.with_affinity;
         if !state.pods.is_empty() {
@@ -179,6 +226,7 @@ impl Snapshot {
         match self.nodes.get_mut(node) {
             Some(state) => {
                 self.with_affinity += usize::from(!pod.affinity().is_empty());
+                self.history.changed(&state.name);
                 Arc::make_mut(state).add_pod(pod);
             }
             None => self.stranded.entry(node.to_owned()).or_default().push(pod),
@@ -189,6 +237,7 @@ impl Snapshot {
     pub fn remove_pod(&mut self, key: &ObjectKey) -> Option<Arc<PodInfo>> {
         let place = self.places.remove(key)?;
         if let Some(state) = self.nodes.get_mut(&place.node) {
+            self.history.changed(&state.name);
             if Arc::make_mut(state).remove_pod(key).is_some() {
                 self.with_affinity -= usize::from(!place.pod.affinity().is_empty());
             }
@@ -203,19 +252,21 @@ impl Snapshot {
 
     /// A node is promised to a pod. A pod has at most one promise.
     pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
-        self.forget_nomination(&pod.key().clone());
-        self.nominated.entry(node.to_owned()).or_default().insert(pod.key().clone(), pod);
+        let key = pod.key().clone();
+        self.forget_nomination(&key);
+        self.nominated.entry(node.to_owned()).or_default().insert(key.clone(), pod);
+        self.promises.insert(key, node.to_owned());
     }
 
     /// The promise to a pod is void or fulfilled.
     pub fn forget_nomination(&mut self, key: &ObjectKey) {
-        if self.nominated.is_empty() {
-            return;
+        let Some(node) = self.promises.remove(key) else { return };
+        if let Entry::Occupied(mut entry) = self.nominated.entry(node) {
+            entry.get_mut().remove(key);
+            if entry.get().is_empty() {
+                entry.remove();
+            }
         }
-        self.nominated.retain(|_, pods| {
-            pods.remove(key);
-            !pods.is_empty()
-        });
     }
 
     /// A namespace came, changed, or went (`None`).
@@ -238,7 +289,7 @@ impl NodeState {
             names.map(|name| (name.clone(), image.size_bytes.unwrap_or(0)))
         });
         Self {
-            name,
+            name: name.into(),
             pods: Vec::new(),
             requested: Resources::default(),
             usual_requested: Resources::default(),

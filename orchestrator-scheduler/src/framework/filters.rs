@@ -58,7 +58,7 @@ impl<'a> Filters<'a> {
         self.only = Some(nodes);
         nothing.then(|| {
             let reason = if self.limited_by.len() == 1 {
-                format!("node(s) didn't satisfy plugin {}", self.limited_by())
+                format!("node(s) didn't satisfy plugin {plugin}")
             } else {
                 format!("node(s) didn't satisfy plugin(s) {} simultaneously", self.limited_by())
             };
@@ -118,24 +118,14 @@ impl<'a> Filters<'a> {
         self.filters.iter_mut().for_each(|filter| filter.remove_pod(pod, node));
     }
 
-    /// Looks at nodes from some place on, and around, until enough are found: those that are right, and why the others
-    /// that were looked at are not.
-    pub fn feasible<'n>(
-        &mut self,
-        nodes: &[&'n NodeState],
-        start: usize,
-        enough: usize,
-    ) -> (Vec<&'n NodeState>, BTreeMap<String, Rejection>) {
+    /// Looks at nodes: those that are right, and why the others are not.
+    pub fn feasible<'n>(&mut self, nodes: &[&'n NodeState]) -> (Vec<&'n NodeState>, BTreeMap<String, Rejection>) {
         let mut right = Vec::new();
         let mut refused = BTreeMap::new();
-        let (before, from) = nodes.split_at(start.min(nodes.len()));
-        for node in from.iter().chain(before) {
+        for node in nodes {
             match self.refusal(node) {
                 Some(rejection) => drop(refused.insert(node.name().to_owned(), rejection)),
                 None => right.push(*node),
-            }
-            if right.len() >= enough {
-                break;
             }
         }
         (right, refused)

@@ -8,7 +8,9 @@
 //! <https://kubernetes.io/docs/concepts/scheduling-eviction/scheduling-framework/>
 
 mod filters;
+mod memory;
 mod profile;
+mod tournament;
 
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
 
@@ -20,6 +22,7 @@ use orchestrator_core::{
 };
 
 pub use filters::Filters;
+pub use memory::Remembering;
 pub use profile::{DEFAULT_SCHEDULER_NAME, Profile, is_gated};
 
 /// The best score of a node.
@@ -32,6 +35,32 @@ pub trait Plugin: Send + Sync + 'static {
 
     /// Whether a change of the cluster may make schedulable a pod that this plugin refused.
     fn may_help(&self, _change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
+        true
+    }
+
+    /// `Some` if what it says about a node follows from the pod and that node alone, so that it can be remembered.
+    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+        None
+    }
+}
+
+/// What lets answers about nodes be remembered from one pod to the next.
+pub trait Local {
+    /// Whether two pods get the same answer about every node.
+    fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool;
+
+    /// Numbers of the whole cluster that the answers follow from as well: if they change, nothing is remembered.
+    fn facts(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Vec<i64> {
+        Vec::new()
+    }
+}
+
+/// What a plugin is to pods that it has nothing to say about: they are all alike.
+#[derive(Clone, Copy, Debug)]
+pub struct Indifferent;
+
+impl Local for Indifferent {
+    fn alike(&self, _a: &PodInfo, _b: &PodInfo) -> bool {
         true
     }
 }
@@ -145,17 +174,44 @@ pub trait Score {
     /// How good, in any unit that [`Self::normalize`] understands.
     fn score(&self, node: &NodeState) -> i64;
 
-    /// Brings the scores of all nodes (in the same order) between 0 and [`MAX_SCORE`].
-    fn normalize(&self, _nodes: &[&NodeState], _scores: &mut [i64]) {}
+    /// How the scores are brought between 0 and [`MAX_SCORE`].
+    fn scaling(&self) -> Scaling {
+        Scaling::Own
+    }
+
+    /// Brings the scores of all nodes (in the same order) between 0 and [`MAX_SCORE`]; as [`Self::scaling`] says, unless
+    /// that is [`Scaling::Own`].
+    fn normalize(&self, _nodes: &[&NodeState], scores: &mut [i64]) {
+        if let Scaling::ToLargest { reverse } = self.scaling() {
+            scale(scores, reverse);
+        }
+    }
+}
+
+/// How scores are brought between 0 and [`MAX_SCORE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scaling {
+    /// They are there already.
+    None,
+    /// The largest becomes [`MAX_SCORE`]; reversed, 0.
+    ToLargest {
+        /// Fewer is better.
+        reverse: bool,
+    },
+    /// As [`Score::normalize`] does it.
+    Own,
 }
 
 /// Scales scores so that the largest becomes [`MAX_SCORE`]; reversed, so that the largest becomes 0.
 pub fn scale(scores: &mut [i64], reverse: bool) {
     let largest = scores.iter().copied().max().unwrap_or(0);
-    for score in scores {
-        let scaled = if largest == 0 { 0 } else { *score * MAX_SCORE / largest };
-        *score = if reverse { MAX_SCORE - scaled } else { scaled };
-    }
+    scores.iter_mut().for_each(|score| *score = scaled(*score, largest, reverse));
+}
+
+/// One of these scores.
+fn scaled(score: i64, largest: i64, reverse: bool) -> i64 {
+    let scaled = if largest == 0 { 0 } else { score * MAX_SCORE / largest };
+    if reverse { MAX_SCORE - scaled } else { scaled }
 }
 
 /// What plugins act with once a node is chosen.

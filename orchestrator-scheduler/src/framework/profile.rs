@@ -7,10 +7,7 @@ use orchestrator_core::scheduler::{ClusterChange, NodeState, PodInfo, Scheduler,
 use super::{
     Afterwards, Bind, Filters, Permit, PostBind, PostFilter, PreBind, PreFilter, PreScore, QueueSort, Reserve,
 };
-use crate::{
-    limits::{FEWEST_NODES_TO_FIND, FEWEST_PERCENT_TO_FIND},
-    plugins,
-};
+use crate::plugins;
 
 /// The name of the scheduler that pods ask for unless they say otherwise.
 pub const DEFAULT_SCHEDULER_NAME: &str = "default-scheduler";
@@ -134,8 +131,7 @@ impl Scheduler for Profile {
             }
             None => cluster.nodes().map(AsRef::as_ref).collect(),
         };
-        let start = if nodes.is_empty() { 0 } else { (tie % nodes.len() as u64) as usize };
-        let (right, refused) = filters.feasible(&nodes, start, nodes_to_find(nodes.len()));
+        let (right, refused) = filters.feasible(&nodes);
         match self.best(pod, cluster, &right, tie) {
             Some(node) => Verdict::Node(node.name().to_owned()),
             None => {
@@ -159,12 +155,4 @@ impl Scheduler for Profile {
 /// Whether scheduling gates are on a pod.
 pub fn is_gated(pod: &PodInfo) -> bool {
     pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty())
-}
-
-/// How many right nodes are enough, of so many: in large clusters not all are looked for.
-///
-/// <https://kubernetes.io/docs/concepts/scheduling-eviction/scheduler-perf-tuning/>
-fn nodes_to_find(nodes: usize) -> usize {
-    let percent = 50_usize.saturating_sub(nodes / 125).max(FEWEST_PERCENT_TO_FIND);
-    (nodes * percent / 100).max(FEWEST_NODES_TO_FIND).min(nodes).max(1)
 }

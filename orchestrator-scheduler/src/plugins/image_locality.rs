@@ -1,8 +1,8 @@
 //! `ImageLocality`: nodes that have a pod's images already.
 
-use orchestrator_core::scheduler::{NodeState, PodInfo, Snapshot};
+use orchestrator_core::scheduler::{ImageState, NodeState, PodInfo, Snapshot};
 
-use crate::framework::{MAX_SCORE, Plugin, PreScore, Score};
+use crate::framework::{Local, MAX_SCORE, Plugin, PreScore, Scaling, Score};
 
 /// Images of less than this make no difference, in bytes.
 const SMALLEST: i64 = 23 << 20;
@@ -17,6 +17,34 @@ impl Plugin for ImageLocality {
     fn name(&self) -> &'static str {
         "ImageLocality"
     }
+
+    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+        Some(self)
+    }
+}
+
+impl Local for ImageLocality {
+    fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
+        images(a).eq(images(b))
+    }
+
+    fn facts(&self, pod: &PodInfo, cluster: &Snapshot) -> Vec<i64> {
+        let known = images(pod).filter_map(|name| cluster.image(&normalized(name)));
+        known.map(|image| scaled_size(image, cluster)).collect()
+    }
+}
+
+/// The images of a pod's containers.
+fn images(pod: &PodInfo) -> impl Iterator<Item = &str> {
+    let starting = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let running = pod.spec.iter().flat_map(|spec| &spec.containers);
+    starting.chain(running).map(|container| container.image.as_deref().unwrap_or_default())
+}
+
+/// What few nodes have draws pods to these few nodes: it counts less.
+fn scaled_size(image: ImageState, cluster: &Snapshot) -> i64 {
+    let spread = image.nodes as f64 / cluster.len() as f64;
+    (image.size as f64 * spread) as i64
 }
 
 impl PreScore for ImageLocality {
@@ -26,19 +54,12 @@ impl PreScore for ImageLocality {
         cluster: &'a Snapshot,
         _: &[&'a NodeState],
     ) -> Option<Box<dyn Score + 'a>> {
-        let spec = pod.spec.as_ref()?;
-        let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-        let mut images = Vec::new();
-        let mut count = 0;
-        for container in containers {
-            count += 1;
-            let name = normalized(container.image.as_deref().unwrap_or_default());
-            if let Some(image) = cluster.image(&name) {
-                // What few nodes have draws pods to these few nodes: it counts less.
-                let spread = image.nodes as f64 / cluster.len() as f64;
-                images.push((name, (image.size as f64 * spread) as i64));
-            }
-        }
+        let count = images(pod).count() as i64;
+        let known = images(pod).map(normalized).filter_map(|name| {
+            let size = scaled_size(cluster.image(&name)?, cluster);
+            Some((name, size))
+        });
+        let images: Vec<_> = known.collect();
         (!images.is_empty()).then(|| Box::new(Images { images, count }) as Box<dyn Score>)
     }
 }
@@ -53,6 +74,10 @@ impl Score for Images {
         let here: i64 = self.images.iter().filter(|(name, _)| node.has_image(name)).map(|(_, size)| size).sum();
         let largest = LARGEST * self.count;
         MAX_SCORE * (here.clamp(SMALLEST, largest.max(SMALLEST)) - SMALLEST) / (largest - SMALLEST).max(1)
+    }
+
+    fn scaling(&self) -> Scaling {
+        Scaling::None
     }
 }
 

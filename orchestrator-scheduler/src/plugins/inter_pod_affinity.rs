@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use orchestrator_core::scheduler::{AffinityTerm, ClusterChange, NodeState, PodInfo, Rejection, Snapshot};
 
-use crate::framework::{Filter, MAX_SCORE, Plugin, PreFilter, PreScore, Prepared, Score};
+use crate::framework::{Filter, Indifferent, Local, MAX_SCORE, Plugin, PreFilter, PreScore, Prepared, Score};
 
 /// How much it speaks for a node that a pod there requires pods like this one near it.
 const REQUIRED_BY_OTHERS_WEIGHT: i64 = 1;
@@ -20,6 +20,10 @@ impl Plugin for InterPodAffinity {
 
     fn may_help(&self, change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
         !matches!(change, ClusterChange::Volumes)
+    }
+
+    fn local(&self, pod: &PodInfo, cluster: &Snapshot) -> Option<&dyn Local> {
+        (pod.affinity().is_empty() && !cluster.any_affinity()).then_some(&Indifferent)
     }
 }
 

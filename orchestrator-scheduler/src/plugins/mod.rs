@@ -24,7 +24,7 @@ pub use inter_pod_affinity::InterPodAffinity;
 pub use node::{NodeName, NodeUnschedulable};
 pub use node_affinity::NodeAffinity;
 pub use node_ports::NodePorts;
-pub use node_resources::{NodeResourcesBalancedAllocation, NodeResourcesFit, Strategy};
+pub use node_resources::{NodeResourcesBalancedAllocation, NodeResourcesFit, ScoredResource, ShapePoint, Strategy};
 pub use node_volume_limits::NodeVolumeLimits;
 pub use pod_topology_spread::PodTopologySpread;
 pub use preemption::DefaultPreemption;
@@ -39,13 +39,14 @@ use crate::framework::{PreFilter, PreScore, Profile};
 /// Upstream's default profile, with a way to use nodes.
 pub(crate) fn default_profile(name: &str, strategy: Strategy) -> Profile {
     let volume_binding = Arc::new(VolumeBinding::default());
+    let fit = Arc::new(NodeResourcesFit::new(strategy));
     let filters: Vec<Arc<dyn PreFilter>> = vec![
         Arc::new(NodeUnschedulable),
         Arc::new(NodeName),
         Arc::new(TaintToleration),
         Arc::new(NodeAffinity),
         Arc::new(NodePorts),
-        Arc::new(NodeResourcesFit::new(strategy)),
+        fit.clone(),
         Arc::new(VolumeRestrictions),
         Arc::new(NodeVolumeLimits),
         volume_binding.clone(),
@@ -57,10 +58,10 @@ pub(crate) fn default_profile(name: &str, strategy: Strategy) -> Profile {
     let scores: Vec<(i64, Arc<dyn PreScore>)> = vec![
         (3, Arc::new(TaintToleration)),
         (2, Arc::new(NodeAffinity)),
-        (1, Arc::new(NodeResourcesFit::new(strategy))),
+        (1, fit),
         (2, Arc::new(PodTopologySpread)),
         (2, Arc::new(InterPodAffinity)),
-        (1, Arc::new(NodeResourcesBalancedAllocation)),
+        (1, Arc::new(NodeResourcesBalancedAllocation::default())),
         (1, Arc::new(ImageLocality)),
     ];
     Profile {

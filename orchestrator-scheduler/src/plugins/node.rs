@@ -5,7 +5,7 @@ use orchestrator_core::scheduler::{
     matching::{is_closed, tolerations},
 };
 
-use crate::framework::{Plugin, PreFilter, Prepared};
+use crate::framework::{Local, Plugin, PreFilter, Prepared};
 
 /// Refuses nodes that are closed to new pods.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,16 @@ impl Plugin for NodeUnschedulable {
 
     fn may_help(&self, change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
         matches!(change, ClusterChange::Node { new: Some(_), .. } | ClusterChange::WaitingPod { .. })
+    }
+
+    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+        Some(self)
+    }
+}
+
+impl Local for NodeUnschedulable {
+    fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
+        a.spec.as_ref().map(tolerations) == b.spec.as_ref().map(tolerations)
     }
 }
 
@@ -42,6 +52,16 @@ impl Plugin for NodeName {
 
     fn may_help(&self, change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
         matches!(change, ClusterChange::Node { old: None, .. })
+    }
+
+    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+        Some(self)
+    }
+}
+
+impl Local for NodeName {
+    fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
+        a.node_name() == b.node_name()
     }
 }
 

@@ -8,7 +8,7 @@ use orchestrator_core::scheduler::{
     matching::{node_affinity_matches, node_preference, required_node_affinity},
 };
 
-use crate::framework::{Filter, Plugin, PreFilter, PreScore, Prepared, Score, scale};
+use crate::framework::{Filter, Local, Plugin, PreFilter, PreScore, Prepared, Scaling, Score};
 
 /// Refuses nodes that the pod's node selector or affinity does not match; prefers those it likes.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,21 @@ impl Plugin for NodeAffinity {
             return matches!(change, ClusterChange::WaitingPod { .. });
         };
         pod.spec.as_ref().is_none_or(|spec| node_affinity_matches(spec, node))
+    }
+
+    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+        Some(self)
+    }
+}
+
+impl Local for NodeAffinity {
+    fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
+        let wishes = |pod: &PodInfo| {
+            let spec = pod.spec.as_ref()?;
+            let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.clone());
+            Some((spec.node_selector.clone(), affinity))
+        };
+        wishes(a) == wishes(b)
     }
 }
 
@@ -82,7 +97,7 @@ impl Score for Preference<'_> {
         node_preference(self.0, node.node())
     }
 
-    fn normalize(&self, _nodes: &[&NodeState], scores: &mut [i64]) {
-        scale(scores, false);
+    fn scaling(&self) -> Scaling {
+        Scaling::ToLargest { reverse: false }
     }
 }

@@ -2,7 +2,7 @@
 
 use orchestrator_core::scheduler::{ClusterChange, PodInfo, Rejection, Snapshot};
 
-use crate::framework::{Plugin, PreFilter, Prepared};
+use crate::framework::{Local, Plugin, PreFilter, Prepared};
 
 /// Refuses nodes whose ports that the pod wants are taken.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,16 @@ impl Plugin for NodePorts {
             }
             _ => false,
         }
+    }
+
+    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+        Some(self)
+    }
+}
+
+impl Local for NodePorts {
+    fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
+        a.host_ports() == b.host_ports()
     }
 }
 

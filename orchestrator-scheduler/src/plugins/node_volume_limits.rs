@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use orchestrator_core::scheduler::{ClusterChange, NodeState, PodInfo, Rejection, Snapshot, Volumes};
 
 use super::volume_binding::claims_of;
-use crate::framework::{Filter, Plugin, PreFilter, Prepared};
+use crate::framework::{Filter, Indifferent, Local, Plugin, PreFilter, Prepared};
 
 /// Refuses nodes that a pod's volumes cannot be attached to besides those that are.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,10 @@ impl Plugin for NodeVolumeLimits {
             ClusterChange::Volumes | ClusterChange::Node { old: None, .. } => true,
             _ => false,
         }
+    }
+
+    fn local(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+        claims_of(pod).next().is_none().then_some(&Indifferent)
     }
 }
 

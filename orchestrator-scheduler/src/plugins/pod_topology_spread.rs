@@ -13,7 +13,7 @@ use orchestrator_core::{
     selector::LabelSelector,
 };
 
-use crate::framework::{Filter, MAX_SCORE, Plugin, PreFilter, PreScore, Prepared, Score};
+use crate::framework::{Filter, Indifferent, Local, MAX_SCORE, Plugin, PreFilter, PreScore, Prepared, Score};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const MISSING_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
@@ -37,6 +37,11 @@ impl Plugin for PodTopologySpread {
             }
             _ => false,
         }
+    }
+
+    fn local(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+        let constraints = pod.spec.as_ref().and_then(|spec| spec.topology_spread_constraints.as_deref());
+        constraints.unwrap_or_default().is_empty().then_some(&Indifferent)
     }
 }
 

@@ -1,8 +1,9 @@
 //! `DynamicResources`: claims of devices. They are not supported; pods that have them are refused.
 
+use k8s_openapi::api::core::v1::PodResourceClaim;
 use orchestrator_core::scheduler::{PodInfo, Rejection, Snapshot, Unschedulable};
 
-use crate::framework::{Afterwards, Filters, Plugin, PostFilter, PreFilter, Prepared};
+use crate::framework::{Afterwards, Filters, Indifferent, Local, Plugin, PostFilter, PreFilter, Prepared};
 
 /// Refuses pods with claims of devices.
 #[derive(Clone, Copy, Debug)]
@@ -12,12 +13,19 @@ impl Plugin for DynamicResources {
     fn name(&self) -> &'static str {
         "DynamicResources"
     }
+
+    fn local(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+        claims(pod).is_empty().then_some(&Indifferent)
+    }
+}
+
+fn claims(pod: &PodInfo) -> &[PodResourceClaim] {
+    pod.spec.as_ref().and_then(|spec| spec.resource_claims.as_deref()).unwrap_or_default()
 }
 
 impl PreFilter for DynamicResources {
     fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _cluster: &'a Snapshot) -> Prepared<'a> {
-        let claims = pod.spec.as_ref().and_then(|spec| spec.resource_claims.as_deref()).unwrap_or_default();
-        if claims.is_empty() {
+        if claims(pod).is_empty() {
             return Prepared::Skip;
         }
         Prepared::Refuse(Rejection::unresolvable(self.name(), "resource claims are not supported"))

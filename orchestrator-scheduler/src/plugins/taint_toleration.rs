@@ -6,7 +6,7 @@ use orchestrator_core::scheduler::{
     matching::{taints, tolerates, tolerations, untolerated_taint},
 };
 
-use crate::framework::{Plugin, PreFilter, PreScore, Prepared, Score, scale};
+use crate::framework::{Local, Plugin, PreFilter, PreScore, Prepared, Scaling, Score};
 
 /// Refuses nodes with taints that the pod does not tolerate; prefers nodes with few that ask it to stay away.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,16 @@ impl Plugin for TaintToleration {
 
     fn may_help(&self, change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
         matches!(change, ClusterChange::Node { new: Some(_), .. } | ClusterChange::WaitingPod { .. })
+    }
+
+    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+        Some(self)
+    }
+}
+
+impl Local for TaintToleration {
+    fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
+        a.spec.as_ref().map(tolerations) == b.spec.as_ref().map(tolerations)
     }
 }
 
@@ -49,7 +59,7 @@ impl Score for FewTaints {
         soft.filter(|taint| !tolerates(&self.0, taint)).count() as i64
     }
 
-    fn normalize(&self, _nodes: &[&NodeState], scores: &mut [i64]) {
-        scale(scores, true);
+    fn scaling(&self) -> Scaling {
+        Scaling::ToLargest { reverse: true }
     }
 }

@@ -29,7 +29,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::{
-    framework::{BindError, Binding, Filter, Plugin, PreBind, PreFilter, Prepared, Reserve},
+    framework::{BindError, Binding, Filter, Indifferent, Local, Plugin, PreBind, PreFilter, Prepared, Reserve},
     limits::VOLUME_BINDING_LONGEST,
 };
 
@@ -68,6 +68,10 @@ impl Plugin for VolumeBinding {
             change,
             ClusterChange::Volumes | ClusterChange::Node { new: Some(_), .. } | ClusterChange::WaitingPod { .. }
         )
+    }
+
+    fn local(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+        claims_of(pod).next().is_none().then_some(&Indifferent)
     }
 }
 

@@ -9,7 +9,7 @@ use orchestrator_core::{
 };
 
 use super::volume_binding::claims_of;
-use crate::framework::{Filter, Plugin, PreFilter, Prepared};
+use crate::framework::{Filter, Indifferent, Local, Plugin, PreFilter, Prepared};
 
 const IN_USE: &str = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
 const ZONE_LABELS: [&str; 4] = [
@@ -34,6 +34,10 @@ impl Plugin for VolumeRestrictions {
 
     fn may_help(&self, change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
         matches!(change, ClusterChange::AssignedPod { old: Some(_), .. } | ClusterChange::Volumes)
+    }
+
+    fn local(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+        claims_of(pod).next().is_none().then_some(&Indifferent)
     }
 }
 
@@ -88,6 +92,10 @@ impl Plugin for VolumeZone {
 
     fn may_help(&self, change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
         matches!(change, ClusterChange::Volumes | ClusterChange::Node { new: Some(_), .. })
+    }
+
+    fn local(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+        claims_of(pod).next().is_none().then_some(&Indifferent)
     }
 }
 

@@ -1,0 +1,258 @@
+//! What was found out about nodes for one pod, kept for the next pod like it.
+//!
+//! Of pods of one template, each decision would look at all nodes only to find what the last one found, except about the
+//! one node that got the last pod. So the answers of [`Local`] plugins are kept, looked up anew for the nodes that have
+//! changed, and the best node stands at the root of a [`Tournament`]. The verdict is the one of looking at every node.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use orchestrator_core::scheduler::{
+    ClusterChange, NodeState, PodInfo, Scheduler, Snapshot, Unschedulable, Verdict, Version,
+};
+
+use super::{Filter, Local, Prepared, Profile, Scaling, Score, profile::is_gated, scaled, tournament::Tournament};
+use crate::limits::REMEMBERED_KINDS;
+
+/// A [`Profile`] that remembers. Its verdicts are the profile's own.
+pub struct Remembering {
+    profile: Arc<Profile>,
+    /// What is remembered, of the pods that came last.
+    kinds: Mutex<VecDeque<Kind>>,
+}
+
+impl fmt::Debug for Remembering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Remembering").field(&self.profile).finish()
+    }
+}
+
+impl Scheduler for Remembering {
+    fn schedule(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Verdict {
+        let best = if is_special(pod, cluster) { None } else { self.best(pod, cluster, tie) };
+        best.map_or_else(|| self.profile.schedule(pod, cluster, tie), Verdict::Node)
+    }
+
+    fn may_help(&self, change: &ClusterChange<'_>, pod: &PodInfo, why: &Unschedulable) -> bool {
+        self.profile.may_help(change, pod, why)
+    }
+}
+
+/// Whether more than the nodes as they are decides: a node is promised, to the pod or to one that goes before it.
+fn is_special(pod: &PodInfo, cluster: &Snapshot) -> bool {
+    let goes_before = |other: &Arc<PodInfo>| other.priority() >= pod.priority() && other.key() != pod.key();
+    is_gated(pod)
+        || pod.nominated_node_name().is_some()
+        || cluster.promises().any(|(_, pods)| pods.values().any(goes_before))
+}
+
+impl Remembering {
+    /// Decides as a profile does.
+    pub fn new(profile: Arc<Profile>) -> Self {
+        Self { profile, kinds: Mutex::default() }
+    }
+
+    /// The best node. `None` if there is none, or if answers cannot be remembered: some plugin looks at more than
+    /// single nodes, or lets the pod onto some nodes only.
+    fn best(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Option<String> {
+        let locals = Locals::of(&self.profile, pod, cluster)?;
+        let facts = locals.facts(pod, cluster);
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = kinds.iter().position(|kind| kind.is_of(&locals, pod, &facts));
+        let mut kind = known.and_then(|at| kinds.remove(at)).unwrap_or_else(|| Kind::new(pod, facts));
+        let best = kind.update(&self.profile, pod, cluster).then(|| kind.best(tie).map(str::to_owned));
+        kinds.push_front(kind);
+        kinds.truncate(REMEMBERED_KINDS);
+        best.flatten()
+    }
+}
+
+/// All plugins of a profile that look at nodes, as such that look at one node only.
+struct Locals<'a>(Vec<&'a dyn Local>);
+
+impl<'a> Locals<'a> {
+    fn of(profile: &'a Profile, pod: &PodInfo, cluster: &Snapshot) -> Option<Self> {
+        let filters = profile.filters.iter().map(|plugin| plugin.local(pod, cluster));
+        let scores = profile.scores.iter().map(|(_, plugin)| plugin.local(pod, cluster));
+        filters.chain(scores).collect::<Option<_>>().map(Self)
+    }
+
+    fn facts(&self, pod: &PodInfo, cluster: &Snapshot) -> Vec<i64> {
+        self.0.iter().flat_map(|plugin| plugin.facts(pod, cluster)).collect()
+    }
+}
+
+/// The answers of all nodes to pods of one kind.
+struct Kind {
+    example: PodInfo,
+    facts: Vec<i64>,
+    /// The state of the cluster that the answers are about.
+    seen: Option<Version>,
+    /// The nodes, ordered by name. Everything else goes by their places in this list.
+    names: Vec<Box<str>>,
+    /// The sum of all scores that need no scaling; `None` for nodes that are refused.
+    fixed: Vec<Option<i64>>,
+    columns: Vec<Column>,
+    totals: Tournament,
+}
+
+/// A score that is scaled.
+struct Column {
+    weight: i64,
+    reverse: bool,
+    /// Unscaled, of each node.
+    scores: Vec<i64>,
+    /// How many nodes, of those that are not refused, have each score.
+    counts: BTreeMap<i64, usize>,
+}
+
+impl Column {
+    fn largest(&self) -> i64 {
+        self.counts.last_key_value().map_or(0, |(score, _)| *score)
+    }
+
+    fn scaled(&self, at: usize) -> i64 {
+        self.weight * scaled(self.scores[at], self.largest(), self.reverse)
+    }
+
+    fn count(&mut self, at: usize, come: bool) {
+        let score = self.scores[at];
+        let count = self.counts.entry(score).or_default();
+        *count = if come { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.counts.remove(&score);
+        }
+    }
+}
+
+/// The plugins, prepared for a pod.
+struct Prepare<'a> {
+    filters: Vec<Box<dyn Filter + 'a>>,
+    fixed: Vec<(i64, Box<dyn Score + 'a>)>,
+    /// Weight, whether fewer is better, and the score.
+    scaled: Vec<(i64, bool, Box<dyn Score + 'a>)>,
+}
+
+impl<'a> Prepare<'a> {
+    fn new(profile: &'a Profile, pod: &'a PodInfo, cluster: &'a Snapshot) -> Option<Self> {
+        let mut prepared = Self { filters: Vec::new(), fixed: Vec::new(), scaled: Vec::new() };
+        for plugin in &profile.filters {
+            match plugin.pre_filter(pod, cluster) {
+                Prepared::Skip => {}
+                Prepared::Filter { only: None, filter } => prepared.filters.push(filter),
+                Prepared::Filter { only: Some(_), .. } | Prepared::Refuse(_) => return None,
+            }
+        }
+        for (weight, plugin) in &profile.scores {
+            let Some(score) = plugin.pre_score(pod, cluster, &[]) else { continue };
+            match score.scaling() {
+                Scaling::None => prepared.fixed.push((*weight, score)),
+                Scaling::ToLargest { reverse } => prepared.scaled.push((*weight, reverse, score)),
+                Scaling::Own => return None,
+            }
+        }
+        Some(prepared)
+    }
+
+    fn fixed(&self, node: &NodeState) -> Option<i64> {
+        let right = self.filters.iter().all(|filter| filter.filter(node).is_none());
+        right.then(|| self.fixed.iter().map(|(weight, score)| weight * score.score(node)).sum())
+    }
+}
+
+impl Kind {
+    fn new(pod: &PodInfo, facts: Vec<i64>) -> Self {
+        Self {
+            example: pod.clone(),
+            facts,
+            seen: None,
+            names: Vec::new(),
+            fixed: Vec::new(),
+            columns: Vec::new(),
+            totals: Tournament::default(),
+        }
+    }
+
+    /// Whether these are the answers for a pod.
+    fn is_of(&self, locals: &Locals<'_>, pod: &PodInfo, facts: &[i64]) -> bool {
+        self.facts == facts && locals.0.iter().all(|plugin| plugin.alike(&self.example, pod))
+    }
+
+    /// Asks the nodes that have changed. `false` if these plugins cannot be asked node by node.
+    fn update(&mut self, profile: &Profile, pod: &PodInfo, cluster: &Snapshot) -> bool {
+        let seen = self.seen.take();
+        let changed = seen.as_ref().and_then(|seen| cluster.changed_since(seen));
+        let Some(changed) = changed.map(BTreeSet::from_iter) else { return self.rebuild(profile, pod, cluster) };
+        if !changed.is_empty() {
+            let Some(prepared) = Prepare::new(profile, pod, cluster) else { return false };
+            let before: Vec<_> = self.columns.iter().map(Column::largest).collect();
+            for name in changed {
+                let at = self.names.binary_search_by(|known| known.as_ref().cmp(name));
+                if let (Ok(at), Some(node)) = (at, cluster.node(name)) {
+                    self.ask(at, node, &prepared);
+                }
+            }
+            if self.columns.iter().map(Column::largest).ne(before) {
+                self.add_up();
+            }
+        }
+        self.seen = Some(cluster.version());
+        true
+    }
+
+    fn rebuild(&mut self, profile: &Profile, pod: &PodInfo, cluster: &Snapshot) -> bool {
+        let Some(prepared) = Prepare::new(profile, pod, cluster) else { return false };
+        self.names = cluster.nodes().map(|node| node.name().into()).collect();
+        self.fixed = vec![None; self.names.len()];
+        let column = |(weight, reverse, _): &(i64, bool, _)| Column {
+            weight: *weight,
+            reverse: *reverse,
+            scores: vec![0; self.names.len()],
+            counts: BTreeMap::new(),
+        };
+        self.columns = prepared.scaled.iter().map(column).collect();
+        for (at, node) in cluster.nodes().enumerate() {
+            self.note(at, node, &prepared);
+        }
+        self.add_up();
+        self.seen = Some(cluster.version());
+        true
+    }
+
+    fn ask(&mut self, at: usize, node: &NodeState, prepared: &Prepare<'_>) {
+        if self.fixed[at].is_some() {
+            self.columns.iter_mut().for_each(|column| column.count(at, false));
+        }
+        self.note(at, node, prepared);
+        self.totals.set(at, self.total(at));
+    }
+
+    fn note(&mut self, at: usize, node: &NodeState, prepared: &Prepare<'_>) {
+        self.fixed[at] = prepared.fixed(node);
+        if self.fixed[at].is_none() {
+            return;
+        }
+        for (column, (.., score)) in self.columns.iter_mut().zip(&prepared.scaled) {
+            column.scores[at] = score.score(node);
+            column.count(at, true);
+        }
+    }
+
+    fn total(&self, at: usize) -> Option<i64> {
+        let scaled = self.columns.iter().map(|column| column.scaled(at));
+        Some(self.fixed[at]? + scaled.sum::<i64>())
+    }
+
+    fn add_up(&mut self) {
+        let totals: Vec<_> = (0..self.names.len()).map(|at| self.total(at)).collect();
+        self.totals = Tournament::new(totals.into_iter());
+    }
+
+    /// The best node; any of the best by `tie`.
+    fn best(&self, tie: u64) -> Option<&str> {
+        self.totals.best(tie).map(|at| self.names[at].as_ref())
+    }
+}
