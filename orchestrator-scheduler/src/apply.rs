@@ -109,6 +109,17 @@ impl Apply {
         }
     }
 
+    /// The node that was promised to a pod is promised to another.
+    pub(crate) async fn clear_nomination(&self, pod: &PodInfo) {
+        let status = [("nominatedNodeName".to_owned(), Value::Null)].into_iter().collect();
+        match self.patch_status(pod, status, false).await {
+            Err(error) if !error.is_not_found() => {
+                tracing::debug!(pod = %pod.key(), %error, "the pod's nomination was not cleared");
+            }
+            _ => {}
+        }
+    }
+
     async fn tell(&self, pod: &PodInfo, reason: &str, message: &str, nominated: Option<Option<&str>>) {
         let event = Event { action: "Scheduling".to_owned(), ..Event::warning("FailedScheduling", message) };
         self.events.record(&object_reference(pod.pod().as_ref()), event);

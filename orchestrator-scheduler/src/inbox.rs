@@ -13,9 +13,10 @@ use futures::{
     future::{BoxFuture, join_all},
 };
 use k8s_openapi::api::{
-    core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
+    apps::v1::{ReplicaSet, StatefulSet},
+    core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service},
     policy::v1::PodDisruptionBudget,
-    storage::v1::{CSINode, StorageClass},
+    storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
 use orchestrator_core::{
     controller::{Cache, Caches, Change, Kind, Subscription},
@@ -36,7 +37,14 @@ pub(crate) struct Pending {
     pub(crate) volumes: Changes<PersistentVolume>,
     pub(crate) classes: Changes<StorageClass>,
     pub(crate) csi_nodes: Changes<CSINode>,
+    pub(crate) csi_drivers: Changes<CSIDriver>,
+    pub(crate) capacities: Changes<CSIStorageCapacity>,
+    pub(crate) attachments: Changes<VolumeAttachment>,
     pub(crate) budgets: Changes<PodDisruptionBudget>,
+    pub(crate) services: Changes<Service>,
+    pub(crate) replication_controllers: Changes<ReplicationController>,
+    pub(crate) replica_sets: Changes<ReplicaSet>,
+    pub(crate) stateful_sets: Changes<StatefulSet>,
 }
 
 #[derive(Default)]
@@ -70,7 +78,14 @@ impl Inbox {
             follow::<PersistentVolume>(caches, &shared, |pending| &mut pending.volumes),
             follow::<StorageClass>(caches, &shared, |pending| &mut pending.classes),
             follow::<CSINode>(caches, &shared, |pending| &mut pending.csi_nodes),
+            follow::<CSIDriver>(caches, &shared, |pending| &mut pending.csi_drivers),
+            follow::<CSIStorageCapacity>(caches, &shared, |pending| &mut pending.capacities),
+            follow::<VolumeAttachment>(caches, &shared, |pending| &mut pending.attachments),
             follow::<PodDisruptionBudget>(caches, &shared, |pending| &mut pending.budgets),
+            follow::<Service>(caches, &shared, |pending| &mut pending.services),
+            follow::<ReplicationController>(caches, &shared, |pending| &mut pending.replication_controllers),
+            follow::<ReplicaSet>(caches, &shared, |pending| &mut pending.replica_sets),
+            follow::<StatefulSet>(caches, &shared, |pending| &mut pending.stateful_sets),
         ]
         .into_iter()
         .unzip();

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// For how many kinds of pods it is remembered what nodes are to them, in kinds.
-pub const REMEMBERED_KINDS: usize = 16;
+/// How much is remembered about nodes, in nodes times kinds of pods.
+pub const REMEMBERED_ANSWERS: usize = 1 << 20;
+/// For at most so many kinds of pods anything is remembered, in kinds.
+pub const REMEMBERED_KINDS: usize = 256;
 /// At least so many nodes are considered for preemption, in nodes.
 pub const FEWEST_PREEMPTION_CANDIDATES: usize = 100;
 /// At least this share of nodes is considered for preemption, in percent.

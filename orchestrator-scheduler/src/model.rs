@@ -2,7 +2,12 @@
 //!
 //! Pure: changes and the time come in, decisions come out; nothing here calls the API.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use orchestrator_core::{
@@ -10,12 +15,7 @@ use orchestrator_core::{
     scheduler::{ClusterChange, PodInfo, Scheduler, Snapshot, Unschedulable, Verdict},
 };
 
-use crate::{
-    framework::{Profile, is_gated},
-    guard,
-    limits::ASSUMED_LONGEST,
-    queue::Queue,
-};
+use crate::{framework::Profile, guard, limits::ASSUMED_LONGEST, queue::Queue};
 
 /// What the scheduler knows.
 pub struct Model {
@@ -24,6 +24,8 @@ pub struct Model {
     queue: Queue,
     /// Pods that were given a node and not seen there yet.
     assumed: BTreeMap<ObjectKey, Assumed>,
+    /// When they stop to be counted, of those that are bound.
+    expiries: BTreeSet<(Duration, ObjectKey)>,
 }
 
 /// A scheduler, and the plugins that act on what it decides.
@@ -49,7 +51,14 @@ pub enum Decision {
     /// It is to be bound to this node, where it is counted from now on.
     Bind(Arc<PodInfo>, String),
     /// It is to be told that it cannot run, and why; room may have to be made.
-    Refuse(Arc<PodInfo>, Arc<Unschedulable>),
+    Refuse {
+        /// The pod.
+        pod: Arc<PodInfo>,
+        /// Why it cannot run.
+        why: Arc<Unschedulable>,
+        /// Less important pods to which the node is no longer promised that the pod is to get.
+        void: Vec<Arc<PodInfo>>,
+    },
 }
 
 impl fmt::Debug for Model {
@@ -72,7 +81,7 @@ impl fmt::Debug for Deciding {
 impl Model {
     /// Knows nothing yet. The schedulers are found by the names that pods ask for.
     pub fn new(schedulers: BTreeMap<String, Deciding>, queue: Queue) -> Self {
-        Self { schedulers, cluster: Snapshot::default(), queue, assumed: BTreeMap::new() }
+        Self { schedulers, cluster: Snapshot::default(), queue, assumed: BTreeMap::new(), expiries: BTreeSet::new() }
     }
 
     /// The cluster as it is known, with what has been decided and not seen yet.
@@ -89,6 +98,11 @@ impl Model {
     pub fn change_cluster(&mut self, change: impl FnOnce(&mut Snapshot), event: &ClusterChange<'_>, now: Duration) {
         change(&mut self.cluster);
         self.wake(event, now);
+    }
+
+    /// Changes parts of the cluster that make nobody schedulable.
+    pub fn change_quietly(&mut self, change: impl FnOnce(&mut Snapshot)) {
+        change(&mut self.cluster);
     }
 
     /// Who decides about a pod.
@@ -122,7 +136,7 @@ impl Model {
 
     fn pod_gone(&mut self, key: &ObjectKey, now: Duration) {
         self.queue.remove(key);
-        self.assumed.remove(key);
+        self.forget_assumed(key);
         self.cluster.forget_nomination(key);
         if let Some(old) = self.cluster.remove_pod(key) {
             self.wake(&ClusterChange::AssignedPod { old: Some(&old), new: None }, now);
@@ -132,7 +146,7 @@ impl Model {
     fn pod_on_node(&mut self, pod: Arc<PodInfo>, node: &str, now: Duration) {
         self.queue.remove(pod.key());
         self.cluster.forget_nomination(pod.key());
-        let was_assumed = self.assumed.remove(pod.key()).is_some();
+        let was_assumed = self.forget_assumed(pod.key());
         let old = self.cluster.pod(pod.key()).cloned();
         self.cluster.put_pod(pod.clone(), node);
         // Others were decided about with an assumed pod in mind already; but its coming may be awaited.
@@ -148,7 +162,7 @@ impl Model {
             if assumed.uid == pod.uid() {
                 return;
             }
-            self.assumed.remove(pod.key());
+            self.forget_assumed(pod.key());
         }
         if let Some(other) = self.cluster.remove_pod(pod.key()) {
             self.wake(&ClusterChange::AssignedPod { old: Some(&other), new: None }, now);
@@ -164,7 +178,8 @@ impl Model {
         }
         let old = self.queue.get(pod.key()).cloned().filter(|old| old.uid() == pod.uid());
         let key = pod.key().clone();
-        self.queue.put(pod.clone(), is_gated(&pod), now);
+        let gated = self.deciding(&pod).is_some_and(|deciding| deciding.profile.is_gated(&pod));
+        self.queue.put(pod.clone(), gated, now);
         if let Some(old) = old.filter(|old| old.spec != pod.spec || old.metadata.labels != pod.metadata.labels) {
             let change = ClusterChange::WaitingPod { old: &old, new: &pod };
             let schedulers = &self.schedulers;
@@ -211,14 +226,18 @@ impl Model {
     }
 
     fn refuse(&mut self, pod: Arc<PodInfo>, why: Unschedulable, now: Duration) -> Decision {
+        let mut void = Vec::new();
         if let Some(preemption) = &why.preemption {
+            let less = self.cluster.nominated(&preemption.node).filter(|other| other.priority() < pod.priority());
+            void = less.cloned().collect();
+            void.iter().for_each(|other| self.cluster.forget_nomination(other.key()));
             self.cluster.nominate(pod.clone(), &preemption.node);
         } else if why.clear_nomination {
             self.cluster.forget_nomination(pod.key());
         }
         let why = Arc::new(why);
         self.queue.refuse(pod.key(), why.clone(), now);
-        Decision::Refuse(pod, why)
+        Decision::Refuse { pod, why, void }
     }
 
     /// The pod was bound. It is counted until it is seen.
@@ -229,7 +248,11 @@ impl Model {
             self.cluster.forget_nomination(pod.key());
         }
         if let Some(assumed) = self.assumed.get_mut(pod.key()).filter(|assumed| assumed.uid == pod.uid()) {
-            assumed.until = Some(now + ASSUMED_LONGEST);
+            let until = now + ASSUMED_LONGEST;
+            if let Some(before) = assumed.until.replace(until) {
+                self.expiries.remove(&(before, pod.key().clone()));
+            }
+            self.expiries.insert((until, pod.key().clone()));
         }
     }
 
@@ -240,7 +263,7 @@ impl Model {
         if self.assumed.get(pod.key()).is_none_or(|assumed| assumed.uid != pod.uid()) {
             return;
         }
-        self.assumed.remove(pod.key());
+        self.forget_assumed(pod.key());
         let old = self.cluster.remove_pod(pod.key());
         match why {
             Some(why) => self.queue.refuse(pod.key(), Arc::new(why), now),
@@ -261,18 +284,27 @@ impl Model {
 
     /// Pods that were bound long ago and never seen: they are no longer counted, and should be looked at anew.
     pub fn expire(&mut self, now: Duration) -> Vec<ObjectKey> {
-        let expired = self.assumed.iter().filter(|(_, assumed)| assumed.until.is_some_and(|until| until <= now));
-        let expired: Vec<_> = expired.map(|(key, _)| key.clone()).collect();
+        let expired = self.expiries.iter().take_while(|(until, _)| *until <= now);
+        let expired: Vec<_> = expired.map(|(_, key)| key.clone()).collect();
         for key in &expired {
-            self.assumed.remove(key);
+            self.forget_assumed(key);
             self.cluster.remove_pod(key);
         }
         expired
     }
 
+    /// Whether the pod was assumed.
+    fn forget_assumed(&mut self, key: &ObjectKey) -> bool {
+        let assumed = self.assumed.remove(key);
+        if let Some(until) = assumed.as_ref().and_then(|assumed| assumed.until) {
+            self.expiries.remove(&(until, key.clone()));
+        }
+        assumed.is_some()
+    }
+
     /// When the model has to be looked at again, if nothing happens before.
     pub fn next_time(&self, now: Duration) -> Option<Duration> {
-        let expiry = self.assumed.values().filter_map(|assumed| assumed.until).min();
+        let expiry = self.expiries.first().map(|(until, _)| *until);
         self.queue.next_time(now).into_iter().chain(expiry).min()
     }
 }

@@ -28,6 +28,7 @@ pub struct Queue {
     /// When to look at pods again that wait for time, and which.
     timers: BTreeSet<(Duration, ObjectKey)>,
     refused: BTreeSet<ObjectKey>,
+    backoff: (Duration, Duration),
 }
 
 #[derive(Debug)]
@@ -94,7 +95,21 @@ impl fmt::Debug for Queue {
 impl Queue {
     /// An empty queue with an order.
     pub fn new(sort: Arc<dyn QueueSort>) -> Self {
-        Self { sort, pods: BTreeMap::new(), active: BTreeSet::new(), timers: BTreeSet::new(), refused: BTreeSet::new() }
+        Self {
+            sort,
+            pods: BTreeMap::new(),
+            active: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            backoff: (BACKOFF_START, BACKOFF_LONGEST),
+        }
+    }
+
+    /// After a failed attempt a pod waits for the first time, and twice as long after each further one, up to the second.
+    #[must_use]
+    pub fn with_backoff(mut self, start: Duration, longest: Duration) -> Self {
+        self.backoff = (start, longest);
+        self
     }
 
     /// A pod waits, or is no longer as it was. A pod of another UID under the same name is another pod.
@@ -145,7 +160,7 @@ impl Queue {
     /// The pod that was tried is to be tried again after a while.
     pub fn retry(&mut self, key: &ObjectKey, now: Duration) {
         self.tried(key, now);
-        if let Some(until) = self.pods.get(key).map(Entry::backoff_end) {
+        if let Some(until) = self.pods.get(key).map(|entry| entry.backoff_end(self.backoff)) {
             self.change(key, State::BackingOff(until));
         }
     }
@@ -167,7 +182,7 @@ impl Queue {
         });
         let helped: Vec<_> = helped.cloned().collect();
         for key in &helped {
-            let until = self.pods.get(key).map_or(now, Entry::backoff_end);
+            let until = self.pods.get(key).map_or(now, |entry| entry.backoff_end(self.backoff));
             self.change(key, if until <= now { State::Active(now) } else { State::BackingOff(until) });
         }
         helped.len()
@@ -240,9 +255,10 @@ impl Queue {
 }
 
 impl Entry {
-    fn backoff_end(&self) -> Duration {
+    /// When the pod may be tried again after its last attempt.
+    fn backoff_end(&self, (start, longest): (Duration, Duration)) -> Duration {
         let doublings = self.attempts.saturating_sub(1).min(16);
-        self.tried + BACKOFF_START.saturating_mul(1 << doublings).min(BACKOFF_LONGEST)
+        self.tried + start.saturating_mul(1 << doublings).min(longest)
     }
 }
 

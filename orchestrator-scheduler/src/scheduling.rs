@@ -3,7 +3,7 @@
 //! Decisions are made one after another, each with all earlier ones in mind; carrying them out happens at the same
 //! time, within bounds. Being killed anywhere is harmless: what is not bound is decided again.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, mem::take, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt,
@@ -13,6 +13,7 @@ use orchestrator_core::{
     controller::Caches,
     env::{Env, TaskGroup},
     events::EventRecorder,
+    object::ObjectKey,
     scheduler::{ClusterChange, PodInfo, Scheduler, Snapshot, Unschedulable},
 };
 use tokio::sync::{Semaphore, mpsc};
@@ -20,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     apply::{Apply, Outcome},
+    config::Configuration,
     framework::{Profile, Remembering},
-    inbox::{Changes, Inbox},
-    limits::{CONCURRENT_BINDINGS, CONCURRENT_REPORTS},
+    inbox::{Changes, Inbox, Pending},
+    limits::{BACKOFF_LONGEST, BACKOFF_START, CONCURRENT_BINDINGS, CONCURRENT_REPORTS},
     model::{Deciding, Decision, Model},
     queue::Queue,
 };
@@ -52,6 +54,7 @@ pub struct Builder {
     caches: Caches,
     env: Env,
     deciding: BTreeMap<String, Deciding>,
+    backoff: (Duration, Duration),
 }
 
 impl fmt::Debug for Builder {
@@ -61,6 +64,13 @@ impl fmt::Debug for Builder {
 }
 
 impl Builder {
+    /// As upstream's configuration says.
+    #[must_use]
+    pub fn configuration(mut self, configuration: &Configuration) -> Self {
+        self.backoff = (configuration.backoff_start, configuration.backoff_longest);
+        configuration.profiles.iter().cloned().fold(self, Self::profile)
+    }
+
     /// Decides about the pods that ask for this profile's name.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
@@ -92,6 +102,7 @@ impl Builder {
         }
         let sort = self.deciding.values().next().map(|deciding| deciding.profile.queue_sort.clone());
         let queue = Queue::new(sort.unwrap_or_else(|| Profile::default().queue_sort));
+        let queue = queue.with_backoff(self.backoff.0, self.backoff.1);
         Scheduling { caches: self.caches, env: self.env, model: Model::new(self.deciding, queue) }
     }
 }
@@ -99,7 +110,12 @@ impl Builder {
 impl Scheduling {
     /// A scheduler over these caches.
     pub fn builder(caches: &Caches, env: &Env) -> Builder {
-        Builder { caches: caches.clone(), env: env.clone(), deciding: BTreeMap::new() }
+        Builder {
+            caches: caches.clone(),
+            env: env.clone(),
+            deciding: BTreeMap::new(),
+            backoff: (BACKOFF_START, BACKOFF_LONGEST),
+        }
     }
 
     /// Schedules until asked to end. Then everything it started is gone.
@@ -190,25 +206,16 @@ impl Running {
         }
     }
 
-    fn take_in(&mut self, now: std::time::Duration) {
-        let pending = self.inbox.take();
+    fn take_in(&mut self, now: Duration) {
+        let mut pending = self.inbox.take();
         let model = &mut self.model;
-        for (key, (_, new)) in pending.namespaces {
+        for (key, (_, new)) in take(&mut pending.namespaces) {
             let labels = new.map(|namespace| namespace.metadata.labels.clone().unwrap_or_default());
             let change = |cluster: &mut Snapshot| cluster.set_namespace(&key.name, labels);
             model.change_cluster(change, &ClusterChange::Namespace(&key.name), now);
         }
-        change_volumes(model, pending.claims, now, |cluster, key, new| set(&mut cluster.volumes.claims, key, new));
-        change_volumes(model, pending.volumes, now, |cluster, key, new| {
-            set(&mut cluster.volumes.volumes, key.name, new);
-        });
-        change_volumes(model, pending.classes, now, |cluster, key, new| {
-            set(&mut cluster.volumes.classes, key.name, new);
-        });
-        change_volumes(model, pending.csi_nodes, now, |cluster, key, new| {
-            set(&mut cluster.volumes.csi_nodes, key.name, new);
-        });
-        change_volumes(model, pending.budgets, now, |cluster, key, new| set(&mut cluster.budgets, key, new));
+        take_in_volumes(model, &mut pending, now);
+        take_in_workloads(model, &mut pending);
         for (old, new) in pending.nodes.into_values() {
             model.change_node(old.as_ref(), new.as_ref(), now);
         }
@@ -254,10 +261,13 @@ impl Running {
                     drop(permit);
                 });
             }
-            Decision::Refuse(pod, why) => {
+            Decision::Refuse { pod, why, void } => {
                 let permit = self.reports.clone().acquire_owned().await;
                 self.tasks.spawn("refuse", async move {
                     apply.refuse(&pod, &why).await;
+                    for other in void {
+                        apply.clear_nomination(&other).await;
+                    }
                     drop(permit);
                 });
             }
@@ -265,14 +275,54 @@ impl Running {
     }
 }
 
-fn change_volumes<K>(
-    model: &mut Model,
-    changes: Changes<K>,
-    now: std::time::Duration,
-    set: fn(&mut Snapshot, orchestrator_core::object::ObjectKey, Option<Arc<K>>),
-) {
+fn take_in_volumes(model: &mut Model, pending: &mut Pending, now: Duration) {
+    change(model, take(&mut pending.claims), now, |cluster, key, new| set(&mut cluster.volumes.claims, key, new));
+    change(model, take(&mut pending.volumes), now, |cluster, key, new| {
+        set(&mut cluster.volumes.volumes, key.name, new);
+    });
+    change(model, take(&mut pending.classes), now, |cluster, key, new| {
+        set(&mut cluster.volumes.classes, key.name, new);
+    });
+    change(model, take(&mut pending.csi_nodes), now, |cluster, key, new| {
+        set(&mut cluster.volumes.csi_nodes, key.name, new);
+    });
+    change(model, take(&mut pending.csi_drivers), now, |cluster, key, new| {
+        set(&mut cluster.volumes.csi_drivers, key.name, new);
+    });
+    change(model, take(&mut pending.capacities), now, |cluster, key, new| {
+        set(&mut cluster.volumes.capacities, key, new);
+    });
+    change(model, take(&mut pending.attachments), now, |cluster, key, new| {
+        set(&mut cluster.volumes.attachments, key.name, new);
+    });
+}
+
+/// What makes nobody schedulable, but decides where pods go and who makes room.
+fn take_in_workloads(model: &mut Model, pending: &mut Pending) {
+    quietly(model, take(&mut pending.budgets), |cluster, key, new| set(&mut cluster.budgets, key, new));
+    quietly(model, take(&mut pending.services), |cluster, key, new| set(&mut cluster.workloads.services, key, new));
+    quietly(model, take(&mut pending.replication_controllers), |cluster, key, new| {
+        set(&mut cluster.workloads.replication_controllers, key, new);
+    });
+    quietly(model, take(&mut pending.replica_sets), |cluster, key, new| {
+        set(&mut cluster.workloads.replica_sets, key, new);
+    });
+    quietly(model, take(&mut pending.stateful_sets), |cluster, key, new| {
+        set(&mut cluster.workloads.stateful_sets, key, new);
+    });
+}
+
+type Set<K> = fn(&mut Snapshot, ObjectKey, Option<Arc<K>>);
+
+fn change<K>(model: &mut Model, changes: Changes<K>, now: Duration, set: Set<K>) {
     for (key, (_, new)) in changes {
         model.change_cluster(|cluster| set(cluster, key, new), &ClusterChange::Volumes, now);
+    }
+}
+
+fn quietly<K>(model: &mut Model, changes: Changes<K>, set: Set<K>) {
+    for (key, (_, new)) in changes {
+        model.change_quietly(|cluster| set(cluster, key, new));
     }
 }
 

@@ -39,7 +39,7 @@ impl History {
         self.changes.push_back((self.next(), node.clone()));
     }
 
-    /// A node came or went.
+    /// So much has changed that all nodes are to be looked at: one came or went, or a namespace is another.
     pub(super) fn other_nodes(&mut self) {
         self.changes.clear();
         self.start = self.next();

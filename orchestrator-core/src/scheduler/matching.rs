@@ -4,7 +4,8 @@
 //! <https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/>.
 
 use k8s_openapi::api::core::v1::{
-    Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
+    Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, PreferredSchedulingTerm,
+    Taint, Toleration,
 };
 
 /// The taint of nodes that are closed to new pods.
@@ -26,7 +27,12 @@ pub fn required_node_affinity(spec: &PodSpec) -> Option<&NodeSelector> {
 pub fn node_preference(spec: &PodSpec, node: &Node) -> i64 {
     let affinity = node_affinity(spec)
         .and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_deref());
-    let terms = affinity.unwrap_or_default().iter();
+    terms_weight(affinity.unwrap_or_default(), node)
+}
+
+/// The sum of the weights of the terms that match a node.
+pub fn terms_weight(terms: &[PreferredSchedulingTerm], node: &Node) -> i64 {
+    let terms = terms.iter();
     terms.filter(|term| term_matches(&term.preference, node)).map(|term| i64::from(term.weight)).sum()
 }
 

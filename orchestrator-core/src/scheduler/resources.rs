@@ -170,9 +170,9 @@ fn of_whole_pod(spec: &PodSpec, resources: &mut Resources) {
 /// Whether the node has said that it will never have the room that the pod was changed to ask for.
 fn resize_is_infeasible(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|condition| {
-        condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible")
-    })
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible"))
 }
 
 /// As [`container_requests`], but what it asks for does not count where it will not be given.

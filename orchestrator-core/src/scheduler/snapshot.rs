@@ -162,6 +162,11 @@ impl Snapshot {
         self.namespaces.get(namespace).map_or(NONE, Arc::as_ref)
     }
 
+    /// The namespaces that are known, with their labels.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&str, &BTreeMap<String, String>)> {
+        self.namespaces.iter().map(|(name, labels)| (name.as_str(), labels.as_ref()))
+    }
+
     /// An image, if any node has it.
     pub fn image(&self, name: &str) -> Option<ImageState> {
         self.images.get(name).copied()
@@ -271,6 +276,10 @@ impl Snapshot {
 
     /// A namespace came, changed, or went (`None`).
     pub fn set_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>) {
+        if self.namespaces.get(name).map(AsRef::as_ref) != labels.as_ref() {
+            // Which pods are meant by others may have changed on any node.
+            self.history.other_nodes();
+        }
         match labels {
             Some(labels) => self.namespaces.insert(name.to_owned(), Arc::new(labels)),
             None => self.namespaces.remove(name),

@@ -1,8 +1,9 @@
 //! What was found out about nodes for one pod, kept for the next pod like it.
 //!
 //! Of pods of one template, each decision would look at all nodes only to find what the last one found, except about the
-//! one node that got the last pod. So the answers of [`Local`] plugins are kept, looked up anew for the nodes that have
-//! changed, and the best node stands at the root of a [`Tournament`]. The verdict is the one of looking at every node.
+//! one node that got the last pod. So the answers of [`Lasting`] plugins are kept, looked up anew for the nodes that have
+//! changed, and the best node stands at the root of a [`Tournament`]. Where a plugin has something to say that follows from
+//! other nodes, the nodes that are left are compared one by one. The verdict is the one of looking at every node.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,8 +15,11 @@ use orchestrator_core::scheduler::{
     ClusterChange, NodeState, PodInfo, Scheduler, Snapshot, Unschedulable, Verdict, Version,
 };
 
-use super::{Filter, Local, Prepared, Profile, Scaling, Score, profile::is_gated, scaled, tournament::Tournament};
-use crate::limits::REMEMBERED_KINDS;
+use super::{
+    Filter, Lasting, Prepared, Profile, Scaling, Score, Standing, StandingFilter, StandingScore, scaled,
+    tournament::Tournament,
+};
+use crate::limits::{REMEMBERED_ANSWERS, REMEMBERED_KINDS};
 
 /// A [`Profile`] that remembers. Its verdicts are the profile's own.
 pub struct Remembering {
@@ -32,7 +36,8 @@ impl fmt::Debug for Remembering {
 
 impl Scheduler for Remembering {
     fn schedule(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Verdict {
-        let best = if is_special(pod, cluster) { None } else { self.best(pod, cluster, tie) };
+        let best =
+            if self.profile.is_gated(pod) || is_special(pod, cluster) { None } else { self.best(pod, cluster, tie) };
         best.map_or_else(|| self.profile.schedule(pod, cluster, tie), Verdict::Node)
     }
 
@@ -44,9 +49,7 @@ impl Scheduler for Remembering {
 /// Whether more than the nodes as they are decides: a node is promised, to the pod or to one that goes before it.
 fn is_special(pod: &PodInfo, cluster: &Snapshot) -> bool {
     let goes_before = |other: &Arc<PodInfo>| other.priority() >= pod.priority() && other.key() != pod.key();
-    is_gated(pod)
-        || pod.nominated_node_name().is_some()
-        || cluster.promises().any(|(_, pods)| pods.values().any(goes_before))
+    pod.nominated_node_name().is_some() || cluster.promises().any(|(_, pods)| pods.values().any(goes_before))
 }
 
 impl Remembering {
@@ -58,37 +61,47 @@ impl Remembering {
     /// The best node. `None` if there is none, or if answers cannot be remembered: some plugin looks at more than
     /// single nodes, or lets the pod onto some nodes only.
     fn best(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Option<String> {
-        let locals = Locals::of(&self.profile, pod, cluster)?;
-        let facts = locals.facts(pod, cluster);
+        let plugins = Plugins::of(&self.profile, pod, cluster)?;
+        let facts = plugins.facts(pod, cluster);
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = kinds.iter().position(|kind| kind.is_of(&locals, pod, &facts));
-        let mut kind = known.and_then(|at| kinds.remove(at)).unwrap_or_else(|| Kind::new(pod, facts));
+        let known = kinds.iter().position(|kind| kind.is_of(&plugins, pod, &facts));
+        let mut kind =
+            known.and_then(|at| kinds.remove(at)).unwrap_or_else(|| Kind::new(pod, facts, &plugins, cluster));
         let best = kind.update(&self.profile, pod, cluster).then(|| kind.best(tie).map(str::to_owned));
         kinds.push_front(kind);
-        kinds.truncate(REMEMBERED_KINDS);
+        kinds.truncate((REMEMBERED_ANSWERS / cluster.len().max(1)).clamp(1, REMEMBERED_KINDS));
         best.flatten()
     }
 }
 
-/// All plugins of a profile that look at nodes, as such that look at one node only.
-struct Locals<'a>(Vec<&'a dyn Local>);
+/// All plugins of a profile that look at nodes.
+struct Plugins<'a> {
+    filters: Vec<&'a dyn Lasting>,
+    scores: Vec<(i64, &'a dyn Lasting)>,
+}
 
-impl<'a> Locals<'a> {
+impl<'a> Plugins<'a> {
+    /// `None` if the answers of one cannot be kept.
     fn of(profile: &'a Profile, pod: &PodInfo, cluster: &Snapshot) -> Option<Self> {
-        let filters = profile.filters.iter().map(|plugin| plugin.local(pod, cluster));
-        let scores = profile.scores.iter().map(|(_, plugin)| plugin.local(pod, cluster));
-        filters.chain(scores).collect::<Option<_>>().map(Self)
+        let filters = profile.filters.iter().map(|plugin| plugin.lasting(pod, cluster));
+        let scores = profile.scores.iter();
+        let scores = scores.map(|(weight, plugin)| Some((*weight, plugin.lasting(pod, cluster)?)));
+        Some(Self { filters: filters.collect::<Option<_>>()?, scores: scores.collect::<Option<_>>()? })
     }
 
-    fn facts(&self, pod: &PodInfo, cluster: &Snapshot) -> Vec<i64> {
-        self.0.iter().flat_map(|plugin| plugin.facts(pod, cluster)).collect()
+    fn all(&self) -> impl Iterator<Item = &'a dyn Lasting> {
+        self.filters.iter().copied().chain(self.scores.iter().map(|(_, plugin)| *plugin))
+    }
+
+    fn facts(&self, pod: &PodInfo, cluster: &Snapshot) -> Vec<Vec<i64>> {
+        self.all().map(|plugin| plugin.facts(pod, cluster)).collect()
     }
 }
 
 /// The answers of all nodes to pods of one kind.
 struct Kind {
     example: PodInfo,
-    facts: Vec<i64>,
+    facts: Vec<Vec<i64>>,
     /// The state of the cluster that the answers are about.
     seen: Option<Version>,
     /// The nodes, ordered by name. Everything else goes by their places in this list.
@@ -97,6 +110,9 @@ struct Kind {
     fixed: Vec<Option<i64>>,
     columns: Vec<Column>,
     totals: Tournament,
+    /// By the places of their plugins in the profile.
+    standing_filters: Vec<(usize, Box<dyn StandingFilter>)>,
+    standing_scores: Vec<(usize, i64, Box<dyn StandingScore>)>,
 }
 
 /// A score that is scaled.
@@ -137,16 +153,19 @@ struct Prepare<'a> {
 }
 
 impl<'a> Prepare<'a> {
-    fn new(profile: &'a Profile, pod: &'a PodInfo, cluster: &'a Snapshot) -> Option<Self> {
+    /// Without those that something standing takes the place of.
+    fn new(profile: &'a Profile, pod: &'a PodInfo, cluster: &'a Snapshot, kind: &Kind) -> Option<Self> {
         let mut prepared = Self { filters: Vec::new(), fixed: Vec::new(), scaled: Vec::new() };
-        for plugin in &profile.filters {
+        let stands = |at: usize| kind.standing_filters.iter().any(|(place, _)| *place == at);
+        for (_, plugin) in profile.filters.iter().enumerate().filter(|(at, _)| !stands(*at)) {
             match plugin.pre_filter(pod, cluster) {
                 Prepared::Skip => {}
                 Prepared::Filter { only: None, filter } => prepared.filters.push(filter),
                 Prepared::Filter { only: Some(_), .. } | Prepared::Refuse(_) => return None,
             }
         }
-        for (weight, plugin) in &profile.scores {
+        let stands = |at: usize| kind.standing_scores.iter().any(|(place, ..)| *place == at);
+        for (_, (weight, plugin)) in profile.scores.iter().enumerate().filter(|(at, _)| !stands(*at)) {
             let Some(score) = plugin.pre_score(pod, cluster, &[]) else { continue };
             match score.scaling() {
                 Scaling::None => prepared.fixed.push((*weight, score)),
@@ -164,8 +183,16 @@ impl<'a> Prepare<'a> {
 }
 
 impl Kind {
-    fn new(pod: &PodInfo, facts: Vec<i64>) -> Self {
+    fn new(pod: &PodInfo, facts: Vec<Vec<i64>>, plugins: &Plugins<'_>, cluster: &Snapshot) -> Self {
+        let filters = plugins.filters.iter().enumerate();
+        let scores = plugins.scores.iter().enumerate();
         Self {
+            standing_filters: filters
+                .filter_map(|(at, plugin)| Some((at, plugin.standing_filter(pod, cluster)?)))
+                .collect(),
+            standing_scores: scores
+                .filter_map(|(at, (weight, plugin))| Some((at, *weight, plugin.standing_score(pod, cluster)?)))
+                .collect(),
             example: pod.clone(),
             facts,
             seen: None,
@@ -177,8 +204,8 @@ impl Kind {
     }
 
     /// Whether these are the answers for a pod.
-    fn is_of(&self, locals: &Locals<'_>, pod: &PodInfo, facts: &[i64]) -> bool {
-        self.facts == facts && locals.0.iter().all(|plugin| plugin.alike(&self.example, pod))
+    fn is_of(&self, plugins: &Plugins<'_>, pod: &PodInfo, facts: &[Vec<i64>]) -> bool {
+        self.facts == facts && plugins.all().all(|plugin| plugin.alike(&self.example, pod))
     }
 
     /// Asks the nodes that have changed. `false` if these plugins cannot be asked node by node.
@@ -187,14 +214,16 @@ impl Kind {
         let changed = seen.as_ref().and_then(|seen| cluster.changed_since(seen));
         let Some(changed) = changed.map(BTreeSet::from_iter) else { return self.rebuild(profile, pod, cluster) };
         if !changed.is_empty() {
-            let Some(prepared) = Prepare::new(profile, pod, cluster) else { return false };
+            let Some(prepared) = Prepare::new(profile, pod, cluster, self) else { return false };
             let before: Vec<_> = self.columns.iter().map(Column::largest).collect();
             for name in changed {
                 let at = self.names.binary_search_by(|known| known.as_ref().cmp(name));
                 if let (Ok(at), Some(node)) = (at, cluster.node(name)) {
                     self.ask(at, node, &prepared);
+                    self.learn(at, node, cluster);
                 }
             }
+            self.settle(cluster);
             if self.columns.iter().map(Column::largest).ne(before) {
                 self.add_up();
             }
@@ -204,7 +233,12 @@ impl Kind {
     }
 
     fn rebuild(&mut self, profile: &Profile, pod: &PodInfo, cluster: &Snapshot) -> bool {
-        let Some(prepared) = Prepare::new(profile, pod, cluster) else { return false };
+        if !self.names.is_empty() {
+            // What stands knows nodes by their places, which are others now.
+            let Some(plugins) = Plugins::of(profile, pod, cluster) else { return false };
+            *self = Self::new(pod, std::mem::take(&mut self.facts), &plugins, cluster);
+        }
+        let Some(prepared) = Prepare::new(profile, pod, cluster, self) else { return false };
         self.names = cluster.nodes().map(|node| node.name().into()).collect();
         self.fixed = vec![None; self.names.len()];
         let column = |(weight, reverse, _): &(i64, bool, _)| Column {
@@ -216,7 +250,9 @@ impl Kind {
         self.columns = prepared.scaled.iter().map(column).collect();
         for (at, node) in cluster.nodes().enumerate() {
             self.note(at, node, &prepared);
+            self.learn(at, node, cluster);
         }
+        self.settle(cluster);
         self.add_up();
         self.seen = Some(cluster.version());
         true
@@ -251,8 +287,49 @@ impl Kind {
         self.totals = Tournament::new(totals.into_iter());
     }
 
+    fn standing(&mut self) -> impl Iterator<Item = &mut dyn Standing> {
+        let filters = self.standing_filters.iter_mut().map(|(_, filter)| filter.as_mut() as &mut dyn Standing);
+        filters.chain(self.standing_scores.iter_mut().map(|(.., score)| score.as_mut() as &mut dyn Standing))
+    }
+
+    fn learn(&mut self, at: usize, node: &NodeState, cluster: &Snapshot) {
+        self.standing().for_each(|standing| standing.learn(at, node, cluster));
+    }
+
+    fn settle(&mut self, cluster: &Snapshot) {
+        self.standing().for_each(|standing| standing.settle(cluster));
+    }
+
     /// The best node; any of the best by `tie`.
     fn best(&self, tie: u64) -> Option<&str> {
-        self.totals.best(tie).map(|at| self.names[at].as_ref())
+        let idle = self.standing_filters.iter().all(|(_, filter)| filter.is_idle())
+            && self.standing_scores.iter().all(|(.., score)| score.is_idle());
+        let best = if idle { self.totals.best(tie) } else { self.best_of_each(tie) };
+        best.map(|at| self.names[at].as_ref())
+    }
+
+    /// The best of the nodes that no standing filter refuses, compared one by one.
+    fn best_of_each(&self, tie: u64) -> Option<usize> {
+        let filters: Vec<_> = self.standing_filters.iter().map(|(_, filter)| filter).filter(|f| !f.is_idle()).collect();
+        let right = |at: &usize| self.fixed[*at].is_some() && !filters.iter().any(|filter| filter.refuses(*at));
+        let nodes: Vec<usize> = (0..self.names.len()).filter(right).collect();
+        if nodes.len() < 2 {
+            return nodes.first().copied();
+        }
+        let mut totals: Vec<i64> = nodes.iter().map(|at| self.fixed[*at].unwrap_or(0)).collect();
+        for column in &self.columns {
+            let largest = nodes.iter().map(|at| column.scores[*at]).max().unwrap_or(0);
+            for (total, at) in totals.iter_mut().zip(&nodes) {
+                *total += column.weight * scaled(column.scores[*at], largest, column.reverse);
+            }
+        }
+        for (_, weight, standing) in self.standing_scores.iter().filter(|(.., score)| !score.is_idle()) {
+            for (total, score) in totals.iter_mut().zip(standing.score(&nodes).into_iter().flatten()) {
+                *total += weight * score;
+            }
+        }
+        let best = totals.iter().max()?;
+        let best: Vec<_> = nodes.iter().zip(&totals).filter(|(_, total)| *total == best).map(|(at, _)| *at).collect();
+        best.get((tie % best.len() as u64) as usize).copied()
     }
 }

@@ -1,12 +1,13 @@
 //! The framework: small traits, one for each point at which a plugin takes part in scheduling.
 //!
-//! In upstream's order: [`QueueSort`], [`PreFilter`] (which gives a [`Filter`]), [`PostFilter`], [`PreScore`] (which
+//! In upstream's order: [`PreEnqueue`], [`QueueSort`], [`PreFilter`] (which gives a [`Filter`]), [`PostFilter`], [`PreScore`] (which
 //! gives a [`Score`]), then, once a node is chosen, [`Reserve`], [`Permit`], [`PreBind`], [`Bind`], [`PostBind`]. What
 //! comes before the choice decides purely; what comes after may act. A [`Profile`] puts plugins together and is a
 //! [`Scheduler`](orchestrator_core::scheduler::Scheduler).
 //!
 //! <https://kubernetes.io/docs/concepts/scheduling-eviction/scheduling-framework/>
 
+mod domains;
 mod filters;
 mod memory;
 mod profile;
@@ -21,9 +22,10 @@ use orchestrator_core::{
     status::ApiError,
 };
 
+pub(crate) use domains::Sums;
 pub use filters::Filters;
 pub use memory::Remembering;
-pub use profile::{DEFAULT_SCHEDULER_NAME, Profile, is_gated};
+pub use profile::{DEFAULT_SCHEDULER_NAME, Profile};
 
 /// The best score of a node.
 pub const MAX_SCORE: i64 = 100;
@@ -38,31 +40,79 @@ pub trait Plugin: Send + Sync + 'static {
         true
     }
 
-    /// `Some` if what it says about a node follows from the pod and that node alone, so that it can be remembered.
-    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+    /// The kinds of events after which [`Self::may_help`] may say so, in upstream's words: for people.
+    fn waits_for(&self) -> &'static [&'static str] {
+        &["*"]
+    }
+
+    /// `Some` if what it says about nodes can be kept from one pod to the next.
+    fn lasting(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Lasting> {
         None
     }
 }
 
-/// What lets answers about nodes be remembered from one pod to the next.
-pub trait Local {
+/// What lets answers about nodes be kept from one pod to the next. They follow from the pod and the node alone, and from
+/// what [`Self::standing_filter`] and [`Self::standing_score`] know of the other nodes.
+pub trait Lasting {
     /// Whether two pods get the same answer about every node.
     fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool;
 
-    /// Numbers of the whole cluster that the answers follow from as well: if they change, nothing is remembered.
+    /// Numbers of the whole cluster that the answers follow from as well: if they change, nothing is kept.
     fn facts(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Vec<i64> {
         Vec::new()
     }
+
+    /// Takes the place of the filter for pods like this one, if the filter looks at more than single nodes.
+    fn standing_filter(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<Box<dyn StandingFilter>> {
+        None
+    }
+
+    /// Takes the place of the score for pods like this one, if the score looks at more than single nodes.
+    fn standing_score(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<Box<dyn StandingScore>> {
+        None
+    }
+}
+
+/// Knows of each node what it means to the others, for pods of one kind. Nodes go by numbers from 0.
+pub trait Standing: Send {
+    /// Learns what a node means now.
+    fn learn(&mut self, at: usize, node: &NodeState, cluster: &Snapshot);
+
+    /// All that has changed has been learned.
+    fn settle(&mut self, _cluster: &Snapshot) {}
+
+    /// Whether it has nothing to say about any node at present.
+    fn is_idle(&self) -> bool {
+        false
+    }
+}
+
+/// A filter that looks at more than single nodes, kept up to date.
+pub trait StandingFilter: Standing {
+    /// Whether the node is refused.
+    fn refuses(&self, at: usize) -> bool;
+}
+
+/// A score that looks at more than single nodes, kept up to date.
+pub trait StandingScore: Standing {
+    /// How good these nodes are, each between 0 and [`MAX_SCORE`]; `None` if they are all alike.
+    fn score(&self, nodes: &[usize]) -> Option<Vec<i64>>;
 }
 
 /// What a plugin is to pods that it has nothing to say about: they are all alike.
 #[derive(Clone, Copy, Debug)]
 pub struct Indifferent;
 
-impl Local for Indifferent {
+impl Lasting for Indifferent {
     fn alike(&self, _a: &PodInfo, _b: &PodInfo) -> bool {
         true
     }
+}
+
+/// Keeps pods out of the queue until they change.
+pub trait PreEnqueue: Plugin {
+    /// Why the pod must not be scheduled yet.
+    fn pre_enqueue(&self, pod: &PodInfo) -> Option<Rejection>;
 }
 
 /// Orders the pods that wait for scheduling.

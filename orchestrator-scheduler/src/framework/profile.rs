@@ -5,7 +5,8 @@ use std::{fmt, sync::Arc};
 use orchestrator_core::scheduler::{ClusterChange, NodeState, PodInfo, Scheduler, Snapshot, Unschedulable, Verdict};
 
 use super::{
-    Afterwards, Bind, Filters, Permit, PostBind, PostFilter, PreBind, PreFilter, PreScore, QueueSort, Reserve,
+    Afterwards, Bind, Filters, Permit, PostBind, PostFilter, PreBind, PreEnqueue, PreFilter, PreScore, QueueSort,
+    Reserve,
 };
 use crate::plugins;
 
@@ -17,6 +18,8 @@ pub const DEFAULT_SCHEDULER_NAME: &str = "default-scheduler";
 pub struct Profile {
     /// Pods ask for it by this name, in `spec.schedulerName`.
     pub name: String,
+    /// Keep pods out of the queue.
+    pub pre_enqueue: Vec<Arc<dyn PreEnqueue>>,
     /// Orders the waiting pods.
     pub queue_sort: Arc<dyn QueueSort>,
     /// Filters, in order: the first that refuses gives the reason.
@@ -55,6 +58,11 @@ impl Profile {
     /// As the default, but fills nodes up before it uses others.
     pub fn packing(name: &str) -> Self {
         plugins::default_profile(name, plugins::Strategy::MostAllocated)
+    }
+
+    /// Whether a pod must not be scheduled yet.
+    pub fn is_gated(&self, pod: &PodInfo) -> bool {
+        self.pre_enqueue.iter().any(|plugin| plugin.pre_enqueue(pod).is_some())
     }
 
     fn unschedulable(
@@ -106,7 +114,7 @@ impl Profile {
 
 impl Scheduler for Profile {
     fn schedule(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Verdict {
-        if is_gated(pod) {
+        if self.is_gated(pod) {
             return Verdict::Gated;
         }
         let mut why = Unschedulable::new(cluster.len());
@@ -150,9 +158,4 @@ impl Scheduler for Profile {
             || refused.is_empty()
             || asked.any(|plugin| plugin.may_help(change, pod))
     }
-}
-
-/// Whether scheduling gates are on a pod.
-pub fn is_gated(pod: &PodInfo) -> bool {
-    pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty())
 }

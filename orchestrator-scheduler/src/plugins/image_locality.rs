@@ -2,7 +2,7 @@
 
 use orchestrator_core::scheduler::{ImageState, NodeState, PodInfo, Snapshot};
 
-use crate::framework::{Local, MAX_SCORE, Plugin, PreScore, Scaling, Score};
+use crate::framework::{Lasting, MAX_SCORE, Plugin, PreScore, Scaling, Score};
 
 /// Images of less than this make no difference, in bytes.
 const SMALLEST: i64 = 23 << 20;
@@ -18,12 +18,12 @@ impl Plugin for ImageLocality {
         "ImageLocality"
     }
 
-    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+    fn lasting(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Lasting> {
         Some(self)
     }
 }
 
-impl Local for ImageLocality {
+impl Lasting for ImageLocality {
     fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
         images(a).eq(images(b))
     }

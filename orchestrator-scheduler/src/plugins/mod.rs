@@ -12,6 +12,7 @@ mod pod_topology_spread;
 mod preemption;
 mod queue_sort;
 mod resource_claims;
+mod scheduling_gates;
 mod taint_toleration;
 mod volume_binding;
 mod volume_restrictions;
@@ -26,10 +27,11 @@ pub use node_affinity::NodeAffinity;
 pub use node_ports::NodePorts;
 pub use node_resources::{NodeResourcesBalancedAllocation, NodeResourcesFit, ScoredResource, ShapePoint, Strategy};
 pub use node_volume_limits::NodeVolumeLimits;
-pub use pod_topology_spread::PodTopologySpread;
+pub use pod_topology_spread::{Defaults, PodTopologySpread};
 pub use preemption::DefaultPreemption;
 pub use queue_sort::PrioritySort;
 pub use resource_claims::DynamicResources;
+pub use scheduling_gates::SchedulingGates;
 pub use taint_toleration::TaintToleration;
 pub use volume_binding::VolumeBinding;
 pub use volume_restrictions::{VolumeRestrictions, VolumeZone};
@@ -39,36 +41,38 @@ use crate::framework::{PreFilter, PreScore, Profile};
 /// Upstream's default profile, with a way to use nodes.
 pub(crate) fn default_profile(name: &str, strategy: Strategy) -> Profile {
     let volume_binding = Arc::new(VolumeBinding::default());
+    let spread = Arc::new(PodTopologySpread::default());
     let fit = Arc::new(NodeResourcesFit::new(strategy));
     let filters: Vec<Arc<dyn PreFilter>> = vec![
         Arc::new(NodeUnschedulable),
         Arc::new(NodeName),
         Arc::new(TaintToleration),
-        Arc::new(NodeAffinity),
+        Arc::new(NodeAffinity::default()),
         Arc::new(NodePorts),
         fit.clone(),
         Arc::new(VolumeRestrictions),
         Arc::new(NodeVolumeLimits),
         volume_binding.clone(),
         Arc::new(VolumeZone),
-        Arc::new(PodTopologySpread),
-        Arc::new(InterPodAffinity),
+        spread.clone(),
+        Arc::new(InterPodAffinity::default()),
         Arc::new(DynamicResources),
     ];
     let scores: Vec<(i64, Arc<dyn PreScore>)> = vec![
         (3, Arc::new(TaintToleration)),
-        (2, Arc::new(NodeAffinity)),
+        (2, Arc::new(NodeAffinity::default())),
         (1, fit),
-        (2, Arc::new(PodTopologySpread)),
-        (2, Arc::new(InterPodAffinity)),
+        (2, spread),
+        (2, Arc::new(InterPodAffinity::default())),
         (1, Arc::new(NodeResourcesBalancedAllocation::default())),
         (1, Arc::new(ImageLocality)),
     ];
     Profile {
         name: name.to_owned(),
+        pre_enqueue: vec![Arc::new(SchedulingGates)],
         queue_sort: Arc::new(PrioritySort),
         filters,
-        post_filters: vec![Arc::new(DynamicResources), Arc::new(DefaultPreemption)],
+        post_filters: vec![Arc::new(DynamicResources), Arc::new(DefaultPreemption::default())],
         scores,
         reserve: vec![volume_binding.clone()],
         permit: Vec::new(),

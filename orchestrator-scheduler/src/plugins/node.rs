@@ -5,7 +5,7 @@ use orchestrator_core::scheduler::{
     matching::{is_closed, tolerations},
 };
 
-use crate::framework::{Local, Plugin, PreFilter, Prepared};
+use crate::framework::{Lasting, Plugin, PreFilter, Prepared};
 
 /// Refuses nodes that are closed to new pods.
 #[derive(Clone, Copy, Debug)]
@@ -24,12 +24,16 @@ impl Plugin for NodeUnschedulable {
         matches!(change, ClusterChange::Node { new: Some(_), .. } | ClusterChange::WaitingPod { .. })
     }
 
-    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+    fn waits_for(&self) -> &'static [&'static str] {
+        &["Node/Add", "Node/UpdateNodeTaint", "Pod/UpdatePodToleration"]
+    }
+
+    fn lasting(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Lasting> {
         Some(self)
     }
 }
 
-impl Local for NodeUnschedulable {
+impl Lasting for NodeUnschedulable {
     fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
         a.spec.as_ref().map(tolerations) == b.spec.as_ref().map(tolerations)
     }
@@ -54,12 +58,16 @@ impl Plugin for NodeName {
         matches!(change, ClusterChange::Node { old: None, .. })
     }
 
-    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+    fn waits_for(&self) -> &'static [&'static str] {
+        &["Node/Add"]
+    }
+
+    fn lasting(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Lasting> {
         Some(self)
     }
 }
 
-impl Local for NodeName {
+impl Lasting for NodeName {
     fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
         a.node_name() == b.node_name()
     }

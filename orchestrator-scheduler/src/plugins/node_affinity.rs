@@ -2,17 +2,37 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{NodeSelectorTerm, PodSpec};
+use k8s_openapi::api::core::v1::{
+    NodeAffinity as Added, NodeSelector, NodeSelectorTerm, PodSpec, PreferredSchedulingTerm,
+};
 use orchestrator_core::scheduler::{
     ClusterChange, NodeState, PodInfo, Rejection, Snapshot,
-    matching::{node_affinity_matches, node_preference, required_node_affinity},
+    matching::{node_affinity_matches, node_preference, node_selector_matches, required_node_affinity, terms_weight},
 };
 
-use crate::framework::{Filter, Local, Plugin, PreFilter, PreScore, Prepared, Scaling, Score};
+use crate::framework::{Filter, Lasting, Plugin, PreFilter, PreScore, Prepared, Scaling, Score};
 
 /// Refuses nodes that the pod's node selector or affinity does not match; prefers those it likes.
-#[derive(Clone, Copy, Debug)]
-pub struct NodeAffinity;
+#[derive(Clone, Debug, Default)]
+pub struct NodeAffinity {
+    /// What all pods have besides their own.
+    added: Option<Added>,
+}
+
+impl NodeAffinity {
+    /// With an affinity that all pods have besides their own.
+    pub fn new(added: Option<Added>) -> Self {
+        Self { added }
+    }
+
+    fn added_selector(&self) -> Option<&NodeSelector> {
+        self.added.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref()
+    }
+
+    fn added_preferences(&self) -> Option<&[PreferredSchedulingTerm]> {
+        self.added.as_ref()?.preferred_during_scheduling_ignored_during_execution.as_deref()
+    }
+}
 
 impl Plugin for NodeAffinity {
     fn name(&self) -> &'static str {
@@ -23,15 +43,20 @@ impl Plugin for NodeAffinity {
         let ClusterChange::Node { new: Some(node), .. } = change else {
             return matches!(change, ClusterChange::WaitingPod { .. });
         };
-        pod.spec.as_ref().is_none_or(|spec| node_affinity_matches(spec, node))
+        self.added_selector().is_none_or(|selector| node_selector_matches(selector, node))
+            && pod.spec.as_ref().is_none_or(|spec| node_affinity_matches(spec, node))
     }
 
-    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+    fn waits_for(&self) -> &'static [&'static str] {
+        &["Node/Add", "Node/UpdateNodeLabel"]
+    }
+
+    fn lasting(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Lasting> {
         Some(self)
     }
 }
 
-impl Local for NodeAffinity {
+impl Lasting for NodeAffinity {
     fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
         let wishes = |pod: &PodInfo| {
             let spec = pod.spec.as_ref()?;
@@ -46,26 +71,35 @@ impl PreFilter for NodeAffinity {
     fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _cluster: &'a Snapshot) -> Prepared<'a> {
         let Some(spec) = &pod.spec else { return Prepared::Skip };
         let required = required_node_affinity(spec);
-        if required.is_none() && spec.node_selector.as_ref().is_none_or(|selector| selector.is_empty()) {
+        if required.is_none()
+            && self.added_selector().is_none()
+            && spec.node_selector.as_ref().is_none_or(|selector| selector.is_empty())
+        {
             return Prepared::Skip;
         }
         let only = required.and_then(|selector| named_nodes(&selector.node_selector_terms));
         if only.as_ref().is_some_and(BTreeSet::is_empty) {
             return Prepared::Refuse(Rejection::unresolvable(self.name(), "pod affinity terms conflict"));
         }
-        Prepared::Filter { only, filter: Box::new(Matches { plugin: self.name(), spec }) }
+        Prepared::Filter { only, filter: Box::new(Matches { plugin: self, spec }) }
     }
 }
 
 struct Matches<'a> {
-    plugin: &'static str,
+    plugin: &'a NodeAffinity,
     spec: &'a PodSpec,
 }
 
 impl Filter for Matches<'_> {
     fn filter(&self, node: &NodeState) -> Option<Rejection> {
-        (!node_affinity_matches(self.spec, node.node()))
-            .then(|| Rejection::unresolvable(self.plugin, "node(s) didn't match Pod's node affinity/selector"))
+        let reason = if self.plugin.added_selector().is_some_and(|added| !node_selector_matches(added, node.node())) {
+            "node(s) didn't match scheduler-enforced node affinity"
+        } else if !node_affinity_matches(self.spec, node.node()) {
+            "node(s) didn't match Pod's node affinity/selector"
+        } else {
+            return None;
+        };
+        Some(Rejection::unresolvable(self.plugin.name(), reason))
     }
 }
 
@@ -84,17 +118,21 @@ fn named_nodes(terms: &[NodeSelectorTerm]) -> Option<BTreeSet<String>> {
 impl PreScore for NodeAffinity {
     fn pre_score<'a>(&'a self, pod: &'a PodInfo, _: &'a Snapshot, _: &[&'a NodeState]) -> Option<Box<dyn Score + 'a>> {
         let spec = pod.spec.as_ref()?;
-        let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
-        affinity.preferred_during_scheduling_ignored_during_execution.as_ref()?;
-        Some(Box::new(Preference(spec)))
+        let own = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+        let own = own.and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref());
+        let added = self.added_preferences();
+        (own.is_some() || added.is_some()).then(|| Box::new(Preference { spec, added }) as Box<dyn Score>)
     }
 }
 
-struct Preference<'a>(&'a PodSpec);
+struct Preference<'a> {
+    spec: &'a PodSpec,
+    added: Option<&'a [PreferredSchedulingTerm]>,
+}
 
 impl Score for Preference<'_> {
     fn score(&self, node: &NodeState) -> i64 {
-        node_preference(self.0, node.node())
+        node_preference(self.spec, node.node()) + terms_weight(self.added.unwrap_or_default(), node.node())
     }
 
     fn scaling(&self) -> Scaling {

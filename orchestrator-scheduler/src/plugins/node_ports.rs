@@ -2,7 +2,7 @@
 
 use orchestrator_core::scheduler::{ClusterChange, PodInfo, Rejection, Snapshot};
 
-use crate::framework::{Local, Plugin, PreFilter, Prepared};
+use crate::framework::{Lasting, Plugin, PreFilter, Prepared};
 
 /// Refuses nodes whose ports that the pod wants are taken.
 #[derive(Clone, Copy, Debug)]
@@ -24,12 +24,16 @@ impl Plugin for NodePorts {
         }
     }
 
-    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+    fn waits_for(&self) -> &'static [&'static str] {
+        &["AssignedPod/Delete", "Node/Add"]
+    }
+
+    fn lasting(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Lasting> {
         Some(self)
     }
 }
 
-impl Local for NodePorts {
+impl Lasting for NodePorts {
     fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
         a.host_ports() == b.host_ports()
     }

@@ -21,7 +21,23 @@ use crate::{
 
 /// Makes room by removing less important pods.
 #[derive(Clone, Copy, Debug)]
-pub struct DefaultPreemption;
+pub struct DefaultPreemption {
+    fewest_percent: usize,
+    fewest: usize,
+}
+
+impl Default for DefaultPreemption {
+    fn default() -> Self {
+        Self::new(FEWEST_PREEMPTION_PERCENT, FEWEST_PREEMPTION_CANDIDATES)
+    }
+}
+
+impl DefaultPreemption {
+    /// Compares at least so many percent of the nodes where room can be made, and at least so many nodes.
+    pub fn new(fewest_percent: usize, fewest: usize) -> Self {
+        Self { fewest_percent, fewest }
+    }
+}
 
 impl Plugin for DefaultPreemption {
     fn name(&self) -> &'static str {
@@ -50,7 +66,7 @@ impl PostFilter for DefaultPreemption {
         }
         let resolvable = |node: &&Arc<NodeState>| why.of_node(node.name()).is_some_and(|because| !because.unresolvable);
         let nodes: Vec<_> = cluster.nodes().filter(resolvable).collect();
-        let enough = (nodes.len() * FEWEST_PREEMPTION_PERCENT / 100).max(FEWEST_PREEMPTION_CANDIDATES);
+        let enough = (nodes.len() * self.fewest_percent / 100).max(self.fewest);
         let start = if nodes.is_empty() { 0 } else { (tie % nodes.len() as u64) as usize };
         let (before, from) = nodes.split_at(start);
         let mut candidates = Vec::new();
@@ -62,7 +78,8 @@ impl PostFilter for DefaultPreemption {
                 }
                 Err(rejection) => drop(refused.per_node.insert(node.name().to_owned(), rejection)),
             }
-            if candidates.len() >= enough {
+            // Not as long as each breaks a disruption budget.
+            if candidates.len() >= enough && candidates.iter().any(|candidate| candidate.violations == 0) {
                 break;
             }
         }

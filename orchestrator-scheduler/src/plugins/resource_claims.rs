@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::PodResourceClaim;
 use orchestrator_core::scheduler::{PodInfo, Rejection, Snapshot, Unschedulable};
 
-use crate::framework::{Afterwards, Filters, Indifferent, Local, Plugin, PostFilter, PreFilter, Prepared};
+use crate::framework::{Afterwards, Filters, Indifferent, Lasting, Plugin, PostFilter, PreFilter, Prepared};
 
 /// Refuses pods with claims of devices.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +14,7 @@ impl Plugin for DynamicResources {
         "DynamicResources"
     }
 
-    fn local(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+    fn lasting(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Lasting> {
         claims(pod).is_empty().then_some(&Indifferent)
     }
 }

@@ -6,7 +6,7 @@ use orchestrator_core::scheduler::{
     matching::{taints, tolerates, tolerations, untolerated_taint},
 };
 
-use crate::framework::{Local, Plugin, PreFilter, PreScore, Prepared, Scaling, Score};
+use crate::framework::{Lasting, Plugin, PreFilter, PreScore, Prepared, Scaling, Score};
 
 /// Refuses nodes with taints that the pod does not tolerate; prefers nodes with few that ask it to stay away.
 #[derive(Clone, Copy, Debug)]
@@ -21,12 +21,16 @@ impl Plugin for TaintToleration {
         matches!(change, ClusterChange::Node { new: Some(_), .. } | ClusterChange::WaitingPod { .. })
     }
 
-    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+    fn waits_for(&self) -> &'static [&'static str] {
+        &["Node/Add", "Node/UpdateNodeTaint", "Pod/UpdatePodToleration"]
+    }
+
+    fn lasting(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Lasting> {
         Some(self)
     }
 }
 
-impl Local for TaintToleration {
+impl Lasting for TaintToleration {
     fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
         a.spec.as_ref().map(tolerations) == b.spec.as_ref().map(tolerations)
     }

@@ -9,7 +9,7 @@ use orchestrator_core::{
 };
 
 use super::volume_binding::claims_of;
-use crate::framework::{Filter, Indifferent, Local, Plugin, PreFilter, Prepared};
+use crate::framework::{Filter, Indifferent, Lasting, Plugin, PreFilter, Prepared};
 
 const IN_USE: &str = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
 const ZONE_LABELS: [&str; 4] = [
@@ -36,7 +36,11 @@ impl Plugin for VolumeRestrictions {
         matches!(change, ClusterChange::AssignedPod { old: Some(_), .. } | ClusterChange::Volumes)
     }
 
-    fn local(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+    fn waits_for(&self) -> &'static [&'static str] {
+        &["AssignedPod/Delete", "PersistentVolumeClaim/Add", "PersistentVolumeClaim/Update"]
+    }
+
+    fn lasting(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Lasting> {
         claims_of(pod).next().is_none().then_some(&Indifferent)
     }
 }
@@ -94,7 +98,19 @@ impl Plugin for VolumeZone {
         matches!(change, ClusterChange::Volumes | ClusterChange::Node { new: Some(_), .. })
     }
 
-    fn local(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+    fn waits_for(&self) -> &'static [&'static str] {
+        &[
+            "Node/Add",
+            "Node/UpdateNodeLabel",
+            "PersistentVolume/Add",
+            "PersistentVolume/Update",
+            "PersistentVolumeClaim/Add",
+            "PersistentVolumeClaim/Update",
+            "StorageClass/Add",
+        ]
+    }
+
+    fn lasting(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Lasting> {
         claims_of(pod).next().is_none().then_some(&Indifferent)
     }
 }

@@ -3,7 +3,7 @@
 use orchestrator_core::scheduler::{NodeState, PodInfo, Snapshot};
 
 use super::{ScoredResource, use_of};
-use crate::framework::{Local, MAX_SCORE, Plugin, PreScore, Scaling, Score};
+use crate::framework::{Lasting, MAX_SCORE, Plugin, PreScore, Scaling, Score};
 
 /// Prefers nodes whose resources become used more alike (Kubernetes 1.36; before, those where they were).
 #[derive(Clone, Debug)]
@@ -29,12 +29,12 @@ impl Plugin for NodeResourcesBalancedAllocation {
         "NodeResourcesBalancedAllocation"
     }
 
-    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+    fn lasting(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Lasting> {
         Some(self)
     }
 }
 
-impl Local for NodeResourcesBalancedAllocation {
+impl Lasting for NodeResourcesBalancedAllocation {
     fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
         a.requests() == b.requests()
     }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use orchestrator_core::scheduler::{ClusterChange, NodeState, PodInfo, Rejection, Resources, Snapshot, pod_requests};
 
 use super::{ScoredResource, Strategy, use_of};
-use crate::framework::{Local, Plugin, PreFilter, PreScore, Prepared, Scaling, Score};
+use crate::framework::{Lasting, Plugin, PreFilter, PreScore, Prepared, Scaling, Score};
 
 const NAME: &str = "NodeResourcesFit";
 
@@ -104,12 +104,22 @@ impl Plugin for NodeResourcesFit {
         }
     }
 
-    fn local(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+    fn waits_for(&self) -> &'static [&'static str] {
+        &[
+            "AssignedPod/Delete",
+            "AssignedPod/UpdatePodScaleDown",
+            "Node/Add",
+            "Node/UpdateNodeAllocatable",
+            "Pod/UpdatePodScaleDown",
+        ]
+    }
+
+    fn lasting(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Lasting> {
         Some(self)
     }
 }
 
-impl Local for NodeResourcesFit {
+impl Lasting for NodeResourcesFit {
     fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
         a.requests() == b.requests() && a.usual_requests() == b.usual_requests()
     }

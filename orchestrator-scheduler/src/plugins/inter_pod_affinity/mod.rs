@@ -1,17 +1,51 @@
 //! `InterPodAffinity`: pods that want to be near each other, or far from each other.
 
+mod standing;
+
 use std::collections::BTreeMap;
 
 use orchestrator_core::scheduler::{AffinityTerm, ClusterChange, NodeState, PodInfo, Rejection, Snapshot};
 
-use crate::framework::{Filter, Indifferent, Local, MAX_SCORE, Plugin, PreFilter, PreScore, Prepared, Score};
-
-/// How much it speaks for a node that a pod there requires pods like this one near it.
-const REQUIRED_BY_OTHERS_WEIGHT: i64 = 1;
+use crate::framework::{
+    Filter, Indifferent, Lasting, MAX_SCORE, Plugin, PreFilter, PreScore, Prepared, Score, StandingFilter,
+    StandingScore,
+};
 
 /// Refuses nodes that break wishes of the pod or of pods that are there; prefers those that fulfil more of them.
 #[derive(Clone, Copy, Debug)]
-pub struct InterPodAffinity;
+pub struct InterPodAffinity {
+    weights: Weights,
+}
+
+/// How much the wishes of other pods count for the score.
+#[derive(Clone, Copy, Debug)]
+struct Weights {
+    /// That a pod requires pods like this one near it.
+    required: i64,
+    /// What pods would like only.
+    ignore_preferred: bool,
+}
+
+impl Default for InterPodAffinity {
+    fn default() -> Self {
+        Self::new(1, false)
+    }
+}
+
+impl InterPodAffinity {
+    /// How much it speaks for a node that a pod there requires pods like this one near it, from 0 to 100; and whether
+    /// what other pods would like does not count for pods that would like nothing themselves.
+    pub fn new(required_weight: i64, ignore_preferred: bool) -> Self {
+        Self { weights: Weights { required: required_weight, ignore_preferred } }
+    }
+
+    /// Whether nothing is said for or against any node.
+    fn has_no_likings(&self, pod: &PodInfo, cluster: &Snapshot) -> bool {
+        let own = pod.affinity();
+        let has_own = !own.preferred.is_empty() || !own.anti_preferred.is_empty();
+        !has_own && (self.weights.ignore_preferred || !cluster.any_affinity())
+    }
+}
 
 impl Plugin for InterPodAffinity {
     fn name(&self) -> &'static str {
@@ -22,8 +56,46 @@ impl Plugin for InterPodAffinity {
         !matches!(change, ClusterChange::Volumes)
     }
 
-    fn local(&self, pod: &PodInfo, cluster: &Snapshot) -> Option<&dyn Local> {
-        (pod.affinity().is_empty() && !cluster.any_affinity()).then_some(&Indifferent)
+    fn waits_for(&self) -> &'static [&'static str] {
+        &[
+            "AssignedPod/Add",
+            "AssignedPod/Delete",
+            "AssignedPod/UpdatePodLabel",
+            "Namespace/Update",
+            "Node/Add",
+            "Node/UpdateNodeLabel",
+            "Pod/UpdatePodLabel",
+        ]
+    }
+
+    fn lasting(&self, pod: &PodInfo, cluster: &Snapshot) -> Option<&dyn Lasting> {
+        Some(if pod.affinity().is_empty() && !cluster.any_affinity() { &Indifferent } else { self })
+    }
+}
+
+impl Lasting for InterPodAffinity {
+    fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool {
+        let wishes = |pod: &PodInfo| {
+            let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+            affinity.map(|affinity| (affinity.pod_affinity.clone(), affinity.pod_anti_affinity.clone()))
+        };
+        a.key().namespace == b.key().namespace && a.labels() == b.labels() && wishes(a) == wishes(b)
+    }
+
+    fn facts(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Vec<i64> {
+        // Not to be taken for pods in a cluster without wishes.
+        vec![1]
+    }
+
+    fn standing_filter(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<Box<dyn StandingFilter>> {
+        Some(Box::new(standing::Nearness::new(pod)))
+    }
+
+    fn standing_score(&self, pod: &PodInfo, cluster: &Snapshot) -> Option<Box<dyn StandingScore>> {
+        if self.weights.ignore_preferred && self.has_no_likings(pod, cluster) {
+            return Some(Box::new(standing::Indifference));
+        }
+        Some(Box::new(standing::Liking::new(self.weights, pod)))
     }
 }
 
@@ -147,29 +219,41 @@ impl PreScore for InterPodAffinity {
     ) -> Option<Box<dyn Score + 'a>> {
         let own = pod.affinity();
         let has_own = !own.preferred.is_empty() || !own.anti_preferred.is_empty();
+        if self.has_no_likings(pod, cluster) {
+            return None;
+        }
         let mut weights = Counts::default();
         for node in cluster.nodes().filter(|node| has_own || node.any_affinity()) {
             for other in node.pods() {
-                weigh(&mut weights, pod, other, node, cluster);
+                weigh(self.weights, pod, other, cluster, &mut |key, weight| weights.add(key, node, weight));
             }
         }
         (!weights.0.is_empty()).then(|| Box::new(weights) as Box<dyn Score>)
     }
 }
 
-/// What another pod on a node says for and against the topology domains of its node.
-fn weigh(weights: &mut Counts, pod: &PodInfo, other: &PodInfo, node: &NodeState, cluster: &Snapshot) {
+/// What another pod says for and against the domains that it is in: a key, and by how much.
+fn weigh(by: Weights, pod: &PodInfo, other: &PodInfo, cluster: &Snapshot, note: &mut dyn FnMut(&str, i64)) {
     let (own, others) = (pod.affinity(), other.affinity());
     let mut weigh = |term: &AffinityTerm, subject: &PodInfo, weight: i64| {
         if term.matches(subject, cluster.namespace_labels(&subject.key().namespace)) {
-            weights.add(&term.topology_key, node, weight);
+            note(&term.topology_key, weight);
         }
     };
     own.preferred.iter().for_each(|(weight, term)| weigh(term, other, *weight));
     own.anti_preferred.iter().for_each(|(weight, term)| weigh(term, other, -weight));
-    others.required.iter().for_each(|term| weigh(term, pod, REQUIRED_BY_OTHERS_WEIGHT));
+    others.required.iter().for_each(|term| weigh(term, pod, by.required));
     others.preferred.iter().for_each(|(weight, term)| weigh(term, pod, *weight));
     others.anti_preferred.iter().for_each(|(weight, term)| weigh(term, pod, -weight));
+}
+
+/// Scales scores so that the least becomes 0, and the largest [`MAX_SCORE`].
+fn scale_between(scores: &mut [i64]) {
+    let (least, most) = (scores.iter().copied().min().unwrap_or(0), scores.iter().copied().max().unwrap_or(0));
+    for score in scores {
+        let share = if most > least { (*score - least) as f64 / (most - least) as f64 } else { 0.0 };
+        *score = (MAX_SCORE as f64 * share) as i64;
+    }
 }
 
 impl Score for Counts {
@@ -178,10 +262,6 @@ impl Score for Counts {
     }
 
     fn normalize(&self, _nodes: &[&NodeState], scores: &mut [i64]) {
-        let (least, most) = (scores.iter().copied().min().unwrap_or(0), scores.iter().copied().max().unwrap_or(0));
-        for score in scores {
-            let share = if most > least { (*score - least) as f64 / (most - least) as f64 } else { 0.0 };
-            *score = (MAX_SCORE as f64 * share) as i64;
-        }
+        scale_between(scores);
     }
 }

@@ -1,19 +1,18 @@
 //! `VolumeBinding`: a pod's volumes must be reachable from its node; claims that wait for their first user get theirs.
 //!
-//! <https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode>. How much room a driver says it
-//! has (`CSIStorageCapacity`) is not looked at.
+//! <https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode>
+
+mod provision;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use k8s_openapi::api::{
-    core::v1::{
-        Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, ObjectReference, PersistentVolume,
-        PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, TopologySelectorTerm,
-    },
+    core::v1::{Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod},
     storage::v1::StorageClass,
 };
 use kube_core::params::{Patch, PatchParams};
@@ -28,8 +27,9 @@ use orchestrator_core::{
 use serde_json::json;
 use tokio::sync::Notify;
 
+use self::provision::{can_provision, has_room, requested};
 use crate::{
-    framework::{BindError, Binding, Filter, Indifferent, Local, Plugin, PreBind, PreFilter, Prepared, Reserve},
+    framework::{BindError, Binding, Filter, Indifferent, Lasting, Plugin, PreBind, PreFilter, Prepared, Reserve},
     limits::VOLUME_BINDING_LONGEST,
 };
 
@@ -38,14 +38,15 @@ const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 /// Tells provisioners where a volume is wanted.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
-const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 const NODE_AFFINITY: &str = "node(s) didn't match PersistentVolume's node affinity";
 const NOT_FOUND: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 const NO_VOLUME: &str = "node(s) didn't find available persistent volumes to bind";
+const NO_ROOM: &str = "node(s) did not have enough free storage";
 
 /// Refuses nodes that a pod's volumes cannot be reached from, and has claims bound that wait for their first user.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct VolumeBinding {
+    longest: Duration,
     reserved: Mutex<BTreeMap<ObjectKey, Plan>>,
 }
 
@@ -56,6 +57,12 @@ struct Plan {
     bind: Vec<(String, ObjectReference)>,
     /// Claims that volumes are to be made for.
     provision: Vec<ObjectKey>,
+}
+
+impl Default for VolumeBinding {
+    fn default() -> Self {
+        Self::new(VOLUME_BINDING_LONGEST)
+    }
 }
 
 impl Plugin for VolumeBinding {
@@ -70,7 +77,25 @@ impl Plugin for VolumeBinding {
         )
     }
 
-    fn local(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Local> {
+    fn waits_for(&self) -> &'static [&'static str] {
+        &[
+            "CSIDriver/Update",
+            "CSINode/Add",
+            "CSINode/Update",
+            "CSIStorageCapacity/Add",
+            "CSIStorageCapacity/Update",
+            "Node/Add",
+            "Node/UpdateNodeLabel",
+            "PersistentVolume/Add",
+            "PersistentVolume/Update",
+            "PersistentVolumeClaim/Add",
+            "PersistentVolumeClaim/Update",
+            "StorageClass/Add",
+            "StorageClass/Update",
+        ]
+    }
+
+    fn lasting(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<&dyn Lasting> {
         claims_of(pod).next().is_none().then_some(&Indifferent)
     }
 }
@@ -130,28 +155,63 @@ impl<'a> Claims<'a> {
         if immediate { refuse("pod has unbound immediate PersistentVolumeClaims".to_owned()) } else { Ok(claims) }
     }
 
-    /// What has to be done on a node, or why it cannot be done there. Volumes that are `taken` are left aside.
-    fn plan(&self, node: &Node, volumes: &Volumes, taken: &BTreeSet<String>) -> Result<Plan, &'static str> {
-        for name in &self.bound {
-            let volume = volumes.volumes.get(*name).ok_or(NOT_FOUND)?;
-            if !reachable(volume, node) {
-                return Err(NODE_AFFINITY);
-            }
+    /// What has to be done on a node, or all reasons why it cannot be done there. Volumes that are `taken` are left aside.
+    fn plan(&self, node: &Node, volumes: &Volumes, taken: &BTreeSet<String>) -> Result<Plan, Vec<&'static str>> {
+        let mut reasons = Vec::new();
+        let bound: Option<Vec<_>> = self.bound.iter().map(|name| volumes.volumes.get(*name)).collect();
+        if bound.iter().flatten().any(|volume| !reachable(volume, node)) {
+            reasons.push(NODE_AFFINITY);
         }
         let mut plan = Plan::default();
-        let mut taken = taken.clone();
-        for (claim, class) in &self.waiting {
-            if let Some(name) = best_volume(claim, node, volumes, &taken) {
-                taken.insert(name.to_owned());
-                plan.bind.push((name.to_owned(), orchestrator_core::meta::object_reference(claim.as_ref())));
-            } else if can_provision(class, node) {
-                plan.provision.push(ObjectKey::of(&claim.metadata));
-            } else {
-                return Err(NO_VOLUME);
+        if let Err(reason) = self.plan_waiting(&mut plan, node, volumes, taken.clone()) {
+            reasons.push(reason);
+        }
+        if bound.is_none() {
+            reasons.push(NOT_FOUND);
+        }
+        if reasons.is_empty() { Ok(plan) } else { Err(reasons) }
+    }
+
+    fn plan_waiting(
+        &self,
+        plan: &mut Plan,
+        node: &Node,
+        volumes: &Volumes,
+        mut taken: BTreeSet<String>,
+    ) -> Result<(), &'static str> {
+        let name = node.metadata.name.as_deref();
+        let (chosen, mut free): (Vec<_>, Vec<_>) = self.waiting.iter().partition(|(claim, _)| chosen(claim).is_some());
+        if chosen.iter().any(|(claim, _)| self::chosen(claim) != name) {
+            return Err(NO_VOLUME);
+        }
+        let mut unmet = chosen;
+        // The smallest first, so that a large volume is left for a large claim.
+        free.sort_by_key(|(claim, _)| requested(claim));
+        for of in free {
+            match best_volume(of.0, node, volumes, &taken) {
+                Some(name) => {
+                    taken.insert(name.to_owned());
+                    plan.bind.push((name.to_owned(), orchestrator_core::meta::object_reference(of.0.as_ref())));
+                }
+                None => unmet.push(of),
             }
         }
-        Ok(plan)
+        for (claim, class) in unmet {
+            if !can_provision(class, node) {
+                return Err(NO_VOLUME);
+            }
+            if !has_room(claim, class, node, volumes) {
+                return Err(NO_ROOM);
+            }
+            plan.provision.push(ObjectKey::of(&claim.metadata));
+        }
+        Ok(())
     }
+}
+
+/// The node that a volume is being made for.
+fn chosen(claim: &PersistentVolumeClaim) -> Option<&str> {
+    annotation(&claim.metadata, SELECTED_NODE)
 }
 
 fn volume_of(claim: &PersistentVolumeClaim) -> Option<&str> {
@@ -215,11 +275,8 @@ fn fits(
         let labels = volume.metadata.labels.clone().unwrap_or_default();
         LabelSelector::from_meta(selector).is_ok_and(|selector| selector.matches(&labels))
     });
-    let storage = |amounts: Option<&BTreeMap<String, _>>| {
-        amounts.and_then(|amounts| amounts.get("storage")).and_then(|amount| Quantity::try_from(amount).ok())
-    };
-    let size = storage(spec.capacity.as_ref())?;
-    let asked = storage(wanted.resources.as_ref().and_then(|resources| resources.requests.as_ref()));
+    let size = Quantity::try_from(spec.capacity.as_ref()?.get("storage")?).ok()?;
+    let asked = requested(claim);
     let suits = free
         && volume.metadata.deletion_timestamp.is_none()
         && text(&spec.storage_class_name) == class_of(claim).unwrap_or_default()
@@ -230,26 +287,14 @@ fn fits(
     suits.then_some(size)
 }
 
-/// Whether a class can have volumes made that are reachable from a node.
-fn can_provision(class: &StorageClass, node: &Node) -> bool {
-    let allowed = class.allowed_topologies.as_deref().unwrap_or_default();
-    class.provisioner != NO_PROVISIONER
-        && (allowed.is_empty() || allowed.iter().any(|term| node_selector_matches(&as_selector(term), node)))
-}
-
-fn as_selector(term: &TopologySelectorTerm) -> NodeSelector {
-    let expressions = term.match_label_expressions.iter().flatten().map(|expression| NodeSelectorRequirement {
-        key: expression.key.clone(),
-        operator: "In".to_owned(),
-        values: Some(expression.values.clone()),
-    });
-    let term = NodeSelectorTerm { match_expressions: Some(expressions.collect()), match_fields: None };
-    NodeSelector { node_selector_terms: vec![term] }
-}
-
 struct Reach<'a> {
     claims: Claims<'a>,
     volumes: &'a Volumes,
+}
+
+fn refusal(reasons: Vec<&'static str>) -> Rejection {
+    let reasons = reasons.into_iter().map(str::to_owned).collect();
+    Rejection { plugin: NAME, reasons, unresolvable: true }
 }
 
 impl PreFilter for VolumeBinding {
@@ -267,11 +312,16 @@ impl PreFilter for VolumeBinding {
 impl Filter for Reach<'_> {
     fn filter(&self, node: &NodeState) -> Option<Rejection> {
         let plan = self.claims.plan(node.node(), self.volumes, &BTreeSet::new());
-        plan.err().map(|reason| Rejection::unresolvable(NAME, reason))
+        plan.err().map(refusal)
     }
 }
 
 impl VolumeBinding {
+    /// Volumes may take so long to be bound.
+    pub fn new(longest: Duration) -> Self {
+        Self { longest, reserved: Mutex::default() }
+    }
+
     fn reserved(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Plan>> {
         self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -291,7 +341,7 @@ impl Reserve for VolumeBinding {
                 reserved.insert(pod.key().clone(), plan);
                 None
             }
-            Err(reason) => Some(Rejection::new(NAME, reason)),
+            Err(reasons) => Some(refusal(reasons)),
         }
     }
 
@@ -321,7 +371,7 @@ impl PreBind for VolumeBinding {
             claims.patch(&claim.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
         }
         let keys: Vec<_> = claims_of(&binding.pod).map(|(key, _)| key).collect();
-        let bound = binding.caches.env().timeout(VOLUME_BINDING_LONGEST, all_bound(binding, &keys)).await;
+        let bound = binding.caches.env().timeout(self.longest, all_bound(binding, &keys)).await;
         self.reserved().remove(binding.pod.key());
         let why = match bound {
             Ok(true) => return Ok(()),
@@ -419,7 +469,10 @@ mod tests {
 
     #[test]
     fn local_volumes_draw_pods_to_their_nodes() {
-        let mut cluster = cluster(&[("big", "b", "9Gi"), ("small", "b", "2Gi"), ("tiny", "a", "1Mi")], NO_PROVISIONER);
+        let mut cluster = cluster(
+            &[("big", "b", "9Gi"), ("small", "b", "2Gi"), ("tiny", "a", "1Mi")],
+            "kubernetes.io/no-provisioner",
+        );
         add_claim(&mut cluster, "data", json!("local"));
         add_claim(&mut cluster, "more", json!("local"));
         let first = pod("first", &["data"]);
@@ -443,5 +496,36 @@ mod tests {
         let whole = |claim: &str| reasons(&cluster, &pod("p", &[claim]))[0].clone().unwrap();
         assert_eq!(whole("none"), "persistentvolumeclaim \"none\" not found");
         assert_eq!(whole("now"), "pod has unbound immediate PersistentVolumeClaims");
+    }
+
+    #[test]
+    fn drivers_that_say_how_much_they_have_are_heeded() {
+        let mut cluster = cluster(&[], "example.com/made");
+        add_claim(&mut cluster, "data", json!("local"));
+        let driver = json!({"metadata": {"name": "example.com/made"}, "spec": {"storageCapacity": true}});
+        let driver = Arc::new(serde_json::from_value(driver).unwrap());
+        cluster.volumes.csi_drivers.insert("example.com/made".to_owned(), driver);
+        let wanting = pod("p", &["data"]);
+        assert_eq!(reasons(&cluster, &wanting), [Some(NO_ROOM.to_owned()), Some(NO_ROOM.to_owned())]);
+        for (name, host, size) in [("one", "a", "512Mi"), ("two", "b", "2Gi")] {
+            let capacity = json!({
+                "metadata": {"name": name, "namespace": "x"}, "storageClassName": "local", "capacity": size,
+                "nodeTopology": {"matchLabels": {"host": host}},
+            });
+            let capacity = Arc::new(serde_json::from_value(capacity).unwrap());
+            cluster.volumes.capacities.insert(ObjectKey::new("x", name), capacity);
+        }
+        assert_eq!(reasons(&cluster, &wanting), [Some(NO_ROOM.to_owned()), None]);
+    }
+
+    #[test]
+    fn a_volume_that_is_being_made_keeps_its_node() {
+        let mut cluster = cluster(&[], "example.com/made");
+        add_claim(&mut cluster, "data", json!("local"));
+        let key = ObjectKey::new("x", "data");
+        let mut claim = cluster.volumes.claims[&key].as_ref().clone();
+        claim.metadata.annotations = Some(BTreeMap::from([(SELECTED_NODE.to_owned(), "b".to_owned())]));
+        cluster.volumes.claims.insert(key, Arc::new(claim));
+        assert_eq!(reasons(&cluster, &pod("p", &["data"])), [Some(NO_VOLUME.to_owned()), None]);
     }
 }

@@ -1,0 +1,228 @@
+//! Decisions alone, without an API: the workloads of upstream's `scheduler_perf`, and what a decision costs by the number
+//! of nodes.
+//!
+//! One run, printed as lines: `cargo bench -p orchestrator-scheduler --bench decisions -- [NODES]`.
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+#![expect(clippy::print_stdout, reason = "a program for people to look at")]
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use orchestrator_core::scheduler::{ClusterChange, PodInfo};
+use orchestrator_scheduler::{
+    framework::{Profile, Remembering},
+    model::{Deciding, Decision, Model},
+    queue::Queue,
+};
+use serde_json::{Value, json};
+
+/// The numbers of nodes of the curve.
+const CURVE: [usize; 4] = [100, 1_000, 10_000, 100_000];
+/// How many pods are decided about for each point of it.
+const CURVE_PODS: usize = 5_000;
+
+fn main() {
+    let nodes = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(5_000);
+    println!("plain pods, by the number of nodes:");
+    for nodes in CURVE {
+        let (before, begin) = (resident_bytes(), Instant::now());
+        let mut bench = Bench::new(nodes);
+        let (made, per_node) = (begin.elapsed(), resident_bytes().saturating_sub(before) / nodes);
+        bench.schedule(1, &|_| plain());
+        let (before, first) = (resident_bytes(), bench.decided);
+        let time = bench.schedule(CURVE_PODS, &|_| plain());
+        let per_pod = resident_bytes().saturating_sub(before) / CURVE_PODS;
+        println!(
+            "  {nodes:>7} nodes: {:>6.1} µs a decision; {:.2} s to take the nodes in, {per_node} bytes a node, {per_pod} a pod",
+            time.as_secs_f64() * 1e6 / (bench.decided - first) as f64,
+            made.as_secs_f64(),
+        );
+    }
+    println!("workloads at {nodes} nodes (6,000 for RequiredPodAntiAffinityWithNSSelector):");
+    basic(nodes);
+    anti_affinity(nodes);
+    affinity(nodes);
+    namespaced_anti_affinity(nodes + nodes / 5);
+    spreading(nodes, "TopologySpreading (required)", "DoNotSchedule");
+    spreading(nodes, "PreferredTopologySpreading", "ScheduleAnyway");
+    preemption(nodes);
+    gated(nodes);
+}
+
+struct Bench {
+    model: Model,
+    now: Duration,
+    made: usize,
+    decided: usize,
+}
+
+impl Bench {
+    fn new(nodes: usize) -> Self {
+        let profile = Arc::new(Profile::default());
+        let queue = Queue::new(profile.queue_sort.clone());
+        let deciding = Deciding { scheduler: Arc::new(Remembering::new(profile.clone())), profile };
+        let mut model = Model::new(BTreeMap::from([("default-scheduler".to_owned(), deciding)]), queue);
+        for index in 0..nodes {
+            model.change_node(None, Some(&node(index)), Duration::ZERO);
+        }
+        for index in 0..100 {
+            let labels = BTreeMap::from([("team".to_owned(), "devops".to_owned())]);
+            let name = format!("init-ns-{index}");
+            let change = ClusterChange::Namespace(&name);
+            model.change_cluster(|cluster| cluster.set_namespace(&name, Some(labels)), &change, Duration::ZERO);
+        }
+        Self { model, now: Duration::from_secs(1), made: 0, decided: 0 }
+    }
+
+    /// Makes pods and decides about all of them. How long the decisions took, evictions included.
+    fn schedule(&mut self, pods: usize, of: &dyn Fn(usize) -> Value) -> Duration {
+        for index in 0..pods {
+            self.made += 1;
+            let mut pod = of(index);
+            pod["metadata"]["name"] = format!("pod-{}", self.made).into();
+            pod["metadata"]["uid"] = self.made.to_string().into();
+            let pod: Arc<Pod> = Arc::new(serde_json::from_value(pod).expect("a pod"));
+            let key = orchestrator_core::object::ObjectKey::of(&pod.metadata);
+            self.model.change_pod(&key, Some(&pod), self.now);
+        }
+        let begin = Instant::now();
+        while let Some(decision) = self.model.decide(self.now, self.decided as u64 * 7_919) {
+            self.decided += 1;
+            self.carry_out(decision);
+            if self.model.next_time(self.now).is_some_and(|next| next > self.now) {
+                self.now += Duration::from_secs(10);
+            }
+        }
+        begin.elapsed()
+    }
+
+    fn carry_out(&mut self, decision: Decision) {
+        match decision {
+            Decision::Bind(pod, _) => self.model.bound(&pod, self.now),
+            Decision::Refuse { why, .. } => {
+                let victims = why.preemption.iter().flat_map(|preemption| &preemption.victims);
+                victims.for_each(|victim: &Arc<PodInfo>| self.model.change_pod(victim.key(), None, self.now));
+            }
+            _ => {}
+        }
+    }
+
+    fn report(&mut self, name: &str, pods: usize, of: &dyn Fn(usize) -> Value) {
+        let placed = self.placed();
+        let time = self.schedule(pods, of);
+        println!(
+            "  {name:<42} {:>8.0} pods/s ({} of {pods} placed)",
+            pods as f64 / time.as_secs_f64(),
+            self.placed() - placed
+        );
+    }
+
+    fn placed(&self) -> usize {
+        self.model.cluster().nodes().map(|node| node.pods().len()).sum()
+    }
+}
+
+fn node(index: usize) -> Arc<Node> {
+    let name = format!("node-{index}");
+    let node = json!({
+        "metadata": {"name": name, "labels": {
+            "kubernetes.io/hostname": name,
+            "topology.kubernetes.io/zone": format!("zone{}", index % 3),
+        }},
+        "status": {"allocatable": {"cpu": "4", "memory": "32Gi", "pods": "110"}},
+    });
+    Arc::new(serde_json::from_value(node).expect("a node"))
+}
+
+fn pod(namespace: &str, labels: Value, more: Value) -> Value {
+    let mut pod = json!({
+        "metadata": {"namespace": namespace, "labels": labels},
+        "spec": {"containers": [{
+            "name": "pause", "image": "registry.k8s.io/pause:3.10.1",
+            "resources": {"requests": {"cpu": "100m", "memory": "500Mi"}},
+        }]},
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        pod["spec"][key] = value.clone();
+    }
+    pod
+}
+
+fn plain() -> Value {
+    pod("default", json!({}), json!({}))
+}
+
+fn basic(nodes: usize) {
+    let mut bench = Bench::new(nodes);
+    bench.schedule(1_000, &|_| plain());
+    bench.report("SchedulingBasic", 10_000, &|_| plain());
+}
+
+fn anti_affinity(nodes: usize) {
+    let mut bench = Bench::new(nodes);
+    let wish = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
+        "labelSelector": {"matchLabels": {"color": "green"}}, "topologyKey": "kubernetes.io/hostname",
+        "namespaces": ["sched-1", "sched-0"],
+    }]}}});
+    bench.schedule(1_000, &|_| pod("sched-0", json!({"color": "green"}), wish.clone()));
+    bench.report("SchedulingPodAntiAffinity", 2_000, &|_| pod("sched-1", json!({"color": "green"}), wish.clone()));
+}
+
+fn affinity(nodes: usize) {
+    let mut bench = Bench::new(nodes);
+    let wish = json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
+        "labelSelector": {"matchLabels": {"color": "blue"}}, "topologyKey": "topology.kubernetes.io/zone",
+        "namespaces": ["sched-1", "sched-0"],
+    }]}}});
+    bench.schedule(5_000, &|_| pod("sched-0", json!({"color": "blue"}), wish.clone()));
+    bench.report("SchedulingPodAffinity", 5_000, &|_| pod("sched-1", json!({"color": "blue"}), wish.clone()));
+}
+
+fn namespaced_anti_affinity(nodes: usize) {
+    let mut bench = Bench::new(nodes);
+    let wish = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
+        "labelSelector": {"matchLabels": {"color": "green"}}, "topologyKey": "kubernetes.io/hostname",
+        "namespaceSelector": {"matchLabels": {"team": "devops"}},
+    }]}}});
+    let of = |index: usize| pod(&format!("init-ns-{}", index % 100), json!({"color": "green"}), wish.clone());
+    bench.schedule(4_000.min(nodes * 2 / 3), &of);
+    bench.report("RequiredPodAntiAffinityWithNSSelector", 2_000.min(nodes / 3), &of);
+}
+
+fn spreading(nodes: usize, name: &str, when: &str) {
+    let mut bench = Bench::new(nodes);
+    bench.schedule(5_000, &|_| plain());
+    let wish = json!({"topologySpreadConstraints": [{
+        "maxSkew": 5, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": when,
+        "labelSelector": {"matchLabels": {"color": "blue"}},
+    }]});
+    bench.report(name, 5_000, &|_| pod("default", json!({"color": "blue"}), wish.clone()));
+}
+
+fn preemption(nodes: usize) {
+    let mut bench = Bench::new(nodes);
+    let large = |priority: i64, cpu: &str| {
+        let mut large = pod("default", json!({}), json!({"priority": priority}));
+        large["spec"]["containers"][0]["resources"]["requests"]["cpu"] = cpu.into();
+        large
+    };
+    bench.schedule(nodes * 4, &|_| large(0, "900m"));
+    bench.report("PreemptionAsync", nodes, &|_| large(10, "3000m"));
+}
+
+fn gated(nodes: usize) {
+    let mut bench = Bench::new(nodes);
+    let gates = json!({"schedulingGates": [{"name": "test.k8s.io/hold"}]});
+    bench.schedule(10_000, &|_| pod("default", json!({}), gates.clone()));
+    bench.report("SchedulingWhileGated (10,000 gated)", 20_000, &|_| plain());
+}
+
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: usize = status.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * 4096
+}
