@@ -238,6 +238,8 @@ fn own_plugins_are_named_and_get_their_arguments() {
     );
     let profile = Configuration::from_yaml_with(&text, &registry).unwrap().profiles.remove(0);
     let mut cluster = Snapshot::default();
-    ["a", "b", "c"].map(|name| cluster.set_node(node(name, json!({}))));
+    for name in ["a", "b", "c"] {
+        cluster.set_node(node(name, json!({})));
+    }
     assert_eq!(verdict(&profile, &pod(json!({})), &cluster), "b");
 }

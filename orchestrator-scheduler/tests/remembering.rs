@@ -130,7 +130,7 @@ fn templates() -> Vec<Value> {
 fn pod(number: usize, template: usize, label: u8) -> Pod {
     let mut pod = json!({
         "metadata": {
-            "name": format!("p{number}"), "namespace": if number % 3 == 0 { "y" } else { "x" }, "uid": number.to_string(),
+            "name": format!("p{number}"), "namespace": if number.is_multiple_of(3) { "y" } else { "x" }, "uid": number.to_string(),
             "labels": {"app": label.to_string()},
         },
         "spec": {"containers": [{"name": "c", "image": "big", "resources": {"requests": {"cpu": "300m"}}}]},
