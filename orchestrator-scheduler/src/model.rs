@@ -12,7 +12,7 @@ use std::{
 use k8s_openapi::api::core::v1::{Node, Pod};
 use orchestrator_core::{
     object::ObjectKey,
-    scheduler::{ClusterChange, PodInfo, Scheduler, Snapshot, Unschedulable, Verdict},
+    scheduler::{ClusterChange, PodInfo, Rejection, Scheduler, Snapshot, Unschedulable, Verdict},
 };
 
 use crate::{framework::Profile, guard, limits::ASSUMED_LONGEST, queue::Queue};
@@ -235,8 +235,8 @@ impl Model {
         } else if why.clear_nomination {
             self.cluster.forget_nomination(pod.key());
         }
+        self.queue.refuse(pod.key(), Arc::new(summary(&why)), now);
         let why = Arc::new(why);
-        self.queue.refuse(pod.key(), why.clone(), now);
         Decision::Refuse { pod, why, void }
     }
 
@@ -266,7 +266,7 @@ impl Model {
         self.forget_assumed(pod.key());
         let old = self.cluster.remove_pod(pod.key());
         match why {
-            Some(why) => self.queue.refuse(pod.key(), Arc::new(why), now),
+            Some(why) => self.queue.refuse(pod.key(), Arc::new(summary(&why)), now),
             None => self.queue.retry(pod.key(), now),
         }
         if let Some(old) = old {
@@ -307,6 +307,18 @@ impl Model {
         let expiry = self.expiries.first().map(|(until, _)| *until);
         self.queue.next_time(now).into_iter().chain(expiry).min()
     }
+}
+
+/// What is kept of the reasons while a pod waits: of the nodes that are refused alike, one.
+fn summary(why: &Unschedulable) -> Unschedulable {
+    let mut kept: BTreeMap<String, Rejection> = BTreeMap::new();
+    for (node, rejection) in &why.per_node {
+        if !kept.values().any(|known| known == rejection) {
+            kept.insert(node.clone(), rejection.clone());
+        }
+    }
+    let (whole, others) = (why.whole.clone(), why.others.clone());
+    Unschedulable { whole, others, per_node: kept, ..Unschedulable::new(why.nodes) }
 }
 
 fn may_help(

@@ -274,3 +274,89 @@ fn schedulers_and_profiles_can_be_replaced() {
     };
     simulation.run(run).unwrap();
 }
+
+/// Which pod was bound where, in the order of the bindings.
+fn bindings(seed: u64) -> Vec<(String, String)> {
+    let simulation = Simulation::new(seed);
+    let env = simulation.env();
+    let run = async {
+        let world = World::start(&env, |builder| builder);
+        for number in 0..9 {
+            world.node(&format!("n{number}"), "4").await;
+        }
+        for number in 0..20 {
+            world.pod(&format!("p{number}"), "500m", json!({"priority": number % 3})).await;
+        }
+        world.eventually("all are placed", async || world.unplaced().await.is_empty()).await;
+        let mut pods = world.pods().list(&ListParams::default()).await.unwrap().items;
+        pods.sort_by_key(|pod| pod.metadata.resource_version.as_ref().unwrap().parse::<u64>().unwrap());
+        let place = |pod: &Arc<Pod>| Some((pod.metadata.name.clone()?, pod.spec.as_ref()?.node_name.clone()?));
+        let bindings = pods.iter().filter_map(place).collect();
+        world.end().await;
+        bindings
+    };
+    simulation.run(run).unwrap()
+}
+
+#[test]
+fn a_seed_gives_one_order_of_bindings() {
+    let of_seeds: Vec<_> = (0..4).map(bindings).collect();
+    assert!(of_seeds.iter().all(|bindings| bindings.len() == 20));
+    assert_eq!(of_seeds, (0..4).map(bindings).collect::<Vec<_>>());
+    assert!(of_seeds.iter().any(|bindings| *bindings != of_seeds[0]), "ties are broken by chance");
+}
+
+#[test]
+fn configurations_are_followed() {
+    let simulation = Simulation::new(5);
+    let env = simulation.env();
+    let text = "{apiVersion: kubescheduler.config.k8s.io/v1, kind: KubeSchedulerConfiguration, \
+                podInitialBackoffSeconds: 3, podMaxBackoffSeconds: 3, profiles: [{schedulerName: careless, \
+                plugins: {multiPoint: {disabled: [{name: TaintToleration}]}}}]}";
+    let configuration = orchestrator_scheduler::config::Configuration::from_yaml(text).unwrap();
+    let run = async {
+        let world = World::start(&env, |builder| builder.configuration(&configuration));
+        let node = json!({
+            "metadata": {"name": "a"}, "spec": {"taints": [{"key": "t", "effect": "NoSchedule"}]},
+            "status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "9"}},
+        });
+        let node: Node = serde_json::from_value(node).unwrap();
+        Api::all(&world.client).create(&PostParams::default(), &node).await.unwrap();
+        world.pod("other", "1m", json!({})).await;
+        world.pod("careless", "1m", json!({"schedulerName": "careless"})).await;
+        world.eventually("placed", async || world.place("careless").await.is_some()).await;
+        assert_eq!(world.unplaced().await, ["other"]);
+        world.end().await;
+    };
+    simulation.run(run).unwrap();
+}
+
+#[test]
+fn the_promise_to_a_less_important_pod_is_void() {
+    let simulation = Simulation::new(6);
+    let env = simulation.env();
+    let run = async {
+        let world = World::start(&env, |builder| builder);
+        world.node("a", "1").await;
+        world.pod("low", "1", json!({"priority": 1})).await;
+        world.eventually("placed", async || world.place("low").await.is_some()).await;
+        let nominated = async |name: &str| {
+            let pod = world.pods().get(name).await.unwrap();
+            pod.status.as_ref().and_then(|status| status.nominated_node_name.clone())
+        };
+        // The victim ends, but is kept from going.
+        let keep = kube_core::params::Patch::Merge(json!({"metadata": {"finalizers": ["x/keep"]}}));
+        world.pods().patch("low", &kube_core::params::PatchParams::default(), &keep).await.unwrap();
+        world.pod("middle", "1", json!({"priority": 5})).await;
+        world.eventually("promised", async || nominated("middle").await.is_some()).await;
+        world.pod("high", "1", json!({"priority": 9})).await;
+        world.eventually("promised", async || nominated("high").await.is_some()).await;
+        world.eventually("void", async || nominated("middle").await.is_none()).await;
+        let free = kube_core::params::Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        world.pods().patch("low", &kube_core::params::PatchParams::default(), &free).await.unwrap();
+        world.eventually("placed", async || world.place("high").await.is_some()).await;
+        assert_eq!(world.unplaced().await, ["middle"]);
+        world.end().await;
+    };
+    simulation.run(run).unwrap();
+}

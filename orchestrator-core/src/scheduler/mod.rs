@@ -52,7 +52,7 @@ pub trait Scheduler: Send + Sync + 'static {
     fn schedule(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Verdict;
 
     /// Whether a change of the cluster may make a pod schedulable that was refused for these reasons. A wrong "no"
-    /// costs up to five minutes, a wrong "yes" one more decision.
+    /// costs up to five minutes, a wrong "yes" one more decision. Of nodes that were refused alike, `why` may name one only.
     fn may_help(&self, _change: &ClusterChange<'_>, _pod: &PodInfo, _why: &Unschedulable) -> bool {
         true
     }

@@ -16,7 +16,7 @@ use orchestrator_core::scheduler::{
 };
 
 use super::{
-    Filter, Lasting, Prepared, Profile, Scaling, Score, Standing, StandingFilter, StandingScore, scaled,
+    Filter, Filters, Lasting, Prepared, Profile, Scaling, Score, Standing, StandingFilter, StandingScore, scaled,
     tournament::Tournament,
 };
 use crate::limits::{REMEMBERED_ANSWERS, REMEMBERED_KINDS};
@@ -36,20 +36,15 @@ impl fmt::Debug for Remembering {
 
 impl Scheduler for Remembering {
     fn schedule(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Verdict {
-        let best =
-            if self.profile.is_gated(pod) || is_special(pod, cluster) { None } else { self.best(pod, cluster, tie) };
+        // The node that a pod was promised is looked at alone.
+        let special = self.profile.is_gated(pod) || pod.nominated_node_name().is_some();
+        let best = if special { None } else { self.best(pod, cluster, tie) };
         best.map_or_else(|| self.profile.schedule(pod, cluster, tie), Verdict::Node)
     }
 
     fn may_help(&self, change: &ClusterChange<'_>, pod: &PodInfo, why: &Unschedulable) -> bool {
         self.profile.may_help(change, pod, why)
     }
-}
-
-/// Whether more than the nodes as they are decides: a node is promised, to the pod or to one that goes before it.
-fn is_special(pod: &PodInfo, cluster: &Snapshot) -> bool {
-    let goes_before = |other: &Arc<PodInfo>| other.priority() >= pod.priority() && other.key() != pod.key();
-    pod.nominated_node_name().is_some() || cluster.promises().any(|(_, pods)| pods.values().any(goes_before))
 }
 
 impl Remembering {
@@ -63,14 +58,32 @@ impl Remembering {
     fn best(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Option<String> {
         let plugins = Plugins::of(&self.profile, pod, cluster)?;
         let facts = plugins.facts(pod, cluster);
+        let promised = self.refused_for_promises(pod, cluster)?;
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let known = kinds.iter().position(|kind| kind.is_of(&plugins, pod, &facts));
         let mut kind =
             known.and_then(|at| kinds.remove(at)).unwrap_or_else(|| Kind::new(pod, facts, &plugins, cluster));
-        let best = kind.update(&self.profile, pod, cluster).then(|| kind.best(tie).map(str::to_owned));
+        if !kind.update(&self.profile, pod, cluster) {
+            return None;
+        }
+        let best = kind.best(&promised, tie).map(str::to_owned);
         kinds.push_front(kind);
         kinds.truncate((REMEMBERED_ANSWERS / cluster.len().max(1)).clamp(1, REMEMBERED_KINDS));
-        best.flatten()
+        best
+    }
+
+    /// The nodes that are refused once the pods are there that they were promised to, as far as these go before the pod.
+    /// `None` if all nodes are refused.
+    fn refused_for_promises<'c>(&self, pod: &PodInfo, cluster: &'c Snapshot) -> Option<Vec<&'c str>> {
+        let goes_before = |other: &Arc<PodInfo>| other.priority() >= pod.priority() && other.key() != pod.key();
+        let promised = cluster.promises().filter(|(_, pods)| pods.values().any(goes_before));
+        let promised: Vec<_> = promised.filter_map(|(name, _)| Some((name, cluster.node(name)?))).collect();
+        if promised.is_empty() {
+            return Some(Vec::new());
+        }
+        let (mut filters, None) = Filters::prepare(&self.profile.filters, pod, cluster) else { return None };
+        let refused = promised.into_iter().filter(|(_, node)| filters.refusal(node).is_some());
+        Some(refused.map(|(name, _)| name).collect())
     }
 }
 
@@ -300,18 +313,22 @@ impl Kind {
         self.standing().for_each(|standing| standing.settle(cluster));
     }
 
-    /// The best node; any of the best by `tie`.
-    fn best(&self, tie: u64) -> Option<&str> {
+    /// The best node besides those that are refused for other reasons; any of the best by `tie`.
+    fn best(&self, refused: &[&str], tie: u64) -> Option<&str> {
         let idle = self.standing_filters.iter().all(|(_, filter)| filter.is_idle())
             && self.standing_scores.iter().all(|(.., score)| score.is_idle());
-        let best = if idle { self.totals.best(tie) } else { self.best_of_each(tie) };
+        let best = if idle && refused.is_empty() { self.totals.best(tie) } else { self.best_of_each(refused, tie) };
         best.map(|at| self.names[at].as_ref())
     }
 
     /// The best of the nodes that no standing filter refuses, compared one by one.
-    fn best_of_each(&self, tie: u64) -> Option<usize> {
+    fn best_of_each(&self, refused: &[&str], tie: u64) -> Option<usize> {
+        let place = |name: &&str| self.names.binary_search_by(|known| known.as_ref().cmp(name)).ok();
+        let refused: BTreeSet<usize> = refused.iter().filter_map(place).collect();
         let filters: Vec<_> = self.standing_filters.iter().map(|(_, filter)| filter).filter(|f| !f.is_idle()).collect();
-        let right = |at: &usize| self.fixed[*at].is_some() && !filters.iter().any(|filter| filter.refuses(*at));
+        let right = |at: &usize| {
+            self.fixed[*at].is_some() && !refused.contains(at) && !filters.iter().any(|filter| filter.refuses(*at))
+        };
         let nodes: Vec<usize> = (0..self.names.len()).filter(right).collect();
         if nodes.len() < 2 {
             return nodes.first().copied();

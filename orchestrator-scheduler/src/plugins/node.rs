@@ -1,5 +1,6 @@
 //! `NodeUnschedulable` and `NodeName`: nodes that are closed, and pods that ask for one node.
 
+use k8s_openapi::api::core::v1::Pod;
 use orchestrator_core::scheduler::{
     ClusterChange, PodInfo, Rejection, Snapshot,
     matching::{is_closed, tolerations},
@@ -15,13 +16,26 @@ pub struct NodeUnschedulable;
 #[derive(Clone, Copy, Debug)]
 pub struct NodeName;
 
+/// Whether a waiting pod tolerates other taints than it did.
+pub(super) fn gained_tolerations(old: &Pod, new: &Pod) -> bool {
+    let tolerations = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.tolerations.clone());
+    tolerations(old) != tolerations(new)
+}
+
 impl Plugin for NodeUnschedulable {
     fn name(&self) -> &'static str {
         "NodeUnschedulable"
     }
 
-    fn may_help(&self, change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
-        matches!(change, ClusterChange::Node { new: Some(_), .. } | ClusterChange::WaitingPod { .. })
+    fn may_help(&self, change: &ClusterChange<'_>, pod: &PodInfo) -> bool {
+        let tolerations = pod.spec.as_ref().map(tolerations).unwrap_or_default();
+        match change {
+            ClusterChange::Node { old, new: Some(new) } => {
+                !is_closed(tolerations, new) && old.is_none_or(|old| is_closed(tolerations, old))
+            }
+            ClusterChange::WaitingPod { old, new } => gained_tolerations(old, new),
+            _ => false,
+        }
     }
 
     fn waits_for(&self) -> &'static [&'static str] {
@@ -54,8 +68,9 @@ impl Plugin for NodeName {
         "NodeName"
     }
 
-    fn may_help(&self, change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
-        matches!(change, ClusterChange::Node { old: None, .. })
+    fn may_help(&self, change: &ClusterChange<'_>, pod: &PodInfo) -> bool {
+        let ClusterChange::Node { old: None, new: Some(new) } = change else { return false };
+        pod.node_name().is_none_or(|name| new.metadata.name.as_deref() == Some(name))
     }
 
     fn waits_for(&self) -> &'static [&'static str] {

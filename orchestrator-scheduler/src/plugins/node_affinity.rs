@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    NodeAffinity as Added, NodeSelector, NodeSelectorTerm, PodSpec, PreferredSchedulingTerm,
+    Node, NodeAffinity as Added, NodeSelector, NodeSelectorTerm, PodSpec, PreferredSchedulingTerm,
 };
 use orchestrator_core::scheduler::{
     ClusterChange, NodeState, PodInfo, Rejection, Snapshot,
@@ -40,11 +40,12 @@ impl Plugin for NodeAffinity {
     }
 
     fn may_help(&self, change: &ClusterChange<'_>, pod: &PodInfo) -> bool {
-        let ClusterChange::Node { new: Some(node), .. } = change else {
-            return matches!(change, ClusterChange::WaitingPod { .. });
+        let ClusterChange::Node { old, new: Some(new) } = change else { return false };
+        let right = |node: &Node| {
+            self.added_selector().is_none_or(|selector| node_selector_matches(selector, node))
+                && pod.spec.as_ref().is_none_or(|spec| node_affinity_matches(spec, node))
         };
-        self.added_selector().is_none_or(|selector| node_selector_matches(selector, node))
-            && pod.spec.as_ref().is_none_or(|spec| node_affinity_matches(spec, node))
+        right(new) && !old.is_some_and(right)
     }
 
     fn waits_for(&self) -> &'static [&'static str] {

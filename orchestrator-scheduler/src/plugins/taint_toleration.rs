@@ -1,11 +1,12 @@
 //! `TaintToleration`: nodes whose taints keep a pod off, and taints that only make a node worse.
 
-use k8s_openapi::api::core::v1::Toleration;
+use k8s_openapi::api::core::v1::{Node, Toleration};
 use orchestrator_core::scheduler::{
     ClusterChange, NodeState, PodInfo, Rejection, Snapshot,
     matching::{taints, tolerates, tolerations, untolerated_taint},
 };
 
+use super::node::gained_tolerations;
 use crate::framework::{Lasting, Plugin, PreFilter, PreScore, Prepared, Scaling, Score};
 
 /// Refuses nodes with taints that the pod does not tolerate; prefers nodes with few that ask it to stay away.
@@ -17,8 +18,14 @@ impl Plugin for TaintToleration {
         "TaintToleration"
     }
 
-    fn may_help(&self, change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
-        matches!(change, ClusterChange::Node { new: Some(_), .. } | ClusterChange::WaitingPod { .. })
+    fn may_help(&self, change: &ClusterChange<'_>, pod: &PodInfo) -> bool {
+        let tolerations = pod.spec.as_ref().map(tolerations).unwrap_or_default();
+        let refused = |node: &Node| untolerated_taint(tolerations, node).is_some();
+        match change {
+            ClusterChange::Node { old, new: Some(new) } => !refused(new) && old.is_none_or(refused),
+            ClusterChange::WaitingPod { old, new } => gained_tolerations(old, new),
+            _ => false,
+        }
     }
 
     fn waits_for(&self) -> &'static [&'static str] {

@@ -1,5 +1,6 @@
 //! `InterPodAffinity`: pods that want to be near each other, or far from each other.
 
+mod hints;
 mod standing;
 
 use std::collections::BTreeMap;
@@ -52,8 +53,14 @@ impl Plugin for InterPodAffinity {
         "InterPodAffinity"
     }
 
-    fn may_help(&self, change: &ClusterChange<'_>, _pod: &PodInfo) -> bool {
-        !matches!(change, ClusterChange::Volumes)
+    fn may_help(&self, change: &ClusterChange<'_>, pod: &PodInfo) -> bool {
+        match change {
+            ClusterChange::AssignedPod { old, new } => hints::after_pod(pod, *old, *new),
+            ClusterChange::Node { old, new: Some(new) } => hints::after_node(pod, *old, new),
+            ClusterChange::WaitingPod { old, new } => old.metadata.labels != new.metadata.labels,
+            ClusterChange::Namespace(_) => true,
+            _ => false,
+        }
     }
 
     fn waits_for(&self) -> &'static [&'static str] {
