@@ -32,7 +32,7 @@ fn main() {
         curve();
     }
     println!("workloads at {nodes} nodes (a fifth more for RequiredPodAntiAffinityWithNSSelector):");
-    let workloads: [(&str, fn(usize)); 8] = [
+    let workloads: [Workload; 8] = [
         ("SchedulingBasic", basic),
         ("SchedulingPodAntiAffinity", anti_affinity),
         ("SchedulingPodAffinity", affinity),
@@ -48,6 +48,9 @@ fn main() {
         }
     }
 }
+
+/// A workload's name, and how it is run on so many nodes.
+type Workload = (&'static str, fn(usize));
 
 /// What a decision costs by the number of nodes, and what nodes and pods take.
 fn curve() {
