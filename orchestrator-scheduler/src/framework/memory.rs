@@ -12,14 +12,14 @@ use std::{
 };
 
 use orchestrator_core::scheduler::{
-    ClusterChange, NodeState, PodInfo, Scheduler, Snapshot, Unschedulable, Verdict, Version,
+    ClusterChange, NodeState, PodInfo, Rejection, Scheduler, Snapshot, Unschedulable, Verdict, Version,
 };
 
 use super::{
     Filter, Filters, Lasting, Prepared, Profile, Scaling, Score, Standing, StandingFilter, StandingScore, scaled,
     tournament::Tournament,
 };
-use crate::limits::{REMEMBERED_ANSWERS, REMEMBERED_KINDS};
+use crate::limits::{REMEMBERED_ANSWERS, REMEMBERED_KINDS, REMEMBERED_REASONS};
 
 /// A [`Profile`] that remembers. Its verdicts are the profile's own.
 pub struct Remembering {
@@ -34,12 +34,28 @@ impl fmt::Debug for Remembering {
     }
 }
 
+/// What is known about all nodes.
+enum Answer {
+    /// This one is the best.
+    Best(String),
+    /// All are refused.
+    Refused(BTreeMap<String, Rejection>),
+}
+
 impl Scheduler for Remembering {
     fn schedule(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Verdict {
         // The node that a pod was promised is looked at alone.
-        let special = self.profile.is_gated(pod) || pod.nominated_node_name().is_some();
-        let best = if special { None } else { self.best(pod, cluster, tie) };
-        best.map_or_else(|| self.profile.schedule(pod, cluster, tie), Verdict::Node)
+        let special = self.profile.is_gated(pod) || pod.nominated_node_name().is_some() || cluster.is_empty();
+        let answer = if special { None } else { self.answer(pod, cluster, tie) };
+        match answer {
+            Some(Answer::Best(node)) => Verdict::Node(node),
+            Some(Answer::Refused(per_node)) => {
+                let (mut filters, _) = Filters::prepare(&self.profile.filters, pod, cluster);
+                let why = Unschedulable { per_node, ..Unschedulable::new(cluster.len()) };
+                self.profile.unschedulable(pod, cluster, why, &mut filters, tie)
+            }
+            None => self.profile.schedule(pod, cluster, tie),
+        }
     }
 
     fn may_help(&self, change: &ClusterChange<'_>, pod: &PodInfo, why: &Unschedulable) -> bool {
@@ -53,9 +69,8 @@ impl Remembering {
         Self { profile, kinds: Mutex::default() }
     }
 
-    /// The best node. `None` if there is none, or if answers cannot be remembered: some plugin looks at more than
-    /// single nodes, or lets the pod onto some nodes only.
-    fn best(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Option<String> {
+    /// `None` if nothing is known: some plugin's answers cannot be kept, or it lets the pod onto some nodes only.
+    fn answer(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Option<Answer> {
         let plugins = Plugins::of(&self.profile, pod, cluster)?;
         let facts = plugins.facts(pod, cluster);
         let promised = self.refused_for_promises(pod, cluster)?;
@@ -66,10 +81,15 @@ impl Remembering {
         if !kind.update(&self.profile, pod, cluster) {
             return None;
         }
-        let best = kind.best(&promised, tie).map(str::to_owned);
+        let answer = match kind.best(&promised, tie) {
+            Some(best) => Some(Answer::Best(best.to_owned())),
+            // With the promised pods, nodes may be refused for more reasons.
+            None if promised.is_empty() => kind.refusals().map(Answer::Refused),
+            None => None,
+        };
         kinds.push_front(kind);
         kinds.truncate((REMEMBERED_ANSWERS / cluster.len().max(1)).clamp(1, REMEMBERED_KINDS));
-        best
+        answer
     }
 
     /// The nodes that are refused once the pods are there that they were promised to, as far as these go before the pod.
@@ -119,8 +139,10 @@ struct Kind {
     seen: Option<Version>,
     /// The nodes, ordered by name. Everything else goes by their places in this list.
     names: Vec<Box<str>>,
-    /// The sum of all scores that need no scaling; `None` for nodes that are refused.
-    fixed: Vec<Option<i64>>,
+    /// The sum of all scores that need no scaling; for nodes that are refused, why, as a place in `rejections`.
+    fixed: Vec<Result<i64, usize>>,
+    /// Each once.
+    rejections: Vec<Rejection>,
     columns: Vec<Column>,
     totals: Tournament,
     /// By the places of their plugins in the profile.
@@ -189,9 +211,11 @@ impl<'a> Prepare<'a> {
         Some(prepared)
     }
 
-    fn fixed(&self, node: &NodeState) -> Option<i64> {
-        let right = self.filters.iter().all(|filter| filter.filter(node).is_none());
-        right.then(|| self.fixed.iter().map(|(weight, score)| weight * score.score(node)).sum())
+    fn fixed(&self, node: &NodeState) -> Result<i64, Rejection> {
+        match self.filters.iter().find_map(|filter| filter.filter(node)) {
+            Some(rejection) => Err(rejection),
+            None => Ok(self.fixed.iter().map(|(weight, score)| weight * score.score(node)).sum()),
+        }
     }
 }
 
@@ -211,6 +235,7 @@ impl Kind {
             seen: None,
             names: Vec::new(),
             fixed: Vec::new(),
+            rejections: Vec::new(),
             columns: Vec::new(),
             totals: Tournament::default(),
         }
@@ -223,7 +248,7 @@ impl Kind {
 
     /// Asks the nodes that have changed. `false` if these plugins cannot be asked node by node.
     fn update(&mut self, profile: &Profile, pod: &PodInfo, cluster: &Snapshot) -> bool {
-        let seen = self.seen.take();
+        let seen = self.seen.take().filter(|_| self.rejections.len() <= REMEMBERED_REASONS);
         let changed = seen.as_ref().and_then(|seen| cluster.changed_since(seen));
         let Some(changed) = changed.map(BTreeSet::from_iter) else { return self.rebuild(profile, pod, cluster) };
         if !changed.is_empty() {
@@ -253,7 +278,7 @@ impl Kind {
         }
         let Some(prepared) = Prepare::new(profile, pod, cluster, self) else { return false };
         self.names = cluster.nodes().map(|node| node.name().into()).collect();
-        self.fixed = vec![None; self.names.len()];
+        self.fixed = vec![Ok(0); self.names.len()];
         let column = |(weight, reverse, _): &(i64, bool, _)| Column {
             weight: *weight,
             reverse: *reverse,
@@ -272,7 +297,7 @@ impl Kind {
     }
 
     fn ask(&mut self, at: usize, node: &NodeState, prepared: &Prepare<'_>) {
-        if self.fixed[at].is_some() {
+        if self.fixed[at].is_ok() {
             self.columns.iter_mut().for_each(|column| column.count(at, false));
         }
         self.note(at, node, prepared);
@@ -280,8 +305,8 @@ impl Kind {
     }
 
     fn note(&mut self, at: usize, node: &NodeState, prepared: &Prepare<'_>) {
-        self.fixed[at] = prepared.fixed(node);
-        if self.fixed[at].is_none() {
+        self.fixed[at] = prepared.fixed(node).map_err(|rejection| self.place_of(rejection));
+        if self.fixed[at].is_err() {
             return;
         }
         for (column, (.., score)) in self.columns.iter_mut().zip(&prepared.scaled) {
@@ -290,9 +315,32 @@ impl Kind {
         }
     }
 
+    fn place_of(&mut self, rejection: Rejection) -> usize {
+        self.rejections.iter().take(REMEMBERED_REASONS).position(|known| *known == rejection).unwrap_or_else(|| {
+            self.rejections.push(rejection);
+            self.rejections.len() - 1
+        })
+    }
+
+    /// Why the nodes are refused, if all are, and for what they are themselves.
+    fn refusals(&self) -> Option<BTreeMap<String, Rejection>> {
+        let refused = self.names.iter().zip(&self.fixed);
+        let refused = refused.map(|(name, fixed)| {
+            let place = fixed.as_ref().err()?;
+            Some((name.to_string(), self.rejections[*place].clone()))
+        });
+        if self.is_idle() { refused.collect() } else { None }
+    }
+
+    /// Whether single nodes are all that counts.
+    fn is_idle(&self) -> bool {
+        self.standing_filters.iter().all(|(_, filter)| filter.is_idle())
+            && self.standing_scores.iter().all(|(.., score)| score.is_idle())
+    }
+
     fn total(&self, at: usize) -> Option<i64> {
         let scaled = self.columns.iter().map(|column| column.scaled(at));
-        Some(self.fixed[at]? + scaled.sum::<i64>())
+        Some(self.fixed[at].ok()? + scaled.sum::<i64>())
     }
 
     fn add_up(&mut self) {
@@ -315,9 +363,8 @@ impl Kind {
 
     /// The best node besides those that are refused for other reasons; any of the best by `tie`.
     fn best(&self, refused: &[&str], tie: u64) -> Option<&str> {
-        let idle = self.standing_filters.iter().all(|(_, filter)| filter.is_idle())
-            && self.standing_scores.iter().all(|(.., score)| score.is_idle());
-        let best = if idle && refused.is_empty() { self.totals.best(tie) } else { self.best_of_each(refused, tie) };
+        let alone = refused.is_empty() && self.is_idle();
+        let best = if alone { self.totals.best(tie) } else { self.best_of_each(refused, tie) };
         best.map(|at| self.names[at].as_ref())
     }
 
@@ -327,7 +374,7 @@ impl Kind {
         let refused: BTreeSet<usize> = refused.iter().filter_map(place).collect();
         let filters: Vec<_> = self.standing_filters.iter().map(|(_, filter)| filter).filter(|f| !f.is_idle()).collect();
         let right = |at: &usize| {
-            self.fixed[*at].is_some() && !refused.contains(at) && !filters.iter().any(|filter| filter.refuses(*at))
+            self.fixed[*at].is_ok() && !refused.contains(at) && !filters.iter().any(|filter| filter.refuses(*at))
         };
         let nodes: Vec<usize> = (0..self.names.len()).filter(right).collect();
         if nodes.len() < 2 {

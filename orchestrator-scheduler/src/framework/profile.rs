@@ -65,7 +65,7 @@ impl Profile {
         self.pre_enqueue.iter().any(|plugin| plugin.pre_enqueue(pod).is_some())
     }
 
-    fn unschedulable(
+    pub(super) fn unschedulable(
         &self,
         pod: &PodInfo,
         cluster: &Snapshot,
