@@ -9,7 +9,7 @@ use orchestrator_core::{
     events::EventRecorder,
 };
 
-use crate::{limits, volumes::DirectoryProvisioner};
+use crate::{MetricsSource, limits, volumes::DirectoryProvisioner};
 
 /// What a controller works with. Cheap to clone.
 ///
@@ -52,6 +52,9 @@ pub struct Options {
     pub local_volumes: Option<PathBuf>,
     /// Who makes and removes the directories of those volumes. None: the controller itself, on this machine's disk.
     pub local_volume_directories: Option<Arc<dyn DirectoryProvisioner>>,
+    /// Where the horizontal pod autoscaler reads metrics. None: from the metrics APIs of the server, which add-ons of a cluster
+    /// serve.
+    pub metrics: Option<Arc<dyn MetricsSource>>,
 }
 
 impl Default for Options {
@@ -64,6 +67,7 @@ impl Default for Options {
             terminated_pods_kept: limits::TERMINATED_PODS,
             local_volumes: None,
             local_volume_directories: None,
+            metrics: None,
         }
     }
 }

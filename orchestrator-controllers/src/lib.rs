@@ -18,6 +18,8 @@ mod endpoints;
 mod endpointslice;
 mod endpointslice_mirroring;
 mod garbage_collector;
+mod go;
+mod horizontal_pod_autoscaler;
 mod job;
 mod limits;
 mod namespace;
@@ -37,6 +39,7 @@ mod volumes;
 use futures::FutureExt;
 
 pub use context::Options;
+pub use horizontal_pod_autoscaler::{MetricsError, MetricsSource, PodMetric};
 pub use set::{ControllerState, Controllers, ControllersBuilder, UnknownController};
 pub use volumes::{DirectoryProvisioner, LocalDirectories, PlannedDirectories};
 
@@ -85,6 +88,11 @@ const TABLE: &[Entry] = &[
         run: |context, shutdown| garbage_collector::run(context, shutdown).boxed(),
     },
     Entry {
+        name: "horizontal-pod-autoscaler-controller",
+        component: "horizontal-pod-autoscaler",
+        run: |context, shutdown| horizontal_pod_autoscaler::run(context, shutdown).boxed(),
+    },
+    Entry {
         name: "job-controller",
         component: "job-controller",
         run: |context, shutdown| job::run(context, shutdown).boxed(),
@@ -123,6 +131,11 @@ const TABLE: &[Entry] = &[
         name: "replicaset-controller",
         component: "replicaset-controller",
         run: |context, shutdown| replicaset::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "replicationcontroller-controller",
+        component: "replication-controller",
+        run: |context, shutdown| replicaset::run_replication(context, shutdown).boxed(),
     },
     Entry {
         name: "resourcequota-controller",

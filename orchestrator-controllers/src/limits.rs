@@ -41,6 +41,25 @@ pub(crate) const DISRUPTION_TIME: Duration = Duration::from_secs(120);
 /// How often quotas are computed anew in any case. As upstream's `--resource-quota-sync-period`.
 pub(crate) const QUOTA_PERIOD: Duration = Duration::from_secs(300);
 
+/// How often a horizontal pod autoscaler looks at its metrics. As upstream's `--horizontal-pod-autoscaler-sync-period`.
+pub(crate) const AUTOSCALER_PERIOD: Duration = Duration::from_secs(15);
+
+/// How long a recommendation keeps a workload from shrinking. As upstream's
+/// `--horizontal-pod-autoscaler-downscale-stabilization`.
+pub(crate) const DOWNSCALE_WINDOW: Duration = Duration::from_secs(300);
+
+/// How long after its start the CPU usage of a pod may be that of its start. As upstream's
+/// `--horizontal-pod-autoscaler-cpu-initialization-period`.
+pub(crate) const CPU_INITIALIZATION_TIME: Duration = Duration::from_secs(300);
+
+/// How long after its start a pod that ceases to be ready counts as one that never was. As upstream's
+/// `--horizontal-pod-autoscaler-initial-readiness-delay`.
+pub(crate) const INITIAL_READINESS_DELAY: Duration = Duration::from_secs(30);
+
+/// How far usage may be from its target, as a part of it, before anything is scaled. As upstream's
+/// `--horizontal-pod-autoscaler-tolerance`.
+pub(crate) const AUTOSCALER_TOLERANCE: f64 = 0.1;
+
 /// Addresses in one Endpoints object, and of one of its subsets that are mirrored. As upstream.
 pub(crate) const ADDRESSES_PER_ENDPOINTS: usize = 1000;
 

@@ -9,12 +9,9 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::future::join;
-use k8s_openapi::{
-    api::{
-        core::v1::Pod,
-        policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus},
-    },
-    apimachinery::pkg::apis::meta::v1::LabelSelector as MetaSelector,
+use k8s_openapi::api::{
+    core::v1::Pod,
+    policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus},
 };
 use kube_core::params::PostParams;
 use orchestrator_core::{
@@ -32,7 +29,7 @@ use self::{
     decide::{Observed, until_spared},
     scale::{Owners, Wanted},
 };
-use crate::context::ControllerContext;
+use crate::{context::ControllerContext, go};
 
 /// Runs the controller until the shutdown.
 pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
@@ -129,27 +126,12 @@ impl Budgets {
                 "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, the status of \
                  the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods \
                  please set \".spec.minAvailable\" field of the PDB to an integer value.",
-                shown(budget.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
+                go::label_selector(budget.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
             );
             self.record(budget, Event::warning("UnmanagedPods", message));
         }
         Ok(wanted)
     }
-}
-
-/// A selector as Go shows it.
-fn shown(selector: Option<&MetaSelector>) -> String {
-    let Some(selector) = selector else { return "nil".to_owned() };
-    let labels = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}: {value},"));
-    let expressions = selector.match_expressions.iter().flatten().map(|known| {
-        let values = known.values.clone().unwrap_or_default().join(" ");
-        format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},", known.key, known.operator)
-    });
-    let (labels, expressions): (String, String) = (labels.collect(), expressions.collect());
-    format!(
-        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},\
-         MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
-    )
 }
 
 async fn write_status(

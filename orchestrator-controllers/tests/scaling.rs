@@ -1,0 +1,300 @@
+//! Replication controllers, and the autoscaler that scales them, against a fake API server in virtual time.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use k8s_openapi::api::{
+    autoscaling::v2::{CrossVersionObjectReference, HorizontalPodAutoscaler, MetricIdentifier},
+    core::v1::{Event, Pod, ReplicationController},
+};
+use kube_core::params::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use orchestrator_controllers::{Controllers, MetricsError, MetricsSource, Options, PodMetric};
+use orchestrator_core::{
+    client::{
+        Api, Backend, Call, Client, PatchBody, Reply, Request, Resource, ResourceDiscovery, ResourceInfo, WatchRequest,
+        WatchStream,
+    },
+    controller::{Caches, Kind},
+    env::{Env, Simulation},
+    meta,
+    object::Object,
+    selector::LabelSelector,
+    status::ApiResult,
+};
+use orchestrator_testkit::fake_api::FakeApi;
+use serde_json::{Value, json};
+
+/// The fake server, with scales.
+#[derive(Debug)]
+struct Scaled(Client);
+
+#[async_trait]
+impl Backend for Scaled {
+    async fn request(&self, mut request: Request) -> ApiResult<Reply> {
+        if request.subresource.as_deref() != Some("scale") {
+            return self.0.request(request).await;
+        }
+        request.subresource = None;
+        if let Call::Replace { object, options } = request.call {
+            let replicas = object.to_tree()?["spec"]["replicas"].clone();
+            let patch = PatchBody::Merge(json!({"spec": {"replicas": replicas}}));
+            request.call = Call::Patch { patch, options };
+        }
+        let Reply::Object { object, created, warnings } = self.0.request(request).await? else { unreachable!() };
+        let tree = object.to_tree()?;
+        let scale = json!({
+            "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": tree["metadata"],
+            "spec": {"replicas": tree["spec"]["replicas"]},
+            "status": {"replicas": tree["status"]["replicas"].as_i64().unwrap_or(0), "selector": "app=a"},
+        });
+        Ok(Reply::Object { object: Object::from_tree(scale), created, warnings })
+    }
+
+    async fn watch(&self, request: WatchRequest) -> ApiResult<WatchStream> {
+        self.0.watch(request).await
+    }
+}
+
+#[derive(Debug)]
+struct Served;
+
+#[async_trait]
+impl ResourceDiscovery for Served {
+    async fn resources(&self) -> ApiResult<Vec<ResourceInfo>> {
+        let resource = Resource::of::<ReplicationController>(&());
+        Ok(vec![ResourceInfo {
+            resource,
+            kind: "ReplicationController".to_owned(),
+            namespaced: true,
+            verbs: Vec::new(),
+        }])
+    }
+}
+
+/// A queue whose length is set by the test, beside nothing else that is measured.
+#[derive(Debug, Default)]
+struct QueueLength(AtomicI64);
+
+#[async_trait]
+impl MetricsSource for QueueLength {
+    async fn resource(
+        &self,
+        _: &str,
+        _: &LabelSelector,
+        _: &str,
+        _: Option<&str>,
+    ) -> Result<BTreeMap<String, PodMetric>, MetricsError> {
+        Err(MetricsError("nothing is measured".to_owned()))
+    }
+
+    async fn pods(
+        &self,
+        _: &str,
+        _: &LabelSelector,
+        _: &MetricIdentifier,
+    ) -> Result<BTreeMap<String, PodMetric>, MetricsError> {
+        Err(MetricsError("nothing is measured".to_owned()))
+    }
+
+    async fn object(
+        &self,
+        _: &str,
+        _: &CrossVersionObjectReference,
+        _: &MetricIdentifier,
+    ) -> Result<i64, MetricsError> {
+        Err(MetricsError("nothing is measured".to_owned()))
+    }
+
+    async fn external(&self, _: &str, _: &MetricIdentifier) -> Result<Vec<i64>, MetricsError> {
+        Ok(vec![self.0.load(Ordering::Relaxed) * 1000])
+    }
+}
+
+struct World {
+    env: Env,
+    server: FakeApi,
+    client: Client,
+    queue: Arc<QueueLength>,
+}
+
+impl World {
+    fn api<K: Kind>(&self) -> Api<K> {
+        Api::of_resource(&self.client, Resource::of::<K>(&()), Some("default".to_owned()))
+    }
+
+    async fn create<K: Kind>(&self, tree: Value) {
+        let object: K = serde_json::from_value(tree).unwrap();
+        self.api::<K>().create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    async fn list<K: Kind>(&self) -> Vec<Arc<K>> {
+        self.api::<K>().list(&ListParams::default()).await.unwrap().items
+    }
+
+    async fn patch<K: Kind>(&self, name: &str, body: Value) {
+        self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(body)).await.unwrap();
+    }
+
+    async fn wait(&self, seconds: u64) {
+        self.env.sleep(Duration::from_secs(seconds)).await;
+    }
+
+    async fn events(&self) -> Vec<String> {
+        let text = |event: &Arc<Event>| {
+            format!("{} {}", event.reason.as_deref().unwrap_or_default(), event.message.as_deref().unwrap_or_default())
+        };
+        self.list::<Event>().await.iter().map(text).collect()
+    }
+
+    /// The tree of an object's status.
+    fn status<K: Kind>(&self, name: &str) -> Value {
+        let tree = self.server.tree(&Resource::of::<K>(&()), "default", name).unwrap();
+        tree["status"].clone()
+    }
+}
+
+fn simulate(test: impl AsyncFn(&World)) {
+    for seed in 0..4 {
+        let simulation = Simulation::new(seed);
+        let env = simulation.env();
+        let server = FakeApi::new(&env);
+        let client = Client::new(Arc::new(Scaled(server.client())));
+        let world = World { env: env.clone(), server, client, queue: Arc::default() };
+        let caches = Caches::new(&world.client, &env);
+        let mut options = Options::default();
+        options.metrics = Some(world.queue.clone());
+        let names = ["horizontal-pod-autoscaler-controller", "replicationcontroller-controller"];
+        let builder = Controllers::builder(&caches, Arc::new(Served)).controllers(&names).unwrap();
+        let controllers = builder.options(options).start();
+        let done = simulation.run(async {
+            test(&world).await;
+            let states = controllers.states();
+            assert!(states.values().all(|state| state.running && state.restarts == 0), "{states:?}");
+            let writes = world.server.writes().len();
+            world.wait(600).await;
+            let again = world.server.writes().split_off(writes);
+            let busy: Vec<_> = again.iter().filter(|write| !write.contains("events")).collect();
+            assert!(busy.is_empty(), "settled controllers are silent: {busy:?}");
+            controllers.shutdown().await;
+            caches.shutdown().await;
+        });
+        done.unwrap_or_else(|stuck| panic!("seed {seed}: {stuck}"));
+        assert_eq!(simulation.tasks(), 0, "nothing is left running");
+    }
+}
+
+fn replication(replicas: i32) -> Value {
+    json!({
+        "metadata": {"name": "rc"},
+        "spec": {
+            "replicas": replicas, "selector": {"app": "a"},
+            "template": {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
+        },
+    })
+}
+
+#[test]
+fn a_replication_controller_adopts_replaces_and_releases() {
+    simulate(async |world| {
+        let orphan = json!({"metadata": {"name": "orphan", "labels": {"app": "a"}}, "spec": {"containers": []}});
+        world.create::<Pod>(orphan).await;
+        world.create::<ReplicationController>(replication(3)).await;
+        world.wait(2).await;
+        let pods = world.list::<Pod>().await;
+        assert_eq!(pods.len(), 3);
+        for pod in &pods {
+            let owner = meta::controller_of(&pod.metadata).unwrap();
+            assert_eq!((&*owner.api_version, &*owner.kind, &*owner.name), ("v1", "ReplicationController", "rc"));
+        }
+        let status = world.status::<ReplicationController>("rc");
+        assert_eq!(status, json!({"replicas": 3, "fullyLabeledReplicas": 3, "observedGeneration": 1}));
+        world.patch::<Pod>("orphan", json!({"metadata": {"labels": {"app": "b"}}})).await;
+        world.wait(2).await;
+        let pods = world.list::<Pod>().await;
+        assert_eq!(pods.len(), 4, "the one that is let go is replaced");
+        assert!(pods.iter().any(|pod| meta::controller_of(&pod.metadata).is_none()));
+        world.patch::<ReplicationController>("rc", json!({"spec": {"replicas": 1}})).await;
+        world.wait(2).await;
+        assert_eq!(world.list::<Pod>().await.len(), 2);
+        let events = world.events().await;
+        assert!(events.iter().any(|event| event.starts_with("SuccessfulCreate Created pod: rc-")), "{events:?}");
+        assert!(events.iter().any(|event| event.starts_with("SuccessfulDelete Deleted pod: ")), "{events:?}");
+    });
+}
+
+#[test]
+fn an_autoscaler_follows_its_metric_within_its_bounds() {
+    simulate(async |world| {
+        world.create::<ReplicationController>(replication(1)).await;
+        let target = json!({"type": "AverageValue", "averageValue": "10"});
+        let autoscaler = json!({
+            "metadata": {"name": "h"},
+            "spec": {
+                "scaleTargetRef": {"apiVersion": "v1", "kind": "ReplicationController", "name": "rc"},
+                "minReplicas": 2, "maxReplicas": 6,
+                "metrics": [{"type": "External", "external": {"metric": {"name": "q"}, "target": target}}],
+            },
+        });
+        world.queue.0.store(20, Ordering::Relaxed);
+        world.create::<HorizontalPodAutoscaler>(autoscaler).await;
+        world.wait(14).await;
+        assert_eq!(world.list::<Pod>().await.len(), 1, "the first look is after a period");
+        world.wait(5).await;
+        assert_eq!(world.list::<Pod>().await.len(), 2);
+        world.queue.0.store(1000, Ordering::Relaxed);
+        world.wait(60).await;
+        assert_eq!(world.list::<Pod>().await.len(), 6);
+        let status = world.status::<HorizontalPodAutoscaler>("h");
+        assert_eq!((&status["currentReplicas"], &status["desiredReplicas"]), (&json!(6), &json!(6)));
+        assert_eq!(status["conditions"][2]["reason"], "TooManyReplicas");
+        world.queue.0.store(30, Ordering::Relaxed);
+        world.wait(200).await;
+        assert_eq!(world.list::<Pod>().await.len(), 6, "what was recommended lately is kept");
+        assert_eq!(world.status::<HorizontalPodAutoscaler>("h")["conditions"][0]["reason"], "ScaleDownStabilized");
+        world.wait(150).await;
+        assert_eq!(world.list::<Pod>().await.len(), 3);
+        let events = world.events().await;
+        for reason in [
+            "SuccessfulRescale New size: 2; reason: Current number of replicas below Spec.MinReplicas",
+            "SuccessfulRescale New size: 4; reason: external metric q(nil) above target",
+            "SuccessfulRescale New size: 3; reason: All metrics below target",
+        ] {
+            assert!(events.iter().any(|event| event == reason), "{reason}: {events:?}");
+        }
+        world.patch::<ReplicationController>("rc", json!({"spec": {"replicas": 0}})).await;
+        world.wait(20).await;
+        assert_eq!(world.list::<Pod>().await.len(), 0);
+        assert_eq!(world.status::<HorizontalPodAutoscaler>("h")["conditions"][1]["reason"], "ScalingDisabled");
+    });
+}
+
+#[test]
+fn an_autoscaler_without_a_target_says_so_and_goes_with_its_memory() {
+    simulate(async |world| {
+        let autoscaler = |kind: &str| {
+            json!({
+                "metadata": {"name": "h"},
+                "spec": {"scaleTargetRef": {"apiVersion": "v1", "kind": kind, "name": "rc"}, "maxReplicas": 6},
+            })
+        };
+        for (kind, expected) in [
+            ("Unknown", "no matches for kind \"Unknown\" in group \"\""),
+            ("ReplicationController", "replicationcontrollers \"rc\" not found"),
+        ] {
+            world.create::<HorizontalPodAutoscaler>(autoscaler(kind)).await;
+            world.wait(20).await;
+            let condition = world.status::<HorizontalPodAutoscaler>("h")["conditions"][0].clone();
+            let message = format!("the HPA controller was unable to get the target's current scale: {expected}");
+            assert_eq!((&condition["reason"], &condition["message"]), (&json!("FailedGetScale"), &json!(message)));
+            world.api::<HorizontalPodAutoscaler>().delete("h", &DeleteParams::default()).await.unwrap();
+            world.wait(20).await;
+        }
+    });
+}
