@@ -9,7 +9,7 @@ use orchestrator_core::{
     events::EventRecorder,
 };
 
-use crate::{MetricsSource, limits, volumes::DirectoryProvisioner};
+use crate::{CertificateSigner, CloudProvider, MetricsSource, limits, volumes::DirectoryProvisioner};
 
 /// What a controller works with. Cheap to clone.
 ///
@@ -55,6 +55,15 @@ pub struct Options {
     /// Where the horizontal pod autoscaler reads metrics. None: from the metrics APIs of the server, which add-ons of a cluster
     /// serve.
     pub metrics: Option<Arc<dyn MetricsSource>>,
+    /// The addresses of pods, such as `10.244.0.0/16`, one range of each family, that nodes get theirs of. As upstream's
+    /// `--cluster-cidr`. Empty: nodes get none.
+    pub cluster_cidrs: Vec<String>,
+    /// The addresses of services, which nodes do not get. As upstream's `--service-cluster-ip-range`.
+    pub service_cidrs: Vec<String>,
+    /// Who signs certificates that are asked for. None: nobody does.
+    pub certificate_signer: Option<Arc<dyn CertificateSigner>>,
+    /// The cloud that the cluster runs on. None: its controllers have nothing to do.
+    pub cloud: Option<Arc<dyn CloudProvider>>,
 }
 
 impl Default for Options {
@@ -68,6 +77,10 @@ impl Default for Options {
             local_volumes: None,
             local_volume_directories: None,
             metrics: None,
+            cluster_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
+            certificate_signer: None,
+            cloud: None,
         }
     }
 }

@@ -9,6 +9,9 @@
 //!
 //! Every controller can be replaced by upstream's, or left out: they share nothing but the API server.
 
+mod addresses;
+mod certificates;
+mod cloud;
 mod context;
 mod cronjob;
 mod daemonset;
@@ -17,27 +20,36 @@ mod disruption;
 mod endpoints;
 mod endpointslice;
 mod endpointslice_mirroring;
+mod ephemeral_volume;
 mod garbage_collector;
 mod go;
 mod horizontal_pod_autoscaler;
 mod job;
 mod limits;
 mod namespace;
+mod node_ipam;
 mod node_lifecycle;
+mod node_ttl;
 mod pod_garbage_collector;
 mod pods;
 mod replicaset;
+mod resource_claim;
 mod resourcequota;
+mod role_aggregation;
 mod root_ca;
+mod service_cidr;
 mod serviceaccount;
 mod set;
 mod statefulset;
 mod taint_eviction;
+mod token_cleaner;
 mod ttl_after_finished;
 mod volumes;
 
 use futures::FutureExt;
 
+pub use certificates::{CertificateSigner, SigningError, SigningRequest};
+pub use cloud::{CloudError, CloudProvider, InstanceMetadata, Instances, LoadBalancers, LocalCloud, Route, Routes};
 pub use context::Options;
 pub use horizontal_pod_autoscaler::{MetricsError, MetricsSource, PodMetric};
 pub use set::{ControllerState, Controllers, ControllersBuilder, UnknownController};
@@ -47,6 +59,36 @@ use set::Entry;
 
 /// All controllers, by upstream's names.
 const TABLE: &[Entry] = &[
+    Entry {
+        name: "certificatesigningrequest-approving-controller",
+        component: "certificate-controller",
+        run: |context, shutdown| certificates::run_approving(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "certificatesigningrequest-cleaner-controller",
+        component: "certificate-controller",
+        run: |context, shutdown| certificates::run_cleaning(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "certificatesigningrequest-signing-controller",
+        component: "certificate-controller",
+        run: |context, shutdown| certificates::run_signing(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "cloud-node-controller",
+        component: "cloud-node-controller",
+        run: |context, shutdown| cloud::node::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "cloud-node-lifecycle-controller",
+        component: "cloud-node-lifecycle-controller",
+        run: |context, shutdown| cloud::node_lifecycle::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "clusterrole-aggregation-controller",
+        component: "clusterrole-aggregation-controller",
+        run: |context, shutdown| role_aggregation::run(context, shutdown).boxed(),
+    },
     Entry {
         name: "cronjob-controller",
         component: "cronjob-controller",
@@ -83,6 +125,11 @@ const TABLE: &[Entry] = &[
         run: |context, shutdown| endpointslice_mirroring::run(context, shutdown).boxed(),
     },
     Entry {
+        name: "ephemeral-volume-controller",
+        component: "ephemeral_volume",
+        run: |context, shutdown| ephemeral_volume::run(context, shutdown).boxed(),
+    },
+    Entry {
         name: "garbage-collector-controller",
         component: "garbage-collector-controller",
         run: |context, shutdown| garbage_collector::run(context, shutdown).boxed(),
@@ -103,9 +150,19 @@ const TABLE: &[Entry] = &[
         run: |context, shutdown| namespace::run(context, shutdown).boxed(),
     },
     Entry {
+        name: "node-ipam-controller",
+        component: "cidrAllocator",
+        run: |context, shutdown| node_ipam::run(context, shutdown).boxed(),
+    },
+    Entry {
         name: "node-lifecycle-controller",
         component: "node-controller",
         run: |context, shutdown| node_lifecycle::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "node-route-controller",
+        component: "route_controller",
+        run: |context, shutdown| cloud::route::run(context, shutdown).boxed(),
     },
     Entry {
         name: "persistentvolume-binder-controller",
@@ -138,6 +195,11 @@ const TABLE: &[Entry] = &[
         run: |context, shutdown| replicaset::run_replication(context, shutdown).boxed(),
     },
     Entry {
+        name: "resourceclaim-controller",
+        component: "resource_claim",
+        run: |context, shutdown| resource_claim::run(context, shutdown).boxed(),
+    },
+    Entry {
         name: "resourcequota-controller",
         component: "resourcequota-controller",
         run: |context, shutdown| resourcequota::run(context, shutdown).boxed(),
@@ -146,6 +208,16 @@ const TABLE: &[Entry] = &[
         name: "root-ca-certificate-publisher-controller",
         component: "root-ca-certificate-publisher",
         run: |context, shutdown| root_ca::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "service-cidr-controller",
+        component: "service-cidr-controller",
+        run: |context, shutdown| service_cidr::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "service-lb-controller",
+        component: "service-controller",
+        run: |context, shutdown| cloud::service_lb::run(context, shutdown).boxed(),
     },
     Entry {
         name: "serviceaccount-controller",
@@ -163,8 +235,21 @@ const TABLE: &[Entry] = &[
         run: |context, shutdown| taint_eviction::run(context, shutdown).boxed(),
     },
     Entry {
+        name: "token-cleaner-controller",
+        component: "token-cleaner",
+        run: |context, shutdown| token_cleaner::run(context, shutdown).boxed(),
+    },
+    Entry {
         name: "ttl-after-finished-controller",
         component: "ttl-after-finished-controller",
         run: |context, shutdown| ttl_after_finished::run(context, shutdown).boxed(),
     },
+    Entry {
+        name: "ttl-controller",
+        component: "ttl-controller",
+        run: |context, shutdown| node_ttl::run(context, shutdown).boxed(),
+    },
 ];
+
+/// Controllers that run only where they are asked for by name. As upstream's.
+const OFF_BY_DEFAULT: &[&str] = &["token-cleaner-controller"];

@@ -126,3 +126,53 @@ pub(crate) const DISCOVERY_DELAY: Duration = Duration::from_secs(1);
 /// The pauses before each time that the kinds are asked for after a definition is established or gone.
 pub(crate) const DISCOVERY_PAUSES: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(800), Duration::from_secs(4)];
+
+/// The length of a node's range of IPv4 addresses for pods, in bits. As upstream's `--node-cidr-mask-size-ipv4`.
+pub(crate) const NODE_PREFIX_IPV4: u8 = 24;
+
+/// The length of a node's range of IPv6 addresses for pods, in bits. As upstream's `--node-cidr-mask-size-ipv6`.
+pub(crate) const NODE_PREFIX_IPV6: u8 = 64;
+
+/// How many bits tell the nodes of one range of addresses apart. As upstream, where ranges of IPv6 are concerned.
+pub(crate) const NODES_OF_A_RANGE_BITS: u8 = 16;
+
+/// How long a range of service addresses that nobody uses stays after its deletion was asked for. As upstream.
+pub(crate) const SERVICE_RANGE_GRACE_TIME: Duration = Duration::from_secs(10);
+
+/// How often requests for certificates that are over are looked for. As upstream's cleaner.
+pub(crate) const REQUEST_CLEANING_PERIOD: Duration = Duration::from_secs(3600);
+
+/// How long a request for a certificate is kept after it was denied, or issued. As upstream's cleaner.
+pub(crate) const DECIDED_REQUEST_TIME: Duration = Duration::from_secs(3600);
+
+/// How long a request for a certificate waits for a decision. As upstream's cleaner.
+pub(crate) const PENDING_REQUEST_TIME: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a certificate lives, unless it is asked for less. As upstream's `--cluster-signing-duration`.
+pub(crate) const CERTIFICATE_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The shortest that a certificate lives. As upstream.
+pub(crate) const SHORTEST_CERTIFICATE_TIME: Duration = Duration::from_secs(600);
+
+/// How long before its signature a certificate is valid, for clocks that differ. As upstream.
+pub(crate) const CERTIFICATE_BACKDATING: Duration = Duration::from_secs(300);
+
+/// A certificate that lives for less than this does not end earlier for its early beginning. As upstream.
+pub(crate) const SHORT_CERTIFICATE_TIME: Duration = Duration::from_secs(8 * 3600);
+
+/// How often the addresses of nodes are compared with those of their machines. As upstream's
+/// `--node-status-update-frequency` of the cloud controller manager.
+pub(crate) const NODE_ADDRESS_PERIOD: Duration = Duration::from_secs(300);
+
+/// How long a node without a machine's name may wait for its initialization before the cloud is asked whether its machine
+/// exists. As upstream.
+pub(crate) const UNINITIALIZED_NODE_TIME: Duration = Duration::from_secs(60);
+
+/// How often the routes of a cloud are compared with its nodes. As upstream's `--route-reconciliation-period`.
+pub(crate) const ROUTE_PERIOD: Duration = Duration::from_secs(10);
+
+/// Routes that are made or removed at the same time. As upstream.
+pub(crate) const ROUTES_AT_ONCE: usize = 200;
+
+/// Users that a claim of devices has at most. As upstream's `ResourceClaimReservedForMaxSize`.
+pub(crate) const CLAIM_USERS: usize = 256;

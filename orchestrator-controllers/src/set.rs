@@ -62,15 +62,20 @@ pub struct ControllersBuilder {
 #[error("\"{0}\" is not in the list of known controllers")]
 pub struct UnknownController(pub String);
 
+fn on_by_default() -> impl Iterator<Item = &'static str> {
+    let names = crate::TABLE.iter().map(|entry| entry.name);
+    names.filter(|name| !crate::OFF_BY_DEFAULT.contains(name))
+}
+
 impl ControllersBuilder {
     pub(crate) fn new(caches: &Caches, discovery: Arc<dyn ResourceDiscovery>) -> Self {
-        let enabled = crate::TABLE.iter().map(|entry| entry.name).collect();
+        let enabled = on_by_default().collect();
         let caches = caches.with_field_manager(FIELD_MANAGER);
         Self { caches, discovery, enabled, options: Options::default() }
     }
 
-    /// Which controllers to start, as upstream's `--controllers`: `*` is all, `name` adds one, `-name` takes one away.
-    /// Without a `*` only those named are started.
+    /// Which controllers to start, as upstream's `--controllers`: `*` is all but those that have to be named, `name` adds one,
+    /// `-name` takes one away. Without a `*` only those named are started.
     pub fn controllers<S: AsRef<str>>(mut self, names: &[S]) -> Result<Self, UnknownController> {
         let known = |name: &str| {
             let entry = crate::TABLE.iter().find(|entry| entry.name == name);
@@ -78,7 +83,7 @@ impl ControllersBuilder {
         };
         let names = || names.iter().map(AsRef::as_ref);
         self.enabled = match names().any(|name| name == "*") {
-            true => crate::TABLE.iter().map(|entry| entry.name).collect(),
+            true => on_by_default().collect(),
             false => BTreeSet::new(),
         };
         for name in names().filter(|name| *name != "*" && !name.starts_with('-')) {
