@@ -48,6 +48,12 @@ struct Options {
     /// the kubeconfig, if it has any.
     #[arg(long, value_name = "FILE")]
     root_ca_file: Option<PathBuf>,
+    /// Addresses of pods, one range of each family, that nodes get theirs of.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    cluster_cidr: Vec<String>,
+    /// Addresses of services, which nodes do not get.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    service_cluster_ip_range: Vec<String>,
     /// Work only while holding the lease.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     leader_elect: bool,
@@ -100,6 +106,8 @@ impl Manager {
             Some(file) => Some(std::fs::read_to_string(file)?),
             None => trusted,
         };
+        controller_options.cluster_cidrs = options.cluster_cidr.clone();
+        controller_options.service_cidrs = options.service_cluster_ip_range.clone();
         Ok(Self { name, backend, env: Env::real(), options, controller_options })
     }
 

@@ -25,6 +25,7 @@ mod garbage_collector;
 mod go;
 mod horizontal_pod_autoscaler;
 mod job;
+mod legacy_token_cleaner;
 mod limits;
 mod namespace;
 mod node_ipam;
@@ -44,6 +45,7 @@ mod statefulset;
 mod taint_eviction;
 mod token_cleaner;
 mod ttl_after_finished;
+mod volume_expansion;
 mod volumes;
 
 use futures::FutureExt;
@@ -145,6 +147,11 @@ const TABLE: &[Entry] = &[
         run: |context, shutdown| job::run(context, shutdown).boxed(),
     },
     Entry {
+        name: "legacy-serviceaccount-token-cleaner-controller",
+        component: "legacy-service-account-token-cleaner",
+        run: |context, shutdown| legacy_token_cleaner::run(context, shutdown).boxed(),
+    },
+    Entry {
         name: "namespace-controller",
         component: "namespace-controller",
         run: |context, shutdown| namespace::run(context, shutdown).boxed(),
@@ -168,6 +175,11 @@ const TABLE: &[Entry] = &[
         name: "persistentvolume-binder-controller",
         component: "persistentvolume-controller",
         run: |context, shutdown| volumes::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "persistentvolume-expander-controller",
+        component: "volume_expand",
+        run: |context, shutdown| volume_expansion::run(context, shutdown).boxed(),
     },
     Entry {
         name: "persistentvolume-protection-controller",

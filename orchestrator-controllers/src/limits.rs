@@ -176,3 +176,10 @@ pub(crate) const ROUTES_AT_ONCE: usize = 200;
 
 /// Users that a claim of devices has at most. As upstream's `ResourceClaimReservedForMaxSize`.
 pub(crate) const CLAIM_USERS: usize = 256;
+
+/// How often tokens of service accounts that nobody uses are looked for. As upstream.
+pub(crate) const LEGACY_TOKEN_PERIOD: Duration = Duration::from_secs(24 * 3600);
+
+/// How long such a token is not used before it is taken out of use, and stays after that. As upstream's
+/// `--legacy-service-account-token-clean-up-period`.
+pub(crate) const LEGACY_TOKEN_TIME: Duration = Duration::from_secs(365 * 24 * 3600);

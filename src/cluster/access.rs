@@ -6,9 +6,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use orchestrator_apiserver::http::{CertificateAuthority, Issued, TlsError};
+use orchestrator_controllers::{CertificateSigner, SigningError, SigningRequest};
 
 /// Names that the server's certificate is good for.
 const SERVER_NAMES: [&str; 5] =
@@ -17,18 +19,23 @@ const SERVER_NAMES: [&str; 5] =
 /// The cluster's authority and what it issued.
 #[derive(Debug)]
 pub(super) struct Access {
-    authority: CertificateAuthority,
+    authority: Arc<CertificateAuthority>,
     kubeconfig: Option<String>,
     path: Option<PathBuf>,
 }
 
 impl Access {
     pub(super) fn new() -> Result<Self, TlsError> {
-        Ok(Self { authority: CertificateAuthority::generate()?, kubeconfig: None, path: None })
+        Ok(Self { authority: Arc::new(CertificateAuthority::generate()?), kubeconfig: None, path: None })
     }
 
     pub(super) fn authority(&self) -> &CertificateAuthority {
         &self.authority
+    }
+
+    /// Signs what clients of the cluster ask for.
+    pub(super) fn signer(&self) -> Arc<dyn CertificateSigner> {
+        Arc::new(Signer(self.authority.clone()))
     }
 
     /// The certificate of a server that listens on this address.
@@ -70,5 +77,16 @@ impl Access {
             // Somebody else may have removed it; it is gone either way.
             let _ = fs::remove_file(path);
         }
+    }
+}
+
+#[derive(Debug)]
+struct Signer(Arc<CertificateAuthority>);
+
+impl CertificateSigner for Signer {
+    fn sign(&self, asked: SigningRequest<'_>) -> Result<String, SigningError> {
+        let SigningRequest { request, usages, not_before, not_after } = asked;
+        let signed = self.0.sign_request(request, usages, not_before, not_after);
+        signed.map_err(|error| SigningError(error.to_string()))
     }
 }

@@ -337,6 +337,7 @@ impl ClusterBuilder {
         if self.runs_controllers {
             let mut options = self.controller_options;
             options.root_certificates.get_or_insert_with(|| cluster.access.authority().certificate_pem().to_owned());
+            options.certificate_signer.get_or_insert_with(|| cluster.access.signer());
             if options.local_volumes.is_some() {
                 cluster.apply(DEFAULT_STORAGE_CLASS).await?;
             }

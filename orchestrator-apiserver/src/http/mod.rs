@@ -24,6 +24,7 @@ mod service;
 mod session;
 mod session_channels;
 mod session_streams;
+mod signing;
 mod spdy;
 mod tls;
 mod turn;

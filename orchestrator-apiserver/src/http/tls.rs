@@ -24,8 +24,12 @@ pub struct TlsError {
 }
 
 impl TlsError {
-    fn new(context: &'static str) -> impl FnOnce(rcgen::Error) -> Self {
+    pub(super) fn new(context: &'static str) -> impl FnOnce(rcgen::Error) -> Self {
         move |error| Self { context, source: error.into() }
+    }
+
+    pub(super) fn refusal(context: &'static str, message: String) -> Self {
+        Self { context, source: message.into() }
     }
 }
 
@@ -74,6 +78,10 @@ impl CertificateAuthority {
     /// The authority's key, to be kept secret.
     pub fn key_pem(&self) -> &str {
         &self.key_pem
+    }
+
+    pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
     }
 
     /// A certificate for a server under these names and addresses.

@@ -32,6 +32,8 @@ use self::{
 };
 use crate::context::ControllerContext;
 
+pub(crate) use provision::{PROVISIONED_BY, PROVISIONER};
+
 pub use local_directories::LocalDirectories;
 pub use provision::{DirectoryProvisioner, PlannedDirectories};
 
