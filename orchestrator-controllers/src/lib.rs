@@ -10,6 +10,7 @@
 //! Every controller can be replaced by upstream's, or left out: they share nothing but the API server.
 
 mod addresses;
+mod attach_detach;
 mod certificates;
 mod cloud;
 mod context;
@@ -170,6 +171,11 @@ const TABLE: &[Entry] = &[
         name: "node-route-controller",
         component: "route_controller",
         run: |context, shutdown| cloud::route::run(context, shutdown).boxed(),
+    },
+    Entry {
+        name: "persistentvolume-attach-detach-controller",
+        component: "attachdetach-controller",
+        run: |context, shutdown| attach_detach::run(context, shutdown).boxed(),
     },
     Entry {
         name: "persistentvolume-binder-controller",

@@ -183,3 +183,10 @@ pub(crate) const LEGACY_TOKEN_PERIOD: Duration = Duration::from_secs(24 * 3600);
 /// How long such a token is not used before it is taken out of use, and stays after that. As upstream's
 /// `--legacy-service-account-token-clean-up-period`.
 pub(crate) const LEGACY_TOKEN_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How long a node that is not ready may say that it uses a volume which nobody wants there. As upstream's
+/// `MaxWaitForUnmountDuration`.
+pub(crate) const FORCED_DETACH_TIME: Duration = Duration::from_secs(360);
+
+/// How soon a volume that could not be attached or detached is looked at again.
+pub(crate) const DETACH_RETRY: Duration = Duration::from_secs(10);

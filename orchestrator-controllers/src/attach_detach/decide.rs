@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write,
     sync::Arc,
     time::Duration,
 };
@@ -24,6 +23,8 @@ use sha2::{Digest, Sha256};
 use crate::limits::FORCED_DETACH_TIME;
 
 const MANAGED: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
+/// How names of volumes in a node's status begin where a CSI driver has attached them.
+const CSI: &str = "kubernetes.io/csi/";
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// A volume that a driver attaches, and the pods of a node that use it.
@@ -65,13 +66,9 @@ pub(super) struct Decision {
 }
 
 /// The name of an attachment, which a node computes as well to find it.
-pub(super) fn attachment_name(wanted: &Wanted, node: &str) -> String {
-    let digest = Sha256::digest(format!("{}{}{node}", wanted.handle, wanted.driver));
-    digest.iter().fold("csi-".to_owned(), |mut name, byte| {
-        // A string takes whatever is written.
-        let _ = write!(name, "{byte:02x}");
-        name
-    })
+fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
+    let digest = Sha256::digest(format!("{handle}{driver}{node}"));
+    digest.iter().fold("csi-".to_owned(), |name, byte| name + &format!("{byte:02x}"))
 }
 
 /// Decides on one node.
@@ -82,14 +79,12 @@ pub(super) fn decide(observed: Observed<'_>) -> Decision {
     let mut names = BTreeSet::new();
     let mut attached = Vec::new();
     for wanted in observed.wanted {
-        let name = attachment_name(wanted, observed.name);
+        let name = attachment_name(&wanted.driver, &wanted.handle, observed.name);
         match by_name.get(&*name) {
-            Some(known) if meta::is_deleting(&known.metadata) => {}
-            Some(known) => {
-                if is_attached(known) {
-                    attached.push(attached_volume(wanted));
-                }
+            Some(known) if is_attached(known) && !meta::is_deleting(&known.metadata) => {
+                attached.push(attached_volume(wanted));
             }
+            Some(_) => {}
             None if is_managed(observed.node) => attach(observed, wanted, &name, &mut decision),
             None => {}
         }
@@ -103,7 +98,7 @@ pub(super) fn decide(observed: Observed<'_>) -> Decision {
 }
 
 /// Whether attachments of a node are made here, and not by its kubelet.
-fn is_managed(node: Option<&Node>) -> bool {
+pub(super) fn is_managed(node: Option<&Node>) -> bool {
     node.is_some_and(|node| meta::annotation(&node.metadata, MANAGED) == Some("true"))
 }
 
@@ -113,7 +108,7 @@ fn is_attached(attachment: &VolumeAttachment) -> bool {
 
 /// As a node's status names a volume.
 fn unique_name(driver: &str, handle: &str) -> String {
-    format!("kubernetes.io/csi/{driver}^{handle}")
+    format!("{CSI}{driver}^{handle}")
 }
 
 fn attached_volume(wanted: &Wanted) -> AttachedVolume {
@@ -131,15 +126,10 @@ fn attach(observed: Observed<'_>, wanted: &Wanted, name: &str, decision: &mut De
         decision.events.extend(wanted.pods.iter().map(told));
         return;
     }
-    let source =
-        VolumeAttachmentSource { persistent_volume_name: Some(volume.to_owned()), ..Default::default() };
+    let source = VolumeAttachmentSource { persistent_volume_name: Some(volume.to_owned()), ..Default::default() };
     decision.attach.push(VolumeAttachment {
         metadata: ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
-        spec: VolumeAttachmentSpec {
-            attacher: wanted.driver.clone(),
-            node_name: observed.name.to_owned(),
-            source,
-        },
+        spec: VolumeAttachmentSpec { attacher: wanted.driver.clone(), node_name: observed.name.to_owned(), source },
         status: None,
     });
 }
@@ -173,15 +163,14 @@ fn detach(observed: Observed<'_>, known: &Arc<VolumeAttachment>, decision: &mut 
 /// Whether the node says that it uses the volume of an attachment.
 fn is_in_use(node: Option<&Node>, attachment: &VolumeAttachment) -> bool {
     let in_use = node.and_then(|node| node.status.as_ref()?.volumes_in_use.as_deref()).unwrap_or_default();
-    let of_driver = format!("kubernetes.io/csi/{}^", attachment.spec.attacher);
-    in_use.iter().any(|name| {
-        let handle = name.strip_prefix(&of_driver);
-        let name = |handle: &str| {
-            let digest = Sha256::digest(format!("{handle}{}{}", attachment.spec.attacher, attachment.spec.node_name));
-            digest.iter().fold("csi-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
-        };
-        handle.is_some_and(|handle| name(handle) == meta::name(&attachment.metadata))
-    })
+    in_use.iter().any(|name| is_of(attachment, name))
+}
+
+/// Whether an attachment is that of a volume, as a node's status names it.
+fn is_of(attachment: &VolumeAttachment, volume: &str) -> bool {
+    let VolumeAttachmentSpec { attacher, node_name, .. } = &attachment.spec;
+    let handle = volume.strip_prefix(CSI).and_then(|rest| rest.strip_prefix(&**attacher)?.strip_prefix('^'));
+    handle.is_some_and(|handle| attachment_name(attacher, handle, node_name) == meta::name(&attachment.metadata))
 }
 
 /// What the node's status says: what is attached, with what others than CSI drivers have attached.
@@ -192,8 +181,8 @@ fn note(observed: Observed<'_>, mut attached: Vec<AttachedVolume>, decision: &mu
     let known = observed.node.and_then(|node| node.status.as_ref()?.volumes_attached.clone()).unwrap_or_default();
     let still_attached = |volume: &&AttachedVolume| {
         // What is being detached stays until it is gone.
-        let waits = observed.attachments.iter().any(|it| is_attached(it) && is_of(it, volume));
-        !volume.name.starts_with("kubernetes.io/csi/") || waits
+        let waits = observed.attachments.iter().any(|it| is_attached(it) && is_of(it, &volume.name));
+        !volume.name.starts_with(CSI) || waits
     };
     for volume in known.iter().filter(still_attached) {
         if !attached.iter().any(|other| other.name == volume.name) {
@@ -206,13 +195,139 @@ fn note(observed: Observed<'_>, mut attached: Vec<AttachedVolume>, decision: &mu
     decision.attached = (before != attached).then_some(attached);
 }
 
-fn is_of(attachment: &VolumeAttachment, volume: &AttachedVolume) -> bool {
-    let node = Node {
-        status: Some(k8s_openapi::api::core::v1::NodeStatus {
-            volumes_in_use: Some(vec![volume.name.clone()]),
-            ..Default::default()
-        }),
-        ..Default::default()
+/// What there is to tell of an attachment that has changed.
+pub(super) fn news(old: Option<&VolumeAttachment>, new: &VolumeAttachment) -> Option<Event> {
+    let volume = new.spec.source.persistent_volume_name.as_deref()?;
+    let error = |attachment: &VolumeAttachment| {
+        attachment.status.as_ref().and_then(|status| status.attach_error.as_ref()?.message.clone())
     };
-    is_in_use(Some(&node), attachment)
+    if is_attached(new) && !old.is_some_and(is_attached) {
+        let message = format!("AttachVolume.Attach succeeded for volume {volume:?} ");
+        return Some(Event::normal("SuccessfulAttachVolume", message));
+    }
+    let failure = error(new).filter(|failure| old.and_then(error).as_ref() != Some(failure))?;
+    Some(Event::warning("FailedAttachVolume", format!("AttachVolume.Attach failed for volume {volume:?} : {failure}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn wanted(volume: &str, mode: &str) -> Wanted {
+        let spec = json!({"accessModes": [mode], "csi": {"driver": "d", "volumeHandle": volume}});
+        let volume_object = serde_json::from_value(json!({"metadata": {"name": volume}, "spec": spec})).unwrap();
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}})).unwrap();
+        Wanted {
+            volume: Arc::new(volume_object),
+            driver: "d".to_owned(),
+            handle: volume.to_owned(),
+            pods: vec![Arc::new(pod)],
+        }
+    }
+
+    fn node(in_use: &[&str], ready: &str) -> Node {
+        let in_use: Vec<_> = in_use.iter().map(|volume| unique_name("d", volume)).collect();
+        serde_json::from_value(json!({
+            "metadata": {"name": "n", "annotations": {MANAGED: "true"}},
+            "status": {"volumesInUse": in_use, "conditions": [{"type": "Ready", "status": ready}]},
+        }))
+        .unwrap()
+    }
+
+    fn attachment(volume: &str, attached: bool) -> Arc<VolumeAttachment> {
+        Arc::new(
+            serde_json::from_value(json!({
+                "metadata": {"name": attachment_name("d", volume, "n")},
+                "spec": {"attacher": "d", "nodeName": "n", "source": {"persistentVolumeName": volume}},
+                "status": {"attached": attached},
+            }))
+            .unwrap(),
+        )
+    }
+
+    fn decided(
+        node: Option<&Node>,
+        wanted: &[Wanted],
+        attachments: &[Arc<VolumeAttachment>],
+        elsewhere: &[&str],
+        waited: u64,
+    ) -> Decision {
+        let elsewhere = elsewhere.iter().map(|volume| ((*volume).to_owned(), ["m".to_owned()].into())).collect();
+        let unwanted =
+            attachments.iter().map(|it| (meta::name(&it.metadata).to_owned(), Duration::from_secs(waited))).collect();
+        decide(Observed { name: "n", node, wanted, attachments, elsewhere: &elsewhere, unwanted: &unwanted })
+    }
+
+    #[test]
+    fn volumes_come_with_their_pods() {
+        let here = node(&[], "True");
+        let first = decided(Some(&here), &[wanted("v", "ReadWriteOnce")], &[], &[], 0);
+        assert_eq!(meta::name(&first.attach[0].metadata), attachment_name("d", "v", "n"));
+        assert_eq!(first.attach[0].spec.source.persistent_volume_name.as_deref(), Some("v"));
+        let pending = decided(Some(&here), &[wanted("v", "ReadWriteOnce")], &[attachment("v", false)], &[], 0);
+        assert_eq!(pending, Decision::default());
+        let attached = decided(Some(&here), &[wanted("v", "ReadWriteOnce")], &[attachment("v", true)], &[], 0);
+        assert_eq!(attached.attached.unwrap()[0].name, "kubernetes.io/csi/d^v");
+        let mut own = node(&[], "True");
+        own.metadata.annotations = None;
+        let unmanaged = decided(Some(&own), &[wanted("v", "ReadWriteOnce")], &[], &[], 0);
+        assert_eq!(unmanaged, Decision::default(), "its kubelet attaches by itself");
+    }
+
+    #[test]
+    fn one_node_alone_has_an_exclusive_volume() {
+        let here = node(&[], "True");
+        let refused = decided(Some(&here), &[wanted("v", "ReadWriteOnce")], &[], &["v"], 0);
+        assert!(refused.attach.is_empty());
+        assert!(refused.events[0].1.message.starts_with("Multi-Attach error for volume \"v\" "));
+        assert_eq!(decided(Some(&here), &[wanted("v", "ReadWriteMany")], &[], &["v"], 0).attach.len(), 1);
+    }
+
+    #[test]
+    fn volumes_go_when_nobody_uses_them() {
+        let detaches =
+            |node: Option<&Node>, waited| !decided(node, &[], &[attachment("v", true)], &[], waited).detach.is_empty();
+        assert!(detaches(Some(&node(&[], "True")), 0));
+        assert!(!detaches(Some(&node(&["v"], "True")), 9999), "the node uses it");
+        assert!(!detaches(Some(&node(&["v"], "Unknown")), 300));
+        assert!(detaches(Some(&node(&["v"], "Unknown")), 360));
+        assert!(detaches(None, 0));
+        let mut lost = node(&["v"], "True");
+        lost.spec =
+            serde_json::from_value(json!({"taints": [{"key": OUT_OF_SERVICE, "effect": "NoExecute"}]})).unwrap();
+        assert!(detaches(Some(&lost), 0));
+    }
+
+    #[test]
+    fn attachers_are_heard() {
+        let told = |old: Option<&VolumeAttachment>, new: &VolumeAttachment| news(old, new).map(|event| event.message);
+        let (before, after) = (attachment("v", false), attachment("v", true));
+        assert_eq!(told(Some(&before), &after).as_deref(), Some("AttachVolume.Attach succeeded for volume \"v\" "));
+        assert_eq!(told(Some(&after), &after), None);
+        let mut failed = VolumeAttachment::clone(&before);
+        failed.status = serde_json::from_value(json!({"attached": false, "attachError": {"message": "no"}})).unwrap();
+        let message = "AttachVolume.Attach failed for volume \"v\" : no";
+        assert_eq!(told(Some(&before), &failed).as_deref(), Some(message));
+        assert_eq!(told(Some(&failed), &failed), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_attached_in_the_end_is_what_is_wanted(
+            wants in prop::collection::btree_set("[a-e]", 0..5), has in prop::collection::btree_set("[a-e]", 0..5),
+        ) {
+            let here = node(&[], "True");
+            let wanted: Vec<_> = wants.iter().map(|volume| wanted(volume, "ReadWriteOnce")).collect();
+            let mut attachments: Vec<_> = has.iter().map(|volume| attachment(volume, true)).collect();
+            let decision = decided(Some(&here), &wanted, &attachments, &[], 0);
+            attachments.retain(|it| !decision.detach.contains(it));
+            attachments.extend(decision.attach.into_iter().map(Arc::new));
+            let volumes: BTreeSet<String> =
+                attachments.iter().filter_map(|it| it.spec.source.persistent_volume_name.clone()).collect();
+            prop_assert_eq!(volumes, wants);
+        }
+    }
 }

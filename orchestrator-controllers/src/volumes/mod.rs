@@ -52,7 +52,7 @@ pub(crate) async fn run_claim_protection(context: ControllerContext, shutdown: C
     index_by_claim(&pods);
     Controller::new("persistentvolumeclaim-protection", &context.caches)
         .reconciles::<PersistentVolumeClaim>()
-        .watches::<Pod>(|change| change.old.iter().flat_map(|pod| claim_keys(pod)).collect())
+        .watches::<Pod>(|change| change.old.iter().flat_map(|pod| claims_of(pod)).collect())
         .run(ClaimProtection { claims, pods }, shutdown)
         .await;
 }
@@ -68,11 +68,18 @@ pub(crate) async fn run_volume_protection(context: ControllerContext, shutdown: 
 
 const BY_CLAIM: &str = "claims";
 
-fn index_by_claim(pods: &Cache<Pod>) {
-    pods.add_index(BY_CLAIM, |pod| claim_keys(pod).iter().map(ToString::to_string).collect());
+/// Makes [`pods_of_claim`] quick.
+pub(crate) fn index_by_claim(pods: &Cache<Pod>) {
+    pods.add_index(BY_CLAIM, |pod| claims_of(pod).iter().map(ToString::to_string).collect());
 }
 
-fn claim_keys(pod: &Pod) -> Vec<ObjectKey> {
+/// The pods that use a claim.
+pub(crate) fn pods_of_claim(pods: &Cache<Pod>, claim: &ObjectKey) -> Vec<Arc<Pod>> {
+    pods.by_index(BY_CLAIM, &claim.to_string())
+}
+
+/// The claims that a pod uses.
+pub(crate) fn claims_of(pod: &Pod) -> Vec<ObjectKey> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     protection::claims_of(pod).into_iter().map(|claim| ObjectKey::new(namespace, claim)).collect()
 }
@@ -89,7 +96,7 @@ impl Reconciler for ClaimProtection {
 
     async fn reconcile(&self, key: &ObjectKey, context: &Context) -> ApiResult<Action> {
         let Some(claim) = self.claims.get(key) else { return Ok(Action::Done) };
-        let pods = self.pods.by_index(BY_CLAIM, &key.to_string());
+        let pods = pods_of_claim(&self.pods, key);
         let in_use = protection::is_used(&key.name, &pods);
         let mut decision = protection::decide(&claim.metadata, CLAIM_PROTECTION, in_use);
         if decision == Protection::Remove {
