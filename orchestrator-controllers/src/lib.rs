@@ -11,6 +11,7 @@
 
 mod addresses;
 mod attach_detach;
+mod bootstrap_signer;
 mod certificates;
 mod cloud;
 mod context;
@@ -62,6 +63,11 @@ use set::Entry;
 
 /// All controllers, by upstream's names.
 const TABLE: &[Entry] = &[
+    Entry {
+        name: "bootstrap-signer-controller",
+        component: "bootstrap-signer",
+        run: |context, shutdown| bootstrap_signer::run(context, shutdown).boxed(),
+    },
     Entry {
         name: "certificatesigningrequest-approving-controller",
         component: "certificate-controller",
@@ -270,4 +276,4 @@ const TABLE: &[Entry] = &[
 ];
 
 /// Controllers that run only where they are asked for by name. As upstream's.
-const OFF_BY_DEFAULT: &[&str] = &["token-cleaner-controller"];
+const OFF_BY_DEFAULT: &[&str] = &["bootstrap-signer-controller", "token-cleaner-controller"];

@@ -8,16 +8,16 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 
 /// The namespace of bootstrap tokens.
-pub(super) const NAMESPACE: &str = "kube-system";
+pub(crate) const NAMESPACE: &str = "kube-system";
 
 /// Whether a secret is a bootstrap token.
-pub(super) fn is_token(secret: &Secret) -> bool {
+pub(crate) fn is_token(secret: &Secret) -> bool {
     secret.metadata.namespace.as_deref() == Some(NAMESPACE)
         && secret.type_.as_deref() == Some("bootstrap.kubernetes.io/token")
 }
 
 /// How long until a token expires; zero when it has, or when its time cannot be read. None when it never does.
-pub(super) fn decide(token: &Secret, now: Timestamp) -> Option<Duration> {
+pub(crate) fn until_expired(token: &Secret, now: Timestamp) -> Option<Duration> {
     let written = token.data.as_ref()?.get("expiration").filter(|written| !written.0.is_empty())?;
     let expiration = std::str::from_utf8(&written.0).ok().and_then(|text| text.parse::<Timestamp>().ok());
     let left = expiration.map(|expiration| Duration::try_from(expiration.duration_since(now)));
@@ -47,7 +47,7 @@ mod tests {
             (Some("2025-12-31T00:00:00Z"), Some(0)),
             (Some("soon"), Some(0)),
         ] {
-            assert_eq!(decide(&token(expiration), at(0)), left.map(Duration::from_secs), "{expiration:?}");
+            assert_eq!(until_expired(&token(expiration), at(0)), left.map(Duration::from_secs), "{expiration:?}");
         }
     }
 
@@ -65,7 +65,7 @@ mod tests {
         #[test]
         fn time_only_takes_away(expiration in 0..1000_i64, now in 0..1000_i64, later in 0..1000_i64) {
             let token = token(Some(&at(expiration).to_string()));
-            prop_assert!(decide(&token, at(now + later)) <= decide(&token, at(now)));
+            prop_assert!(until_expired(&token, at(now + later)) <= until_expired(&token, at(now)));
         }
     }
 }

@@ -16,11 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{context::ControllerContext, pods::only};
 
+pub(crate) use decide::{NAMESPACE, is_token, until_expired};
+
 /// Runs the controller until the shutdown.
 pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
     Controller::new("token_cleaner", &context.caches)
         .reconciles::<Secret>()
-        .filter(|change: &Change<Secret>| change.new.as_ref().is_some_and(|secret| decide::is_token(secret)))
+        .filter(|change: &Change<Secret>| change.new.as_ref().is_some_and(|secret| is_token(secret)))
         .run(Tokens { secrets: context.caches.cache() }, shutdown)
         .await;
 }
@@ -35,9 +37,9 @@ impl Reconciler for Tokens {
     type Error = ApiError;
 
     async fn reconcile(&self, key: &ObjectKey, context: &Context) -> Result<Action, ApiError> {
-        let token = self.secrets.get(key).filter(|secret| decide::is_token(secret));
+        let token = self.secrets.get(key).filter(|secret| is_token(secret));
         let Some(token) = token else { return Ok(Action::Done) };
-        match decide::decide(&token, context.env().now()) {
+        match until_expired(&token, context.env().now()) {
             None => Ok(Action::Done),
             Some(Duration::ZERO) => {
                 let api = Api::<Secret>::namespaced(context.client(), &key.namespace);
