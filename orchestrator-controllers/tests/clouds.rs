@@ -331,6 +331,8 @@ fn load_balancers_follow_services_and_nodes() {
         ] {
             assert!(reasons.contains(reason), "{reason}: {reasons:?}");
         }
+        // Until the addresses of the machine have been written as well.
+        world.wait(300).await;
     });
 }
 

@@ -230,6 +230,23 @@ fn a_replication_controller_adopts_replaces_and_releases() {
 }
 
 #[test]
+fn pods_on_one_node_are_no_crowd_where_the_set_has_no_owner() {
+    simulate(async |world| {
+        for (name, node) in [("a", "n1"), ("b", "n2"), ("c", "n2")] {
+            let spec = json!({"nodeName": node, "containers": []});
+            world.create::<Pod>(json!({"metadata": {"name": name, "labels": {"app": "a"}}, "spec": spec})).await;
+            let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+            let status = Patch::Merge(json!({"status": {"phase": "Running", "conditions": ready}}));
+            world.api::<Pod>().patch_status(name, &PatchParams::default(), &status).await.unwrap();
+        }
+        world.create::<ReplicationController>(replication(2)).await;
+        world.wait(2).await;
+        let left = world.list::<Pod>().await;
+        assert_eq!(left.iter().map(|pod| meta::name(&pod.metadata)).collect::<Vec<_>>(), ["b", "c"]);
+    });
+}
+
+#[test]
 fn an_autoscaler_follows_its_metric_within_its_bounds() {
     simulate(async |world| {
         world.create::<ReplicationController>(replication(1)).await;

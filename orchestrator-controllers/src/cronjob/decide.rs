@@ -107,8 +107,8 @@ impl Decision {
         let name = spec.time_zone.as_deref().unwrap_or("UTC");
         let zone = match TimeZone::get(name) {
             Ok(zone) => zone,
-            Err(error) => {
-                let message = format!("invalid timeZone: {name:?}: {error}");
+            Err(_) => {
+                let message = format!("invalid timeZone: {name:?}: unknown time zone {name}");
                 return self.events.push(Event::warning("UnknownTimeZone", message));
             }
         };

@@ -130,7 +130,9 @@ fn what_is_missed_strange_or_unreadable_is_told() {
     assert_eq!(reasons(&bad.step(1)), ["UnsupportedSchedule", "UnparseableSchedule"]);
     let mut nowhere = model("Allow");
     nowhere.cron.spec.time_zone = Some("Nowhere".to_owned());
-    assert_eq!(reasons(&nowhere.step(1)), ["UnknownTimeZone"]);
+    let told = nowhere.step(1);
+    assert_eq!(reasons(&told), ["UnknownTimeZone"]);
+    assert_eq!(told.events[0].message, "invalid timeZone: \"Nowhere\": unknown time zone Nowhere");
     let mut suspended = model("Allow");
     suspended.cron.spec.suspend = Some(true);
     assert_eq!(suspended.step(600), Decision { status: CronJobStatus::default(), ..Decision::default() });

@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use orchestrator_core::meta;
 
-use crate::pods::{is_deleting, is_finished};
+use crate::pods::{disruption_target, is_deleting, is_finished, phase};
 
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
@@ -63,7 +64,10 @@ pub(super) fn decide(
     kept: usize,
 ) -> Vec<(Arc<Pod>, Garbage)> {
     let mut ended: Vec<&Arc<Pod>> = pods.iter().filter(|pod| is_finished(pod) && !is_deleting(pod)).collect();
-    ended.sort_by_key(|pod| (pod.metadata.creation_timestamp.clone().map(|time| time.0), pod.metadata.name.clone()));
+    ended.sort_by_key(|pod| {
+        let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (!is_evicted(pod), created, pod.metadata.name.clone())
+    });
     let excess = ended.len().saturating_sub(kept);
     let excess: BTreeSet<&str> = ended.into_iter().take(excess).map(|pod| meta::uid(&pod.metadata)).collect();
     let reason = |pod: &Arc<Pod>| match node_name(pod) {
@@ -75,6 +79,33 @@ pub(super) fn decide(
         _ => excess.contains(meta::uid(&pod.metadata)).then_some(Garbage::Terminated),
     };
     pods.iter().filter_map(|pod| Some((pod.clone(), reason(pod)?))).collect()
+}
+
+/// Pods that a node has evicted tell nobody anything.
+fn is_evicted(pod: &Pod) -> bool {
+    let reason = pod.status.as_ref().and_then(|status| status.reason.as_deref());
+    phase(pod) == "Failed" && reason == Some("Evicted")
+}
+
+/// The pod as it is told to have failed before it goes: nobody else would say so, and whoever waits for its end would wait for
+/// ever. Nothing where it has ended already.
+pub(super) fn failed(pod: &Pod, garbage: Garbage, now: Timestamp) -> Option<Pod> {
+    if is_finished(pod) {
+        return None;
+    }
+    let mut new = pod.clone();
+    let status = new.status.get_or_insert_default();
+    status.phase = Some("Failed".to_owned());
+    let why = match garbage {
+        Garbage::Terminated | Garbage::Unscheduled => None,
+        Garbage::Orphaned => Some("PodGC: node no longer exists"),
+        Garbage::OutOfService => Some("PodGC: node is out of service"),
+    };
+    if let Some(why) = why {
+        let target = disruption_target(pod, "DeletionByPodGC", why, now);
+        meta::set_condition(status.conditions.get_or_insert_default(), target);
+    }
+    Some(new)
 }
 
 fn is_out_of_service(node: &Node) -> bool {
@@ -131,5 +162,32 @@ mod tests {
             ("ended1", Garbage::Terminated),
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn evicted_pods_go_before_others_that_have_ended() {
+        let ended = |name: &str, second: i64, reason: Option<&str>| {
+            let mut pod = pod(name, Some("n1"));
+            pod.metadata.creation_timestamp = Some(Time(at(second)));
+            let status = pod.status.get_or_insert_default();
+            (status.phase, status.reason) = (Some("Failed".to_owned()), reason.map(str::to_owned));
+            Arc::new(pod)
+        };
+        let pods = [ended("old", 0, None), ended("evicted", 9, Some("Evicted")), ended("young", 5, None)];
+        let found = decide(&pods, &BTreeMap::new(), &BTreeSet::new(), 2);
+        assert_eq!(found.iter().map(|(pod, _)| meta::name(&pod.metadata)).collect::<Vec<_>>(), ["evicted"]);
+    }
+
+    #[test]
+    fn what_goes_before_its_end_has_failed() {
+        let conditions = |pod: &Pod| {
+            let conditions = pod.status.as_ref().unwrap().conditions.as_ref().unwrap();
+            conditions.iter().map(|condition| condition.type_.clone()).collect::<Vec<_>>()
+        };
+        let unscheduled = failed(&pod("a", None), Garbage::Unscheduled, at(9)).unwrap();
+        assert_eq!((phase(&unscheduled), conditions(&unscheduled)), ("Failed", vec!["Ready".to_owned()]));
+        let orphan = failed(&pod("a", Some("gone")), Garbage::Orphaned, at(9)).unwrap();
+        assert_eq!(conditions(&orphan), ["Ready", "DisruptionTarget"]);
+        assert_eq!(failed(&orphan, Garbage::Orphaned, at(10)), None);
     }
 }

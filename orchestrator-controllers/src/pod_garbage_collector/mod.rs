@@ -5,11 +5,12 @@ mod decide;
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use orchestrator_core::{client::Api, controller::Context, meta, status::ApiResult};
+use kube_core::params::{DeleteParams, PostParams};
+use orchestrator_core::{client::Api, meta, status::ApiResult};
 use tokio_util::sync::CancellationToken;
 
 use self::decide::{Garbage, Missing, decide};
-use crate::{context::ControllerContext, limits, taint_eviction::disrupt};
+use crate::{context::ControllerContext, limits, pods::only};
 
 pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
     shutdown.run_until_cancelled(collect(&context)).await;
@@ -35,7 +36,7 @@ async fn collect(context: &ControllerContext) {
         }
         for (pod, garbage) in decide(&pods, &nodes, &gone, context.options.terminated_pods_kept) {
             let name = meta::name(&pod.metadata).to_owned();
-            if let Err(error) = delete(context, pod, garbage).await {
+            if let Err(error) = delete(context, &pod, garbage).await {
                 tracing::warn!(pod = name, %error, "cannot collect a pod");
             }
         }
@@ -46,23 +47,18 @@ async fn is_gone(context: &ControllerContext, node: &str) -> bool {
     matches!(Api::<Node>::all(context.client()).get_opt(node).await, Ok(None))
 }
 
-async fn delete(context: &ControllerContext, pod: Arc<Pod>, garbage: Garbage) -> ApiResult<()> {
-    let message = match garbage {
-        Garbage::Terminated | Garbage::Unscheduled => return delete_now(context, &pod).await,
-        Garbage::Orphaned => "PodGC: node no longer exists",
-        Garbage::OutOfService => "PodGC: node is out of service",
-    };
-    disrupt(&Context::detached(&context.caches), pod, "DeletionByPodGC", message, Some("Failed")).await
-}
-
-async fn delete_now(context: &ControllerContext, pod: &Pod) -> ApiResult<()> {
-    let params = kube_core::params::DeleteParams {
-        grace_period_seconds: Some(0),
-        preconditions: Some(kube_core::params::Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
-        ..Default::default()
-    };
+/// Deletes the very pod that was seen at once, after it was told to have failed.
+async fn delete(context: &ControllerContext, pod: &Pod, garbage: Garbage) -> ApiResult<()> {
     let api = Api::<Pod>::namespaced(context.client(), meta::namespace(&pod.metadata));
-    match api.delete(meta::name(&pod.metadata), &params).await {
+    let name = meta::name(&pod.metadata);
+    let result = async {
+        if let Some(failed) = decide::failed(pod, garbage, context.env().now()) {
+            api.replace_status(name, &PostParams::default(), &failed).await?;
+        }
+        let params = DeleteParams { grace_period_seconds: Some(0), ..only(&pod.metadata) };
+        api.delete(name, &params).await
+    };
+    match result.await {
         Err(error) if error.is_not_found() => Ok(()),
         result => result,
     }

@@ -15,6 +15,7 @@ use k8s_openapi::{
     api::core::v1::{Pod, PodCondition},
     apimachinery::pkg::util::intstr::IntOrString,
 };
+use orchestrator_core::object::time;
 
 pub(crate) use backoff::Backoff;
 pub(crate) use claim::{claim_all, claim_all_with};
@@ -95,6 +96,19 @@ pub(crate) fn next_available<'a>(
 ) -> Option<Duration> {
     let waits = pods.into_iter().filter_map(|pod| available_after(pod, min_ready_seconds, now));
     waits.filter(|wait| !wait.is_zero()).min()
+}
+
+/// The condition of a pod that is going to be disrupted.
+pub(crate) fn disruption_target(pod: &Pod, reason: &str, message: &str, now: Timestamp) -> PodCondition {
+    PodCondition {
+        type_: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_transition_time: Some(time(now)),
+        observed_generation: pod.metadata.generation,
+        ..Default::default()
+    }
 }
 
 /// A number, or a percentage of `total`; what cannot be read counts as 0.

@@ -83,7 +83,8 @@ impl Reconciler for Making {
     type Error = ApiError;
 
     async fn reconcile(&self, key: &ObjectKey, context: &Context) -> ApiResult<Action> {
-        let Some(pod) = self.pods.get(key).filter(|pod| !is_deleting(pod)) else { return Ok(Action::Done) };
+        let pod = self.pods.get(key).filter(|pod| !is_deleting(pod) && !decide::is_done(pod));
+        let Some(pod) = pod else { return Ok(Action::Done) };
         self.templates.synced().await;
         let mut noted = Vec::new();
         for wanted in decide::pod_claims(&pod) {

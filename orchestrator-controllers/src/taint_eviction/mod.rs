@@ -5,20 +5,23 @@ mod decide;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
-use kube_core::params::{DeleteParams, PostParams, Preconditions};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube_core::params::PostParams;
 use orchestrator_core::{
     client::Api,
     controller::{Action, Cache, Change, Context, Controller, Reconciler},
     events::{Event, EventRecorder},
     meta,
-    object::{ObjectKey, time},
+    object::ObjectKey,
     status::{ApiError, ApiResult},
 };
 use tokio_util::sync::CancellationToken;
 
 use self::decide::{Stay, decide};
-use crate::context::ControllerContext;
+use crate::{
+    context::ControllerContext,
+    pods::{disruption_target, only},
+};
 
 const BY_NODE: &str = "taint-eviction/node";
 
@@ -78,50 +81,26 @@ impl Reconciler for Eviction {
                 let event = Event::normal("TaintManagerEviction", format!("Marking for deletion Pod {key}"));
                 self.recorder.record(&meta::object_reference(&*pod), event);
                 let message = "Taint manager: deleting due to NoExecute taint";
-                disrupt(context, pod, "DeletionByTaintManager", message, None).await?;
+                disrupt(context, pod, "DeletionByTaintManager", message).await?;
                 Ok(Action::Done)
             }
         }
     }
 }
 
-/// Says on a pod why it is disrupted, and deletes it. With a phase, it is set too and the pod is gone at once.
-pub(crate) async fn disrupt(
-    context: &Context,
-    pod: Arc<Pod>,
-    reason: &str,
-    message: &str,
-    phase: Option<&str>,
-) -> ApiResult<()> {
+/// Says on a pod why it is disrupted, and deletes it.
+async fn disrupt(context: &Context, pod: Arc<Pod>, reason: &str, message: &str) -> ApiResult<()> {
     let api = Api::<Pod>::namespaced(context.client(), meta::namespace(&pod.metadata));
     let name = meta::name(&pod.metadata);
     let mut new = (*pod).clone();
-    let status = new.status.get_or_insert_default();
-    let condition = PodCondition {
-        type_: "DisruptionTarget".to_owned(),
-        status: "True".to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
-        last_transition_time: Some(time(context.env().now())),
-        observed_generation: pod.metadata.generation,
-        ..Default::default()
-    };
-    let mut changed = meta::set_condition(status.conditions.get_or_insert_default(), condition);
-    if let Some(phase) = phase.map(str::to_owned)
-        && !matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
-    {
-        status.phase = Some(phase);
-        changed = true;
-    }
+    let target = disruption_target(&pod, reason, message, context.env().now());
+    let conditions = new.status.get_or_insert_default().conditions.get_or_insert_default();
+    let changed = meta::set_condition(conditions, target);
     let result = async {
         if changed {
             api.replace_status(name, &PostParams::default(), &new).await?;
         }
-        let preconditions = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
-        let grace = phase.map(|_| 0);
-        let params =
-            DeleteParams { grace_period_seconds: grace, preconditions: Some(preconditions), ..Default::default() };
-        api.delete(name, &params).await
+        api.delete(name, &only(&pod.metadata)).await
     };
     match result.await {
         Err(error) if error.is_not_found() => Ok(()),
