@@ -1,3 +1,5 @@
+//! Whole decisions: what a status says and which Events there are, to the letter.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Rates, windows and bounds, by example and for any history.
+
 use proptest::prelude::*;
 use serde_json::json;
 

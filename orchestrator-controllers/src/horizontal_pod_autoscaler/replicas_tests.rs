@@ -1,3 +1,5 @@
+//! Replicas by metrics of pods that start, go, or have none, and for any values.
+
 use k8s_openapi::{api::core::v1::PodCondition, apimachinery::pkg::apis::meta::v1::Time};
 use proptest::prelude::*;
 use serde_json::json;
