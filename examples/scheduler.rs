@@ -85,11 +85,7 @@ struct Process {
 }
 
 impl Process {
-    async fn new(
-        name: &'static str,
-        kubeconfig: &Path,
-        configuration: Configuration,
-    ) -> Result<Self, Box<dyn Error>> {
+    async fn new(name: &'static str, kubeconfig: &Path, configuration: Configuration) -> Result<Self, Box<dyn Error>> {
         let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let backend = KubeBackend::new(kube::Client::try_from(config)?);

@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(broken(&old, &with_terms(json!([{"matchExpressions": [one, other]}]))), [""; 0]);
         let place = format!("affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms");
         assert_eq!(broken(&old, &with_terms(json!([{"matchExpressions": [other, one]}]))), [format!("{place}[0]")]);
-        assert_eq!(broken(&old, &with_terms(json!([]))), [place.clone()]);
+        assert_eq!(broken(&old, &with_terms(json!([]))), std::slice::from_ref(&place));
         assert_eq!(broken(&with_terms(json!([{}])), &old), [format!("{place}[0]")]);
     }
 
