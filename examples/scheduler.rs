@@ -1,8 +1,7 @@
 //! The scheduler on any Kubernetes, as `kube-scheduler` runs it: of several such programs one works, the others stand by.
 //!
 //! `--kubeconfig FILE` names the cluster, `--config FILE` a `KubeSchedulerConfiguration`. Without options the program
-//! schedules for a cluster of its own for a moment, with two schedulers that reach it over HTTPS, of which the first one
-//! ends.
+//! schedules for a cluster of its own for a moment, which it reaches over HTTPS.
 #![expect(clippy::print_stdout, reason = "a program for people to look at")]
 
 use std::{
@@ -59,7 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         configuration.leader_election = None;
     }
     let Some(kubeconfig) = options.kubeconfig.or_else(|| configuration.kubeconfig.clone().map(PathBuf::from)) else {
-        return take_turns(configuration).await;
+        return schedule_for_a_moment(configuration).await;
     };
     let stop = CancellationToken::new();
     let scheduler = Process::new("scheduler", &kubeconfig, configuration).await?;
@@ -119,8 +118,8 @@ impl Process {
     }
 }
 
-/// A cluster without a scheduler, and two schedulers for it.
-async fn take_turns(configuration: Configuration) -> Result<(), Box<dyn Error>> {
+/// A cluster without a scheduler, and this one for it.
+async fn schedule_for_a_moment(configuration: Configuration) -> Result<(), Box<dyn Error>> {
     let env = Env::real();
     let kubeconfig = std::env::temp_dir().join(format!("orchestrator-{}.kubeconfig", std::process::id()));
     let machine = SimMachine::new(&env, MachineConfig::default());
@@ -132,47 +131,34 @@ async fn take_turns(configuration: Configuration) -> Result<(), Box<dyn Error>> 
         .kubeconfig(&kubeconfig)
         .start()
         .await?;
-    let (stop_first, stop_second) = (CancellationToken::new(), CancellationToken::new());
-    let first = Process::new("scheduler-1", &kubeconfig, configuration.clone()).await?;
-    let second = Process::new("scheduler-2", &kubeconfig, configuration).await?;
-    let walk = async {
-        let outcome = visit(&cluster, &stop_first).await;
-        stop_first.cancel();
-        stop_second.cancel();
+    let stop = CancellationToken::new();
+    let process = Process::new("scheduler", &kubeconfig, configuration).await?;
+    let visit = async {
+        let outcome = visit(&cluster).await;
+        stop.cancel();
         outcome
     };
-    // The second stands when the first one leads, so that it is told which is which.
-    let stand_by = async {
-        env.sleep(Duration::from_secs(1)).await;
-        second.run(stop_second.clone()).await
-    };
-    let (first, second, walked) = futures::join!(first.run(stop_first.clone()), stand_by, walk);
+    let (scheduled, visited) = futures::join!(process.run(stop.clone()), visit);
     cluster.shutdown().await;
-    walked.and(first).and(second)
+    visited.and(scheduled)
 }
 
-/// What a user sees while the schedulers change.
-async fn visit(cluster: &Cluster, stop_first: &CancellationToken) -> Result<(), Box<dyn Error>> {
-    let deployment = |replicas: usize| {
+/// What a user sees.
+async fn visit(cluster: &Cluster) -> Result<(), Box<dyn Error>> {
+    let pod = |name: &str| {
         format!(
-            "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: web}}, spec: {{replicas: {replicas}, \
-             selector: {{matchLabels: {{app: web}}}}, template: {{metadata: {{labels: {{app: web}}}}, \
-             spec: {{containers: [{{name: main, image: web}}]}}}}}}}}"
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{{name: main, image: web}}]}}}}"
         )
     };
-    cluster.apply(&deployment(2)).await?;
-    pods_are_bound(cluster, 2).await?;
-    println!("scheduler-1 ends");
-    stop_first.cancel();
-    cluster.apply(&deployment(4)).await?;
-    pods_are_bound(cluster, 4).await
-}
-
-async fn pods_are_bound(cluster: &Cluster, count: usize) -> Result<(), Box<dyn Error>> {
-    let bound = |pod: &Arc<Pod>| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
-    let all = |pods: &[Arc<Pod>]| pods.len() == count && pods.iter().all(bound);
-    cluster.wait_until::<Pod>("default", PATIENCE, all).await?;
-    println!("{count} pods have nodes");
+    let bound = |pods: &[Arc<Pod>]| {
+        pods.len() == 2 && pods.iter().all(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()))
+    };
+    cluster.apply(&pod("first")).await?;
+    cluster.apply(&pod("second")).await?;
+    for pod in cluster.wait_until::<Pod>("default", PATIENCE, bound).await? {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        println!("{} goes to {}", pod.metadata.name.as_deref().unwrap_or_default(), node.unwrap_or_default());
+    }
     Ok(())
 }
 

@@ -130,15 +130,27 @@ impl Pods {
 
     pub(crate) async fn run(mut self) {
         let mut events = self.node.runtime.events();
+        let shutdown = self.shutdown.clone();
+        // An API server that does not answer does not hold up the end.
+        let heard = first(self.hear().map(Some), asked_to_stop(&shutdown).map(|()| None)).await;
+        self.ask_the_runtime().await;
+        if let Some(sink) = &heard {
+            self.take_in(sink);
+        }
+        self.adopt_orphans();
+        if let Some(sink) = heard {
+            self.clean_directories().await;
+            self.follow(&sink, &mut events).await;
+        }
+        self.stop_all().await;
+    }
+
+    /// Waits until the API server has told what is to run.
+    async fn hear(&self) -> Arc<Sink> {
         let sink = self.source.subscribe(&self.node.name).await;
         // One wait here spares every container's start one.
         self.node.services.synced().await;
-        self.ask_the_runtime().await;
-        self.take_in(&sink);
-        self.adopt_orphans();
-        self.clean_directories().await;
-        self.follow(&sink, &mut events).await;
-        self.stop_all().await;
+        sink
     }
 
     /// Learns the runtime's name and what it holds.

@@ -14,6 +14,7 @@ pub struct SimClusterBuilder {
     pub(crate) nodes_per_process: usize,
     pub(crate) node: NodeConfig,
     pub(crate) options: Options,
+    pub(crate) control_plane: bool,
     pub(crate) controller_managers: usize,
     pub(crate) delays: bool,
 }
@@ -40,6 +41,7 @@ impl SimClusterBuilder {
             nodes_per_process: 10,
             node: NodeConfig::default(),
             options: Options::default(),
+            control_plane: true,
             controller_managers: 1,
             delays: true,
         }
@@ -70,6 +72,13 @@ impl SimClusterBuilder {
     #[must_use]
     pub fn controller_options(mut self, options: Options) -> Self {
         self.options = options;
+        self
+    }
+
+    /// Whether controllers and scheduler run from the start; they do by default.
+    #[must_use]
+    pub fn control_plane(mut self, runs: bool) -> Self {
+        self.control_plane = runs;
         self
     }
 

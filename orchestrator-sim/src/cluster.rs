@@ -12,6 +12,7 @@ use orchestrator_core::{
     env::{Env, Simulation, Stuck},
     node_connector::NodeDirectory,
     status::ApiResult,
+    store::{Entry, KeyRange, ListOptions, Store, StoreError, WatchOptions, WatchStream},
 };
 use orchestrator_runtime_sim::SimMachine;
 use orchestrator_store_mem::MemStore;
@@ -113,8 +114,10 @@ impl SimCluster {
         };
         cluster.see_all()?;
         cluster.run(cluster.start_api_server())??;
-        cluster.start_controllers();
-        cluster.start_scheduler();
+        if cluster.builder.control_plane {
+            cluster.start_controllers();
+            cluster.start_scheduler();
+        }
         for node in cluster.node_names() {
             cluster.start_agent(&node);
         }
@@ -123,9 +126,7 @@ impl SimCluster {
 
     /// Takes in what the store begins with.
     fn see_all(&self) -> Result<(), BuildError> {
-        use orchestrator_core::store::{KeyRange, ListOptions, Store};
-        let listing = self.simulation.run(self.store.list(&KeyRange::prefix(""), ListOptions::default()))??;
-        lock(&self.seen).snapshot.begin(&listing.entries);
+        lock(&self.seen).snapshot.begin(&self.entries()?);
         Ok(())
     }
 
@@ -162,6 +163,22 @@ impl SimCluster {
     /// The machine of a node.
     pub fn machine(&self, node: &str) -> Option<SimMachine> {
         lock(&self.nodes).machine(node)
+    }
+
+    /// A link of a component that is started from outside.
+    pub(crate) fn link(&self) -> Link {
+        self.seat.link(&self.env, if self.builder.delays { Delay::Network } else { Delay::None })
+    }
+
+    /// What the store holds, whether a server runs or not.
+    pub(crate) fn entries(&self) -> Result<Vec<Entry>, BuildError> {
+        let listing = self.simulation.run(self.store.list(&KeyRange::prefix(""), ListOptions::default()))??;
+        Ok(listing.entries)
+    }
+
+    /// Follows everything that is written from now on.
+    pub(crate) async fn changes(&self) -> Result<WatchStream, StoreError> {
+        self.store.watch(KeyRange::prefix(""), WatchOptions::default()).await
     }
 
     /// State from which other worlds can begin.

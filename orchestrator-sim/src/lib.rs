@@ -6,7 +6,8 @@
 //! written, with a hash that two runs of a seed share. [`chaos`] draws faults from the seed, and [`scenario`] puts all of
 //! it together as the project's own tests do.
 //!
-//! To test a reconciler of your own, start at [`explore`](explore::explore).
+//! To test a controller of your own, start at [`TestCluster`] for what it does when you look on, and at
+//! [`explore`](explore::explore) for what it does when things go wrong.
 
 mod builder;
 pub mod chaos;
@@ -21,12 +22,19 @@ mod limits;
 mod link;
 mod lock;
 mod nodes;
+mod objects;
+mod process;
 mod recorder;
+mod requests;
 pub mod scenario;
 mod snapshot;
+mod test_cluster;
 
 pub use builder::{BuildError, SimClusterBuilder};
 pub use cluster::SimCluster;
 pub use history::{Difference, History, Record};
 pub use image::Image;
+pub use objects::Objects;
+pub use process::Process;
 pub use snapshot::{PodOnMachine, Snapshot, Stored, Typed};
+pub use test_cluster::{TestCluster, TestClusterBuilder, TestError, Unexpected};

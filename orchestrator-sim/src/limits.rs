@@ -15,3 +15,9 @@ pub(crate) const LOOK: Duration = Duration::from_secs(10);
 /// How long a settled world has to be silent before it is believed: longer than any pause before something broken is tried
 /// again.
 pub(crate) const CALM: Duration = Duration::from_secs(90);
+/// How often a cluster for tests is looked at while it is waited for.
+pub(crate) const GLANCE: Duration = Duration::from_secs(1);
+/// How long a cluster for tests may take to fall silent.
+pub(crate) const SETTLE: Duration = Duration::from_secs(3600);
+/// Changes that are shown of a cluster that does not.
+pub(crate) const SHOWN_CHANGES: usize = 10;

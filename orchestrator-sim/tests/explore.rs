@@ -551,3 +551,29 @@ fn effects_come_too_late() {
 
     passes(&prompt(|_, context| Box::pin(async move { make(&maps(&context), "a-child", json!({})).await })));
 }
+
+/// One write for each object, and no more.
+fn thrifty(run: Run) -> Explorer {
+    of(run).creates(&map("a", json!({}))).creates(&map("b", json!({}))).writes_at_most(1)
+}
+
+#[test]
+fn too_much_is_written() {
+    let wrong = thrifty(|key, context| {
+        Box::pin(async move {
+            for step in ["1", "2"] {
+                let patch = Patch::Merge(json!({"metadata": {"annotations": {"step": step}}}));
+                let map = context.caches().cache::<ConfigMap>().get(&key);
+                if map.is_some_and(|map| map.metadata.annotations.is_none()) {
+                    maps(&context).patch(&key.name, &PatchParams::default(), &patch).await?;
+                }
+            }
+            Ok(())
+        })
+    });
+    let counterexample = found(&wrong);
+    assert!(counterexample.property.contains("at most 1 times for each thing"), "{counterexample}");
+    assert_eq!(counterexample.actions.len(), 1, "{counterexample}");
+    let ran = counterexample.timeline.iter().any(|line| line.contains("because configmaps default/"));
+    assert!(ran, "it tells why the reconciler ran: {counterexample}");
+}

@@ -137,6 +137,13 @@ fn a_shutdown_of_a_half_dead_cluster_leaves_nothing() {
             env.sleep(Duration::from_secs(env.random_below(60))).await;
             ends_in_time(&env, cluster).await;
         });
+        // Nothing is answered any more, before the nodes have heard of anything.
+        ends(seed, false, |env, store, machines| async move {
+            let faulty = FaultyStore::new(store, &env, FaultRates::default());
+            let cluster = on_machines(&env, &machines).store(Arc::new(faulty.clone())).start().await.unwrap();
+            faulty.set_rates(FaultRates { refused_per_mille: 1000, ..Default::default() });
+            ends_in_time(&env, cluster).await;
+        });
     }
 }
 

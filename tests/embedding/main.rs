@@ -46,10 +46,12 @@ async fn running(cluster: &Cluster, count: usize) -> Vec<Arc<Pod>> {
     cluster.wait_until("default", PATIENCE, |pods| pods.iter().filter(runs).count() == count).await.unwrap()
 }
 
+/// Waits until so many nodes are ready, and nothing keeps pods from them any more.
 async fn nodes_are_ready(cluster: &Cluster, count: usize) {
     let is_ready = |node: &&Arc<Node>| {
         let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        let tainted = node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).is_some_and(|taints| !taints.is_empty());
+        !tainted && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
     };
     cluster.wait_until("", PATIENCE, |nodes| nodes.iter().filter(is_ready).count() == count).await.unwrap();
 }

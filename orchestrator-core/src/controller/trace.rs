@@ -10,6 +10,8 @@ use crate::{client::Resource, object::ObjectKey, store::Revision};
 pub struct RunTrace {
     /// Which key.
     pub key: ObjectKey,
+    /// When it began, as [`Env::monotonic`](crate::env::Env::monotonic) has it.
+    pub began: Duration,
     /// Why it ran.
     pub causes: Noted<Cause>,
     /// What it read through its [`Context`](super::Context).
@@ -179,6 +181,67 @@ impl fmt::Display for Cause {
     }
 }
 
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(key) => key.fmt(f),
+            Self::Namespace(namespace) => write!(f, "in {namespace}"),
+            Self::Index(index, value) => write!(f, "by {index} {value}"),
+            Self::All => f.write_str("everywhere"),
+        }
+    }
+}
+
+impl fmt::Display for Read {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.resource, self.scope)?;
+        if self.from_server { f.write_str(" from the server") } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = self.subresource.as_ref().map(|part| format!("/{part}")).unwrap_or_default();
+        write!(f, "{} {} {}{part}", self.verb, self.resource, self.key)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::RequeueAfter(pause) => write!(f, "done, again in {} s", pause.as_secs_f64()),
+            Self::Failed(error) => write!(f, "failed: {error}"),
+            Self::Panicked(message) => write!(f, "panicked: {message}"),
+        }
+    }
+}
+
+/// With commas between them.
+impl<T: fmt::Display> fmt::Display for Noted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, item) in self.items.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{item}")?;
+        }
+        if self.more > 0 { write!(f, " and {} more", self.more) } else { Ok(()) }
+    }
+}
+
+/// `default/web because pods default/web-1 went; read pods in default; wrote create pods default/web-2; done`
+impl fmt::Display for RunTrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} because {}", self.key, self.causes)?;
+        if self.reads.count() > 0 {
+            write!(f, "; read {}", self.reads)?;
+        }
+        if self.writes.count() > 0 {
+            write!(f, "; wrote {}", self.writes)?;
+        }
+        write!(f, "; {}", self.outcome)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,5 +263,33 @@ mod tests {
         all.add(Cause::Resync);
         all.add_all(causes.clone());
         assert_eq!(all.count(), causes.count() + 1);
+    }
+
+    #[test]
+    fn a_run_is_told_in_one_line() {
+        let pods = Arc::new(Resource::new("", "v1", "pods"));
+        let key = |name: &str| ObjectKey::new("default", name);
+        let mut trace = RunTrace {
+            key: key("web"),
+            began: Duration::ZERO,
+            causes: Noted::default(),
+            reads: Noted::default(),
+            writes: Noted::default(),
+            outcome: Outcome::RequeueAfter(Duration::from_secs(3)),
+            duration: Duration::ZERO,
+        };
+        trace.causes.add(Cause::Removed { resource: pods.clone(), key: key("a"), uid: String::new() });
+        assert_eq!(trace.to_string(), "default/web because pods default/a went; done, again in 3 s");
+        let read = Read { resource: pods.clone(), from_server: true, scope: Scope::Namespace("default".to_owned()) };
+        trace.reads.note(read.clone(), 1);
+        trace.reads.note(read, 1);
+        let subresource = Some("status".to_owned());
+        trace.writes.note(Write { verb: "patch", resource: pods, subresource, key: key("b"), revision: None }, 1);
+        trace.outcome = Outcome::Failed("no".to_owned());
+        assert_eq!(
+            trace.to_string(),
+            "default/web because pods default/a went; read pods in default from the server and 1 more; \
+             wrote patch pods default/b/status; failed: no"
+        );
     }
 }

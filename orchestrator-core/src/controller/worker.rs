@@ -78,7 +78,7 @@ impl<R: Reconciler> Worker<R> {
 
     async fn run_now(&self, key: &ObjectKey, causes: Noted<Cause>) {
         self.metrics.begin();
-        let started = self.caches.env().monotonic();
+        let began = self.caches.env().monotonic();
         let writes = Arc::new(Writes::default());
         let context = Context::new(&self.caches, writes.clone());
         let run = AssertUnwindSafe(self.reconciler.reconcile(key, &context)).catch_unwind();
@@ -94,9 +94,9 @@ impl<R: Reconciler> Worker<R> {
             self.queue.add_for(key.clone(), Cause::Vanished);
         }
         self.follow_up(key, &outcome);
-        let duration = self.caches.env().monotonic().saturating_sub(started);
+        let duration = self.caches.env().monotonic().saturating_sub(began);
         let writes = writes.noted();
-        self.metrics.end(RunTrace { key: key.clone(), causes, reads, writes, outcome, duration });
+        self.metrics.end(RunTrace { key: key.clone(), began, causes, reads, writes, outcome, duration });
     }
 
     fn follow_up(&self, key: &ObjectKey, outcome: &Outcome) {

@@ -37,9 +37,9 @@
 
 mod action;
 mod limits;
-mod objects;
 mod plan;
 mod property;
+mod ready;
 mod server;
 mod shrink;
 mod timeline;
@@ -48,55 +48,39 @@ mod world;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use futures::FutureExt;
 use orchestrator_core::{
-    controller::{Controller, Kind, Reconciler},
+    controller::{Kind, Reconciler},
     env::Simulation,
 };
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
-pub use objects::Objects;
 pub use plan::{Extent, Fault, NoPlan, Plan};
-pub use world::{Process, WorldError};
+pub use world::WorldError;
+
+pub use crate::{objects::Objects, process::Process};
 
 use action::Action;
 use property::{Property, Rule};
-use world::{Base, Begin, Run};
+use world::{Base, Run};
+
+use crate::{
+    objects,
+    process::{self, Begin},
+    requests,
+};
 
 /// Explores what a process does, each life of which begins with this function.
 pub fn explore<F>(begin: impl Fn(Process) -> F + Send + Sync + 'static) -> Explorer
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    Explorer {
-        setup: Setup { begin: boxed(begin), beside: Vec::new(), properties: Vec::new() },
-        given: Vec::new(),
-        actions: Vec::new(),
-        same_end: false,
-        seeds: limits::SEEDS,
-        may_strike: Arc::new(|_| true),
-    }
+    Explorer::new(process::begin(begin))
 }
 
 /// Explores a reconciler that looks at its own kind only. One that also watches others is begun by [`explore`], with the
 /// controller that it needs.
 pub fn explore_reconciler<R: Reconciler>(make: impl Fn() -> R + Send + Sync + 'static) -> Explorer {
-    explore(move |process| {
-        let reconciler = make();
-        let caches = process.caches();
-        async move {
-            let controller = Controller::new("explored", &caches).reconciles::<R::Object>();
-            controller.run(reconciler, CancellationToken::new()).await;
-        }
-    })
-}
-
-fn boxed<F>(begin: impl Fn(Process) -> F + Send + Sync + 'static) -> Begin
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    Arc::new(move |process| begin(process).boxed())
+    Explorer::new(process::begin_reconciler("explored", make))
 }
 
 /// What is to be explored, and what has to hold.
@@ -107,6 +91,7 @@ pub struct Explorer {
     given: Vec<Action>,
     actions: Vec<Action>,
     same_end: bool,
+    writes_per_action: Option<usize>,
     seeds: u64,
     may_strike: Arc<dyn Fn(&Fault) -> bool + Send + Sync>,
 }
@@ -184,9 +169,21 @@ impl fmt::Debug for Explorer {
 
 /// The world.
 impl Explorer {
+    fn new(begin: Begin) -> Self {
+        Self {
+            setup: Setup { begin, beside: Vec::new(), properties: Vec::new() },
+            given: Vec::new(),
+            actions: Vec::new(),
+            same_end: false,
+            writes_per_action: None,
+            seeds: limits::SEEDS,
+            may_strike: Arc::new(|_| true),
+        }
+    }
+
     /// An object that is there from the start.
     pub fn given<K: Kind>(mut self, object: &K) -> Self {
-        self.given.push(Action::create(object));
+        self.given.push(requests::create(object).into());
         self
     }
 
@@ -195,7 +192,7 @@ impl Explorer {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.setup.beside.push(boxed(begin));
+        self.setup.beside.push(process::begin(begin));
         self
     }
 }
@@ -204,17 +201,17 @@ impl Explorer {
 impl Explorer {
     /// Somebody creates an object.
     pub fn creates<K: Kind>(self, object: &K) -> Self {
-        self.then(Action::create(object))
+        self.then(requests::create(object).into())
     }
 
     /// Somebody changes an object by a JSON merge patch. What belongs to the cluster has an empty namespace.
     pub fn patches<K: Kind>(self, namespace: &str, name: &str, patch: Value) -> Self {
-        self.then(Action::patch::<K>(namespace, name, patch))
+        self.then(requests::merge_patch::<K>(namespace, name, patch).into())
     }
 
     /// Somebody deletes an object.
     pub fn deletes<K: Kind>(self, namespace: &str, name: &str) -> Self {
-        self.then(Action::delete::<K>(namespace, name))
+        self.then(requests::delete::<K>(namespace, name).into())
     }
 
     /// Nobody does anything for a while.
@@ -325,7 +322,10 @@ impl Explorer {
         let run = self.one(&base, Some(&well.objects), &self.actions, seed, &plan)?;
         match run.broken {
             None => Ok(Report { runs: 2, extent: run.extent }),
-            Some(property) => Err(self.counterexample(property, seed, plan, &self.actions, run.timeline).into()),
+            Some(property) => {
+                let timeline = run.timeline.lines(&run.runs);
+                Err(self.counterexample(property, seed, plan, &self.actions, timeline).into())
+            }
         }
     }
 
@@ -341,6 +341,12 @@ impl Explorer {
         if let (None, true, Some(end)) = (&run.broken, self.same_end, end) {
             let difference = objects::difference(&end.meaning(), &run.objects.meaning());
             run.broken = difference.map(|difference| format!("it ends as without faults, but: {difference}"));
+        }
+        if let (None, true, Some(most)) = (&run.broken, plan.faults.is_empty(), self.writes_per_action) {
+            let (writes, all) = (run.extent.writes, actions.len().max(1).saturating_mul(most));
+            run.broken = (writes > all).then(|| {
+                format!("it writes at most {most} times for each thing that people do, but: it writes {writes} times")
+            });
         }
         Ok(run)
     }
@@ -370,7 +376,8 @@ impl Explorer {
         };
         let plan = Plan { faults };
         let run = self.one(base, end, &actions, seed, &plan)?;
-        Ok(self.counterexample(run.broken.unwrap_or(property), seed, plan, &actions, run.timeline))
+        let timeline = run.timeline.lines(&run.runs);
+        Ok(self.counterexample(run.broken.unwrap_or(property), seed, plan, &actions, timeline))
     }
 
     fn counterexample(

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::objects::Objects;
+use crate::objects::Objects;
 
 /// Whether something holds of the objects of a world.
 pub(super) type Check = Arc<dyn Fn(&Objects) -> bool + Send + Sync>;

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use orchestrator_core::{
@@ -12,14 +13,17 @@ use orchestrator_core::{
 };
 
 use super::limits;
-use crate::lock::lock;
+use crate::{lock::lock, process::Runs};
 
 /// The lines of a run. Clones are the same timeline.
 #[derive(Clone, Debug)]
 pub(super) struct Timeline {
     env: Env,
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Arc<Mutex<Vec<Line>>>,
 }
+
+/// When it happened, and what.
+type Line = (Duration, String);
 
 impl Timeline {
     pub(super) fn new(env: &Env) -> Self {
@@ -28,10 +32,9 @@ impl Timeline {
 
     /// Somebody does something.
     pub(super) fn note(&self, who: &str, what: impl fmt::Display) {
-        let seconds = self.env.monotonic().as_secs_f64();
         let mut lines = lock(&self.lines);
         if lines.len() < limits::TIMELINE_LINES {
-            lines.push(format!("{seconds:10.3}s {who:<8} {what}"));
+            lines.push((self.env.monotonic(), format!("{who:<8} {what}")));
         }
     }
 
@@ -43,8 +46,13 @@ impl Timeline {
         }
     }
 
-    pub(super) fn lines(&self) -> Vec<String> {
-        lock(&self.lines).clone()
+    /// All lines in order of time, those in between that tell what controllers did.
+    pub(super) fn lines(&self, runs: &Runs) -> Vec<String> {
+        let mut lines = lock(&self.lines).clone();
+        let ran = runs.controllers().into_iter().flat_map(|controller| controller.recent_runs());
+        lines.extend(ran.map(|run| (run.began, format!("{:<8} {run}", "  ran"))));
+        lines.sort_by_key(|(at, _)| *at);
+        lines.into_iter().map(|(at, line)| format!("{:10.3}s {line}", at.as_secs_f64())).collect()
     }
 }
 

@@ -2,11 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
-use k8s_openapi::{api::core::v1::ServiceAccount, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use orchestrator_core::{
-    client::{Client, ResourceDiscovery},
-    controller::Caches,
+    client::Client,
     env::{Env, Simulation, Stuck},
     status::ApiResult,
     store::{KeyRange, ListOptions, Store, StoreError},
@@ -17,7 +14,6 @@ use super::{
     Setup,
     action::Action,
     limits,
-    objects::Objects,
     plan::{DEATH, Extent, Plan},
     property::Watch,
     server::Room,
@@ -26,42 +22,12 @@ use super::{
 };
 use crate::{
     invariants::noise,
-    link::{Delay, Link},
+    link::Delay,
+    objects::Objects,
+    process::{Process, Runs},
     recorder::Recorder,
+    requests,
 };
-
-/// What a process has to live with: how it reaches the server, and its environment.
-#[derive(Clone, Debug)]
-pub struct Process {
-    client: Client,
-    link: Link,
-    env: Env,
-}
-
-impl Process {
-    /// The way to the server. What is written through it is counted, and some of it goes wrong.
-    pub fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// Time, chance and tasks. Nothing else that is not given is the same in two runs of one seed.
-    pub fn env(&self) -> &Env {
-        &self.env
-    }
-
-    /// What kinds the server has. Asking goes over the link as well, and is not counted.
-    pub fn discovery(&self) -> Arc<dyn ResourceDiscovery> {
-        Arc::new(self.link.clone())
-    }
-
-    /// Caches over the client, as a process has one set of.
-    pub fn caches(&self) -> Caches {
-        Caches::new(&self.client, &self.env)
-    }
-}
-
-/// Begins a life of a process. It is killed by being dropped.
-pub(super) type Begin = Arc<dyn Fn(Process) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// The state that runs begin with: a server has been here, and what is given is there.
 #[derive(Debug)]
@@ -79,7 +45,9 @@ pub(super) struct Run {
     pub(super) broken: Option<String>,
     /// What there was when it ended.
     pub(super) objects: Objects,
-    pub(super) timeline: Vec<String>,
+    pub(super) timeline: Timeline,
+    /// What the process under test did.
+    pub(super) runs: Runs,
     pub(super) extent: Extent,
 }
 
@@ -108,7 +76,7 @@ impl Base {
             room.restart().await?;
             let people = room.seat.link(&env, Delay::None).client();
             // As in any cluster that has been there for a moment; pods are refused without it.
-            for action in [Action::create(&default_account())].iter().chain(given) {
+            for action in [requests::default_account().into()].iter().chain(given) {
                 act(&people, action).await?;
             }
             ApiResult::Ok(())
@@ -130,12 +98,12 @@ impl Base {
         let fate = Arc::new(Fate::new(&env, plan, &timeline));
         let room = Arc::new(Room::new(&env, &recorder));
         simulation.run(room.restart())??;
-        let world = World { setup, env, recorder, room, fate, timeline };
+        let world = World { setup, env, recorder, room, fate, timeline, runs: Runs::default() };
         let mut seen =
             Seen { objects: Objects::of(&listing.entries), records: 0, watch: Watch::new(&setup.properties) };
         let broken = simulation.run(world.live(actions, &mut seen))??;
         let (objects, extent) = (seen.objects, world.fate.extent());
-        Ok(Run { broken, objects, timeline: world.timeline.lines(), extent })
+        Ok(Run { broken, objects, timeline: world.timeline, runs: world.runs, extent })
     }
 }
 
@@ -146,6 +114,7 @@ struct World<'a> {
     room: Arc<Room>,
     fate: Arc<Fate>,
     timeline: Timeline,
+    runs: Runs,
 }
 
 /// The objects as of a place in the history.
@@ -197,15 +166,15 @@ impl World<'_> {
 
     /// The lives of the process under test, one after the other.
     fn lives(&self) -> impl Future<Output = ()> + Send + 'static {
-        let (env, fate, room, begin) =
-            (self.env.clone(), self.fate.clone(), self.room.clone(), self.setup.begin.clone());
+        let (env, fate, room) = (self.env.clone(), self.fate.clone(), self.room.clone());
+        let (begin, runs) = (self.setup.begin.clone(), self.runs.clone());
         async move {
             let deaths = fate.deaths();
             loop {
                 let died = deaths.get();
                 let link = room.seat.link(&env, Delay::Network);
                 let client = fate.client(link.client(), &room);
-                let life = env.spawn("life", begin(Process { client, link, env: env.clone() }));
+                let life = env.spawn("life", begin(Process::new(client, Arc::new(link), &env, &runs)));
                 if deaths.wait_for(|deaths| *deaths != died).await.is_err() {
                     return;
                 }
@@ -218,7 +187,7 @@ impl World<'_> {
     /// A process to which nothing happens.
     fn helper(&self) -> Process {
         let link = self.room.seat.link(&self.env, Delay::Network);
-        Process { client: link.client(), link, env: self.env.clone() }
+        Process::new(link.client(), Arc::new(link), &self.env, &Runs::default())
     }
 
     /// Lets time pass, and looks at everything that is written.
@@ -282,12 +251,6 @@ impl World<'_> {
             seen.watch.look(&seen.objects, now).map(str::to_owned)
         })
     }
-}
-
-fn default_account() -> ServiceAccount {
-    let metadata =
-        ObjectMeta { name: Some("default".to_owned()), namespace: Some("default".to_owned()), ..ObjectMeta::default() };
-    ServiceAccount { metadata, ..ServiceAccount::default() }
 }
 
 async fn act(people: &Client, action: &Action) -> ApiResult<()> {

@@ -1,4 +1,4 @@
-//! What there is in a world at one moment, for properties to look at.
+//! What there is in a world at one moment, for properties and assertions to look at.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,12 +30,12 @@ impl fmt::Debug for Objects {
 }
 
 impl Objects {
-    pub(super) fn of(entries: &[Entry]) -> Self {
+    pub(crate) fn of(entries: &[Entry]) -> Self {
         let tree = |entry: &Entry| Some((entry.key.to_string(), serde_json::from_slice(&entry.value).ok()?));
         Self { trees: entries.iter().filter_map(tree).collect() }
     }
 
-    pub(super) fn follow(&mut self, record: &Record) {
+    pub(crate) fn follow(&mut self, record: &Record) {
         let tree = record.value.as_deref().and_then(|value| serde_json::from_slice(value).ok());
         match tree {
             Some(tree) => drop(self.trees.insert(record.key.to_string(), tree)),
@@ -66,7 +66,7 @@ impl Objects {
     }
 
     /// What is there without what chance has to do with, by kind and name. Two runs that end alike have the same.
-    pub(super) fn meaning(&self) -> Meaning {
+    pub(crate) fn meaning(&self) -> Meaning {
         let text = |tree: &Value, name: &str| tree["metadata"][name].as_str().map(str::to_owned);
         let mut drawn = BTreeMap::new();
         for tree in self.trees.values() {
@@ -94,10 +94,10 @@ impl Objects {
 }
 
 /// Objects by kind and name; those whose names were drawn stand together.
-pub(super) type Meaning = BTreeMap<String, Vec<Value>>;
+pub(crate) type Meaning = BTreeMap<String, Vec<Value>>;
 
 /// The first difference between two ends, in words.
-pub(super) fn difference(expected: &Meaning, found: &Meaning) -> Option<String> {
+pub(crate) fn difference(expected: &Meaning, found: &Meaning) -> Option<String> {
     for (id, trees) in expected {
         let others = found.get(id).map(Vec::as_slice).unwrap_or_default();
         if trees.len() != others.len() {

@@ -1,38 +1,19 @@
-//! The controllers of nodes' addresses, roles, ephemeral volumes, service ranges, certificates and tokens, against a fake API
-//! server in virtual time.
+//! The controllers of nodes' addresses, roles, ephemeral volumes, service ranges, certificates and tokens.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use k8s_openapi::api::{
     certificates::v1::CertificateSigningRequest,
-    core::v1::{Event, Node, PersistentVolumeClaim, Pod, Secret},
+    core::v1::{Node, PersistentVolumeClaim, Pod, Secret},
     networking::v1::{IPAddress, ServiceCIDR},
     rbac::v1::ClusterRole,
 };
-use kube_core::params::{DeleteParams, ListParams, PostParams};
-use orchestrator_controllers::{CertificateSigner, Controllers, Options, SigningError, SigningRequest};
-use orchestrator_core::{
-    client::{Api, Client, Resource, ResourceDiscovery, ResourceInfo},
-    controller::{Caches, Kind},
-    env::{Env, Simulation},
-    meta,
-    status::ApiResult,
-};
-use orchestrator_testkit::fake_api::FakeApi;
+use orchestrator_controllers::{CertificateSigner, SigningError, SigningRequest};
+use orchestrator_core::meta;
 use serde_json::{Value, json};
 
-/// These controllers ask for no kinds.
-#[derive(Debug)]
-struct Nothing;
-
-#[async_trait]
-impl ResourceDiscovery for Nothing {
-    async fn resources(&self) -> ApiResult<Vec<ResourceInfo>> {
-        Ok(Vec::new())
-    }
-}
+use crate::world::{self, Setup, World};
 
 /// Signs by writing down what it was asked.
 #[derive(Debug)]
@@ -45,69 +26,13 @@ impl CertificateSigner for Scribe {
     }
 }
 
-struct World {
-    env: Env,
-    server: FakeApi,
-    client: Client,
-}
-
-impl World {
-    fn api<K: Kind>(&self, namespace: &str) -> Api<K> {
-        let namespace = Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty());
-        Api::of_resource(&self.client, Resource::of::<K>(&()), namespace)
-    }
-
-    async fn create<K: Kind>(&self, namespace: &str, tree: Value) -> Arc<K> {
-        let object: K = serde_json::from_value(tree).unwrap();
-        self.api::<K>(namespace).create(&PostParams::default(), &object).await.unwrap()
-    }
-
-    async fn get<K: Kind>(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.api::<K>(namespace).get_opt(name).await.unwrap()
-    }
-
-    async fn delete<K: Kind>(&self, namespace: &str, name: &str) {
-        self.api::<K>(namespace).delete(name, &DeleteParams::default()).await.unwrap();
-    }
-
-    async fn wait(&self, seconds: u64) {
-        self.env.sleep(Duration::from_secs(seconds)).await;
-    }
-
-    async fn reasons(&self) -> Vec<String> {
-        let events = self.api::<Event>("default").list(&ListParams::default()).await.unwrap().items;
-        events.iter().filter_map(|event| event.reason.clone()).collect()
-    }
-}
-
-/// Runs some controllers and a test beside them, in several worlds. At rest they write nothing.
+/// Runs some controllers and a test beside them.
 fn simulate(controllers: &[&str], test: impl AsyncFn(&World)) {
-    for seed in 0..4 {
-        let simulation = Simulation::new(seed);
-        let env = simulation.env();
-        let server = FakeApi::new(&env);
-        let world = World { client: server.client(), env: env.clone(), server };
-        let caches = Caches::new(&world.client, &env);
-        let mut options = Options::default();
-        options.cluster_cidrs = vec!["10.244.0.0/23".to_owned(), "fd00::/62".to_owned()];
-        options.certificate_signer = Some(Arc::new(Scribe));
-        let builder = Controllers::builder(&caches, Arc::new(Nothing)).controllers(controllers).unwrap();
-        let controllers = builder.options(options).start();
-        let done = simulation.run(async {
-            test(&world).await;
-            let states = controllers.states();
-            assert!(states.values().all(|state| state.running && state.restarts == 0), "{states:?}");
-            let writes = world.server.writes().len();
-            world.wait(600).await;
-            let again = world.server.writes().split_off(writes);
-            let busy: Vec<_> = again.iter().filter(|write| !write.contains("events")).collect();
-            assert!(busy.is_empty(), "settled controllers are silent: {busy:?}");
-            controllers.shutdown().await;
-            caches.shutdown().await;
-        });
-        done.unwrap_or_else(|stuck| panic!("seed {seed}: {stuck}"));
-        assert_eq!(simulation.tasks(), 0, "nothing is left running");
-    }
+    let set_up = |setup: &mut Setup| {
+        setup.options.cluster_cidrs = vec!["10.244.0.0/23".to_owned(), "fd00::/62".to_owned()];
+        setup.options.certificate_signer = Some(Arc::new(Scribe));
+    };
+    world::simulate(controllers, set_up, async |world, ()| test(world).await);
 }
 
 #[test]
@@ -209,7 +134,7 @@ fn a_service_range_goes_after_its_addresses() {
 fn approved_requests_are_signed_and_cleaned_up() {
     let names = ["certificatesigningrequest-cleaner-controller", "certificatesigningrequest-signing-controller"];
     simulate(&names, async |world| {
-        let request = BASE64_STANDARD.encode(include_str!("../src/certificates/node.csr"));
+        let request = BASE64_STANDARD.encode(include_str!("../../src/certificates/node.csr"));
         let asked = |name: &str, signer: &str, usages: Value| {
             let spec = json!({"request": request, "signerName": signer, "usages": usages, "expirationSeconds": 3600});
             let approval = json!({

@@ -1,38 +1,20 @@
-//! The controllers of clouds, on a cloud that is scripted and on the local one, against a fake API server in virtual time.
+//! The controllers of clouds, on a cloud that is scripted and on the local one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Event, LoadBalancerStatus, Node, NodeAddress, Service};
-use kube_core::params::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{LoadBalancerStatus, Node, NodeAddress, Service};
+use kube_core::params::DeleteParams;
 use orchestrator_controllers::{
-    CloudError, CloudProvider, Controllers, InstanceMetadata, Instances, LoadBalancers, LocalCloud, Options, Route,
-    Routes,
+    CloudError, CloudProvider, InstanceMetadata, Instances, LoadBalancers, LocalCloud, Route, Routes,
 };
-use orchestrator_core::{
-    client::{Api, Client, Resource, ResourceDiscovery, ResourceInfo},
-    controller::{Caches, Kind},
-    env::{Env, Simulation},
-    meta,
-    status::ApiResult,
-};
-use orchestrator_testkit::fake_api::FakeApi;
+use orchestrator_core::meta;
 use serde_json::{Value, json};
 
-/// These controllers ask for no kinds.
-#[derive(Debug)]
-struct Nothing;
-
-#[async_trait]
-impl ResourceDiscovery for Nothing {
-    async fn resources(&self) -> ApiResult<Vec<ResourceInfo>> {
-        Ok(Vec::new())
-    }
-}
+use crate::world::{self, Setup, World};
 
 /// A cloud that does as it is told, and tells what was asked of it.
 #[derive(Debug, Default)]
@@ -136,82 +118,21 @@ impl Routes for Scripted {
     }
 }
 
-struct World {
-    env: Env,
-    server: FakeApi,
-    client: Client,
+async fn ready(world: &World, node: &str, ready: &str) {
+    world.patch_status::<Node>("", node, json!({"conditions": [{"type": "Ready", "status": ready}]})).await;
 }
 
-impl World {
-    fn api<K: Kind>(&self, namespace: &str) -> Api<K> {
-        let namespace = Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty());
-        Api::of_resource(&self.client, Resource::of::<K>(&()), namespace)
-    }
-
-    async fn create<K: Kind>(&self, namespace: &str, tree: Value) {
-        let object: K = serde_json::from_value(tree).unwrap();
-        self.api::<K>(namespace).create(&PostParams::default(), &object).await.unwrap();
-    }
-
-    async fn patch<K: Kind>(&self, namespace: &str, name: &str, body: Value) {
-        self.api::<K>(namespace).patch(name, &PatchParams::default(), &Patch::Merge(body)).await.unwrap();
-    }
-
-    async fn ready(&self, node: &str, ready: &str) {
-        let status = json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}});
-        let api = self.api::<Node>("");
-        api.patch_status(node, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
-    }
-
-    fn tree<K: Kind>(&self, namespace: &str, name: &str) -> Option<Value> {
-        self.server.tree(&Resource::of::<K>(&()), namespace, name)
-    }
-
-    async fn wait(&self, seconds: u64) {
-        self.env.sleep(Duration::from_secs(seconds)).await;
-    }
-
-    async fn reasons(&self) -> BTreeSet<String> {
-        let events = self.api::<Event>("default").list(&ListParams::default()).await.unwrap().items;
-        events.iter().filter_map(|event| event.reason.clone()).collect()
-    }
-}
-
-/// Runs all controllers of a cloud and a test beside them, in several worlds. At rest they write nothing.
+/// Runs all controllers of a cloud and a test beside them.
 fn simulate<C: CloudProvider + 'static>(cloud: impl Fn() -> C, test: impl AsyncFn(&World, &C)) {
-    for seed in 0..4 {
-        let simulation = Simulation::new(seed);
-        let env = simulation.env();
-        let server = FakeApi::new(&env);
-        let world = World { client: server.client(), env: env.clone(), server };
-        let caches = Caches::new(&world.client, &env);
+    let names =
+        ["cloud-node-controller", "cloud-node-lifecycle-controller", "node-route-controller", "service-lb-controller"];
+    let set_up = |setup: &mut Setup| {
         let cloud = Arc::new(cloud());
-        let mut options = Options::default();
-        options.cloud = Some(cloud.clone());
-        options.cluster_cidrs = vec!["10.244.0.0/16".to_owned()];
-        let names = [
-            "cloud-node-controller",
-            "cloud-node-lifecycle-controller",
-            "node-route-controller",
-            "service-lb-controller",
-        ];
-        let builder = Controllers::builder(&caches, Arc::new(Nothing)).controllers(&names).unwrap();
-        let controllers = builder.options(options).start();
-        let done = simulation.run(async {
-            test(&world, &cloud).await;
-            let states = controllers.states();
-            assert!(states.values().all(|state| state.running && state.restarts == 0), "{states:?}");
-            let writes = world.server.writes().len();
-            world.wait(600).await;
-            let again = world.server.writes().split_off(writes);
-            let busy: Vec<_> = again.iter().filter(|write| !write.contains("events")).collect();
-            assert!(busy.is_empty(), "settled controllers are silent: {busy:?}");
-            controllers.shutdown().await;
-            caches.shutdown().await;
-        });
-        done.unwrap_or_else(|stuck| panic!("seed {seed}: {stuck}"));
-        assert_eq!(simulation.tasks(), 0, "nothing is left running");
-    }
+        setup.options.cloud = Some(cloud.clone());
+        setup.options.cluster_cidrs = vec!["10.244.0.0/16".to_owned()];
+        cloud
+    };
+    world::simulate(&names, set_up, async |world, cloud| test(world, cloud).await);
 }
 
 fn node(name: &str) -> Value {
@@ -225,7 +146,7 @@ fn nodes_follow_their_machines() {
         cloud.change(|script| script.machines.extend(["a", "b"].map(str::to_owned)));
         for name in ["a", "b"] {
             world.create::<Node>("", node(name)).await;
-            world.ready(name, "True").await;
+            ready(world, name, "True").await;
         }
         world.wait(2).await;
         let tree = world.tree::<Node>("", "a").unwrap();
@@ -233,15 +154,15 @@ fn nodes_follow_their_machines() {
         assert_eq!(tree["metadata"]["labels"]["topology.kubernetes.io/zone"], "z");
         assert_eq!(tree["status"]["addresses"][0]["address"], "10.0.0.1");
         cloud.change(|script| script.switched_off.insert("a".to_owned()));
-        world.ready("a", "Unknown").await;
+        ready(world, "a", "Unknown").await;
         world.wait(10).await;
         let taints = |name: &str| world.tree::<Node>("", name).unwrap()["spec"]["taints"].clone();
         assert_eq!(taints("a")[0]["key"], "node.cloudprovider.kubernetes.io/shutdown");
-        world.ready("a", "True").await;
+        ready(world, "a", "True").await;
         world.wait(10).await;
         assert!(taints("a").as_array().is_none_or(Vec::is_empty));
         cloud.change(|script| (script.machines.remove("b"), script.broken = true));
-        world.ready("b", "Unknown").await;
+        ready(world, "b", "Unknown").await;
         world.wait(10).await;
         assert!(world.tree::<Node>("", "b").is_some(), "a cloud that cannot say does not mean that it is gone");
         cloud.change(|script| script.broken = false);

@@ -1,101 +1,19 @@
-//! The controllers that attach volumes, let them grow, and make and free claims of devices, against a fake API server in virtual
-//! time.
+//! The controllers that attach volumes, let them grow, and make and free claims of devices.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
-
-use async_trait::async_trait;
 use k8s_openapi::api::{
-    core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod},
+    core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
     resource::v1::{ResourceClaim, ResourceClaimTemplate},
     storage::v1::{CSIDriver, VolumeAttachment},
 };
-use kube_core::params::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use orchestrator_controllers::Controllers;
-use orchestrator_core::{
-    client::{Api, Client, Resource, ResourceDiscovery, ResourceInfo},
-    controller::{Caches, Kind},
-    env::{Env, Simulation},
-    meta,
-    status::ApiResult,
-};
-use orchestrator_testkit::fake_api::FakeApi;
+use kube_core::params::{DeleteParams, Patch, PatchParams};
+use orchestrator_core::meta;
 use serde_json::{Value, json};
 
-/// These controllers ask for no kinds.
-#[derive(Debug)]
-struct Nothing;
+use crate::world::{self, World};
 
-#[async_trait]
-impl ResourceDiscovery for Nothing {
-    async fn resources(&self) -> ApiResult<Vec<ResourceInfo>> {
-        Ok(Vec::new())
-    }
-}
-
-struct World {
-    env: Env,
-    server: FakeApi,
-    client: Client,
-}
-
-impl World {
-    fn api<K: Kind>(&self, namespace: &str) -> Api<K> {
-        let namespace = Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty());
-        Api::of_resource(&self.client, Resource::of::<K>(&()), namespace)
-    }
-
-    async fn create<K: Kind>(&self, namespace: &str, tree: Value) -> Arc<K> {
-        let object: K = serde_json::from_value(tree).unwrap();
-        self.api::<K>(namespace).create(&PostParams::default(), &object).await.unwrap()
-    }
-
-    async fn list<K: Kind>(&self, namespace: &str) -> Vec<Arc<K>> {
-        self.api::<K>(namespace).list(&ListParams::default()).await.unwrap().items
-    }
-
-    async fn status<K: Kind>(&self, namespace: &str, name: &str, status: Value) {
-        let body = Patch::Merge(json!({"status": status}));
-        self.api::<K>(namespace).patch_status(name, &PatchParams::default(), &body).await.unwrap();
-    }
-
-    fn tree<K: Kind>(&self, namespace: &str, name: &str) -> Value {
-        self.server.tree(&Resource::of::<K>(&()), namespace, name).unwrap()
-    }
-
-    async fn wait(&self, seconds: u64) {
-        self.env.sleep(Duration::from_secs(seconds)).await;
-    }
-
-    async fn reasons(&self) -> BTreeSet<String> {
-        let events = self.list::<Event>("default").await;
-        events.iter().filter_map(|event| event.reason.clone()).collect()
-    }
-}
-
-/// Runs a controller and a test beside it, in several worlds. At rest it writes nothing.
+/// Runs a controller and a test beside it.
 fn simulate(controller: &str, test: impl AsyncFn(&World)) {
-    for seed in 0..4 {
-        let simulation = Simulation::new(seed);
-        let env = simulation.env();
-        let server = FakeApi::new(&env);
-        let world = World { client: server.client(), env: env.clone(), server };
-        let caches = Caches::new(&world.client, &env);
-        let controllers = Controllers::builder(&caches, Arc::new(Nothing)).controllers(&[controller]).unwrap().start();
-        let done = simulation.run(async {
-            test(&world).await;
-            let states = controllers.states();
-            assert!(states.values().all(|state| state.running && state.restarts == 0), "{states:?}");
-            let writes = world.server.writes().len();
-            world.wait(600).await;
-            let again = world.server.writes().split_off(writes);
-            let busy: Vec<_> = again.iter().filter(|write| !write.contains("events")).collect();
-            assert!(busy.is_empty(), "a settled controller is silent: {busy:?}");
-            controllers.shutdown().await;
-            caches.shutdown().await;
-        });
-        done.unwrap_or_else(|stuck| panic!("seed {seed}: {stuck}"));
-        assert_eq!(simulation.tasks(), 0, "nothing is left running");
-    }
+    world::simulate(&[controller], |_| (), async |world, ()| test(world).await);
 }
 
 async fn volume(world: &World, name: &str, driver: &str) {
@@ -131,23 +49,23 @@ fn volumes_are_attached_while_pods_use_them() {
         let name = meta::name(&attachment.metadata);
         // The digest of `handle-disktightn1`, by which a node finds it.
         assert_eq!(name, "csi-358ce0e9cf93625445e3164b1b1d6280387ed8d9b76fe03fadcf096e69749f8b");
-        world.status::<VolumeAttachment>("", name, json!({"attached": true})).await;
+        world.patch_status::<VolumeAttachment>("", name, json!({"attached": true})).await;
         world.wait(2).await;
-        let attached = world.tree::<Node>("", "n1")["status"]["volumesAttached"].clone();
+        let attached = world.tree::<Node>("", "n1").unwrap()["status"]["volumesAttached"].clone();
         assert_eq!(attached, json!([{"name": "kubernetes.io/csi/tight^handle-disk", "devicePath": ""}]));
         let in_use = json!({"volumesInUse": ["kubernetes.io/csi/tight^handle-disk"], "conditions": [{"type": "Ready", "status": "True"}]});
-        world.status::<Node>("", "n1", in_use).await;
+        world.patch_status::<Node>("", "n1", in_use).await;
         world.create::<Pod>("default", pod("c", "n2", "disk")).await;
         world.wait(2).await;
         assert_eq!(world.list::<VolumeAttachment>("").await.len(), 1, "one node alone may have it");
         world.api::<Pod>("default").delete("a", &DeleteParams::default()).await.unwrap();
         world.wait(30).await;
         assert_eq!(world.list::<VolumeAttachment>("").await[0].spec.node_name, "n1", "the node still uses it");
-        world.status::<Node>("", "n1", json!({"volumesInUse": []})).await;
+        world.patch_status::<Node>("", "n1", json!({"volumesInUse": []})).await;
         world.wait(30).await;
         let attachments = world.list::<VolumeAttachment>("").await;
         assert_eq!(attachments.iter().map(|it| it.spec.node_name.as_str()).collect::<Vec<_>>(), ["n2"]);
-        assert_eq!(world.tree::<Node>("", "n1")["status"]["volumesAttached"], json!([]));
+        assert_eq!(world.tree::<Node>("", "n1").unwrap()["status"]["volumesAttached"], json!([]));
         let reasons = world.reasons().await;
         assert!(reasons.contains("SuccessfulAttachVolume") && reasons.contains("FailedAttachVolume"), "{reasons:?}");
     });
@@ -161,7 +79,7 @@ fn a_claim_that_asks_for_more_gets_it() {
         let claim =
             world.create::<PersistentVolumeClaim>("default", json!({"metadata": {"name": "c"}, "spec": spec})).await;
         let status = json!({"phase": "Bound", "capacity": {"storage": "1Gi"}});
-        world.status::<PersistentVolumeClaim>("default", "c", status).await;
+        world.patch_status::<PersistentVolumeClaim>("default", "c", status).await;
         let reference = json!({"namespace": "default", "name": "c", "uid": claim.metadata.uid});
         let annotations = json!({"pv.kubernetes.io/provisioned-by": "orchestrator.local/directory"});
         let spec = json!({"capacity": {"storage": "1Gi"}, "claimRef": reference});
@@ -171,8 +89,11 @@ fn a_claim_that_asks_for_more_gets_it() {
         let body = Patch::Merge(json!({"spec": {"resources": resources("3Gi")}}));
         world.api::<PersistentVolumeClaim>("default").patch("c", &PatchParams::default(), &body).await.unwrap();
         world.wait(2).await;
-        assert_eq!(world.tree::<PersistentVolume>("", "v")["spec"]["capacity"]["storage"], "3Gi");
-        assert_eq!(world.tree::<PersistentVolumeClaim>("default", "c")["status"]["capacity"]["storage"], "3Gi");
+        assert_eq!(world.tree::<PersistentVolume>("", "v").unwrap()["spec"]["capacity"]["storage"], "3Gi");
+        assert_eq!(
+            world.tree::<PersistentVolumeClaim>("default", "c").unwrap()["status"]["capacity"]["storage"],
+            "3Gi"
+        );
         assert!(world.reasons().await.contains("VolumeResizeSuccessful"));
     });
 }
@@ -191,20 +112,20 @@ fn claims_of_devices_come_and_go_with_their_pods() {
         let metadata = json!({"name": "s", "finalizers": ["resource.kubernetes.io/delete-protection"]});
         world.create::<ResourceClaim>("default", json!({"metadata": metadata, "spec": {"devices": {}}})).await;
         let user = json!({"resource": "pods", "name": "p", "uid": pod.metadata.uid});
-        world.status::<ResourceClaim>("default", "s", json!({"allocation": {}, "reservedFor": [user]})).await;
+        world.patch_status::<ResourceClaim>("default", "s", json!({"allocation": {}, "reservedFor": [user]})).await;
         world.wait(60).await;
         let claims = world.list::<ResourceClaim>("default").await;
         let made =
             claims.iter().find(|claim| meta::is_controlled_by(&claim.metadata, meta::uid(&pod.metadata))).unwrap();
         let name = meta::name(&made.metadata);
         assert!(name.starts_with("p-gpu-") && claims.len() == 2, "{name}");
-        let statuses = world.tree::<Pod>("default", "p")["status"]["resourceClaimStatuses"].clone();
+        let statuses = world.tree::<Pod>("default", "p").unwrap()["status"]["resourceClaimStatuses"].clone();
         assert_eq!(statuses, json!([{"name": "gpu", "resourceClaimName": name}]));
-        world.status::<Pod>("default", "p", json!({"phase": "Succeeded"})).await;
+        world.patch_status::<Pod>("default", "p", json!({"phase": "Succeeded"})).await;
         world.wait(2).await;
         let claims = world.list::<ResourceClaim>("default").await;
         assert_eq!(claims.iter().map(|claim| meta::name(&claim.metadata)).collect::<Vec<_>>(), ["s"]);
-        let shared = world.tree::<ResourceClaim>("default", "s");
+        let shared = world.tree::<ResourceClaim>("default", "s").unwrap();
         assert_eq!((shared["status"].get("allocation"), shared["status"].get("reservedFor")), (None, None));
         assert!(shared["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty));
     });

@@ -1,4 +1,4 @@
-//! Replication controllers, and the autoscaler that scales them, against a fake API server in virtual time.
+//! Replication controllers, and the autoscaler that scales them, as a workload grows and shrinks.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -14,22 +13,23 @@ use k8s_openapi::api::{
     autoscaling::v2::{CrossVersionObjectReference, HorizontalPodAutoscaler, MetricIdentifier},
     core::v1::{Event, Pod, ReplicationController},
 };
-use kube_core::params::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use orchestrator_controllers::{Controllers, MetricsError, MetricsSource, Options, PodMetric};
+use orchestrator_controllers::{MetricsError, MetricsSource, PodMetric};
 use orchestrator_core::{
     client::{
-        Api, Backend, Call, Client, PatchBody, Reply, Request, Resource, ResourceDiscovery, ResourceInfo, WatchRequest,
+        Backend, Call, Client, PatchBody, Reply, Request, Resource, ResourceDiscovery, ResourceInfo, WatchRequest,
         WatchStream,
     },
-    controller::{Caches, Kind},
-    env::{Env, Simulation},
+    controller::Kind,
     meta,
     object::Object,
     selector::LabelSelector,
     status::ApiResult,
 };
-use orchestrator_testkit::fake_api::FakeApi;
 use serde_json::{Value, json};
+
+use crate::world::{self, Setup, World};
+
+const NAMESPACE: &str = "default";
 
 /// The fake server, with scales.
 #[derive(Debug)]
@@ -117,77 +117,28 @@ impl MetricsSource for QueueLength {
     }
 }
 
-struct World {
-    env: Env,
-    server: FakeApi,
-    client: Client,
-    queue: Arc<QueueLength>,
+async fn events(world: &World) -> Vec<String> {
+    let text = |event: &Arc<Event>| {
+        format!("{} {}", event.reason.as_deref().unwrap_or_default(), event.message.as_deref().unwrap_or_default())
+    };
+    world.list::<Event>(NAMESPACE).await.iter().map(text).collect()
 }
 
-impl World {
-    fn api<K: Kind>(&self) -> Api<K> {
-        Api::of_resource(&self.client, Resource::of::<K>(&()), Some("default".to_owned()))
-    }
-
-    async fn create<K: Kind>(&self, tree: Value) {
-        let object: K = serde_json::from_value(tree).unwrap();
-        self.api::<K>().create(&PostParams::default(), &object).await.unwrap();
-    }
-
-    async fn list<K: Kind>(&self) -> Vec<Arc<K>> {
-        self.api::<K>().list(&ListParams::default()).await.unwrap().items
-    }
-
-    async fn patch<K: Kind>(&self, name: &str, body: Value) {
-        self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(body)).await.unwrap();
-    }
-
-    async fn wait(&self, seconds: u64) {
-        self.env.sleep(Duration::from_secs(seconds)).await;
-    }
-
-    async fn events(&self) -> Vec<String> {
-        let text = |event: &Arc<Event>| {
-            format!("{} {}", event.reason.as_deref().unwrap_or_default(), event.message.as_deref().unwrap_or_default())
-        };
-        self.list::<Event>().await.iter().map(text).collect()
-    }
-
-    /// The tree of an object's status.
-    fn status<K: Kind>(&self, name: &str) -> Value {
-        let tree = self.server.tree(&Resource::of::<K>(&()), "default", name).unwrap();
-        tree["status"].clone()
-    }
+/// The tree of an object's status.
+fn status_of<K: Kind>(world: &World, name: &str) -> Value {
+    world.tree::<K>(NAMESPACE, name).unwrap()["status"].clone()
 }
 
-fn simulate(test: impl AsyncFn(&World)) {
-    for seed in 0..4 {
-        let simulation = Simulation::new(seed);
-        let env = simulation.env();
-        let server = FakeApi::new(&env);
-        let client = Client::new(Arc::new(Scaled(server.client())));
-        let world = World { env: env.clone(), server, client, queue: Arc::default() };
-        let caches = Caches::new(&world.client, &env);
-        let mut options = Options::default();
-        options.metrics = Some(world.queue.clone());
-        let names = ["horizontal-pod-autoscaler-controller", "replicationcontroller-controller"];
-        let builder = Controllers::builder(&caches, Arc::new(Served)).controllers(&names).unwrap();
-        let controllers = builder.options(options).start();
-        let done = simulation.run(async {
-            test(&world).await;
-            let states = controllers.states();
-            assert!(states.values().all(|state| state.running && state.restarts == 0), "{states:?}");
-            let writes = world.server.writes().len();
-            world.wait(600).await;
-            let again = world.server.writes().split_off(writes);
-            let busy: Vec<_> = again.iter().filter(|write| !write.contains("events")).collect();
-            assert!(busy.is_empty(), "settled controllers are silent: {busy:?}");
-            controllers.shutdown().await;
-            caches.shutdown().await;
-        });
-        done.unwrap_or_else(|stuck| panic!("seed {seed}: {stuck}"));
-        assert_eq!(simulation.tasks(), 0, "nothing is left running");
-    }
+fn simulate(test: impl AsyncFn(&World, &QueueLength)) {
+    let names = ["horizontal-pod-autoscaler-controller", "replicationcontroller-controller"];
+    let set_up = |setup: &mut Setup| {
+        let queue = Arc::new(QueueLength::default());
+        setup.client = Client::new(Arc::new(Scaled(setup.client.clone())));
+        setup.options.metrics = Some(queue.clone());
+        setup.discovery = Arc::new(Served);
+        queue
+    };
+    world::simulate(&names, set_up, async |world, queue| test(world, queue).await);
 }
 
 fn replication(replicas: i32) -> Value {
@@ -202,28 +153,28 @@ fn replication(replicas: i32) -> Value {
 
 #[test]
 fn a_replication_controller_adopts_replaces_and_releases() {
-    simulate(async |world| {
+    simulate(async |world, _| {
         let orphan = json!({"metadata": {"name": "orphan", "labels": {"app": "a"}}, "spec": {"containers": []}});
-        world.create::<Pod>(orphan).await;
-        world.create::<ReplicationController>(replication(3)).await;
+        world.create::<Pod>(NAMESPACE, orphan).await;
+        world.create::<ReplicationController>(NAMESPACE, replication(3)).await;
         world.wait(2).await;
-        let pods = world.list::<Pod>().await;
+        let pods = world.list::<Pod>(NAMESPACE).await;
         assert_eq!(pods.len(), 3);
         for pod in &pods {
             let owner = meta::controller_of(&pod.metadata).unwrap();
             assert_eq!((&*owner.api_version, &*owner.kind, &*owner.name), ("v1", "ReplicationController", "rc"));
         }
-        let status = world.status::<ReplicationController>("rc");
+        let status = status_of::<ReplicationController>(world, "rc");
         assert_eq!(status, json!({"replicas": 3, "fullyLabeledReplicas": 3, "observedGeneration": 1}));
-        world.patch::<Pod>("orphan", json!({"metadata": {"labels": {"app": "b"}}})).await;
+        world.patch::<Pod>(NAMESPACE, "orphan", json!({"metadata": {"labels": {"app": "b"}}})).await;
         world.wait(2).await;
-        let pods = world.list::<Pod>().await;
+        let pods = world.list::<Pod>(NAMESPACE).await;
         assert_eq!(pods.len(), 4, "the one that is let go is replaced");
         assert!(pods.iter().any(|pod| meta::controller_of(&pod.metadata).is_none()));
-        world.patch::<ReplicationController>("rc", json!({"spec": {"replicas": 1}})).await;
+        world.patch::<ReplicationController>(NAMESPACE, "rc", json!({"spec": {"replicas": 1}})).await;
         world.wait(2).await;
-        assert_eq!(world.list::<Pod>().await.len(), 2);
-        let events = world.events().await;
+        assert_eq!(world.list::<Pod>(NAMESPACE).await.len(), 2);
+        let events = events(world).await;
         assert!(events.iter().any(|event| event.starts_with("SuccessfulCreate Created pod: rc-")), "{events:?}");
         assert!(events.iter().any(|event| event.starts_with("SuccessfulDelete Deleted pod: ")), "{events:?}");
     });
@@ -231,25 +182,26 @@ fn a_replication_controller_adopts_replaces_and_releases() {
 
 #[test]
 fn pods_on_one_node_are_no_crowd_where_the_set_has_no_owner() {
-    simulate(async |world| {
+    simulate(async |world, _| {
         for (name, node) in [("a", "n1"), ("b", "n2"), ("c", "n2")] {
             let spec = json!({"nodeName": node, "containers": []});
-            world.create::<Pod>(json!({"metadata": {"name": name, "labels": {"app": "a"}}, "spec": spec})).await;
+            world
+                .create::<Pod>(NAMESPACE, json!({"metadata": {"name": name, "labels": {"app": "a"}}, "spec": spec}))
+                .await;
             let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
-            let status = Patch::Merge(json!({"status": {"phase": "Running", "conditions": ready}}));
-            world.api::<Pod>().patch_status(name, &PatchParams::default(), &status).await.unwrap();
+            world.patch_status::<Pod>(NAMESPACE, name, json!({"phase": "Running", "conditions": ready})).await;
         }
-        world.create::<ReplicationController>(replication(2)).await;
+        world.create::<ReplicationController>(NAMESPACE, replication(2)).await;
         world.wait(2).await;
-        let left = world.list::<Pod>().await;
+        let left = world.list::<Pod>(NAMESPACE).await;
         assert_eq!(left.iter().map(|pod| meta::name(&pod.metadata)).collect::<Vec<_>>(), ["b", "c"]);
     });
 }
 
 #[test]
 fn an_autoscaler_follows_its_metric_within_its_bounds() {
-    simulate(async |world| {
-        world.create::<ReplicationController>(replication(1)).await;
+    simulate(async |world, queue| {
+        world.create::<ReplicationController>(NAMESPACE, replication(1)).await;
         let target = json!({"type": "AverageValue", "averageValue": "10"});
         let autoscaler = json!({
             "metadata": {"name": "h"},
@@ -259,25 +211,25 @@ fn an_autoscaler_follows_its_metric_within_its_bounds() {
                 "metrics": [{"type": "External", "external": {"metric": {"name": "q"}, "target": target}}],
             },
         });
-        world.queue.0.store(20, Ordering::Relaxed);
-        world.create::<HorizontalPodAutoscaler>(autoscaler).await;
+        queue.0.store(20, Ordering::Relaxed);
+        world.create::<HorizontalPodAutoscaler>(NAMESPACE, autoscaler).await;
         world.wait(14).await;
-        assert_eq!(world.list::<Pod>().await.len(), 1, "the first look is after a period");
+        assert_eq!(world.list::<Pod>(NAMESPACE).await.len(), 1, "the first look is after a period");
         world.wait(5).await;
-        assert_eq!(world.list::<Pod>().await.len(), 2);
-        world.queue.0.store(1000, Ordering::Relaxed);
+        assert_eq!(world.list::<Pod>(NAMESPACE).await.len(), 2);
+        queue.0.store(1000, Ordering::Relaxed);
         world.wait(60).await;
-        assert_eq!(world.list::<Pod>().await.len(), 6);
-        let status = world.status::<HorizontalPodAutoscaler>("h");
+        assert_eq!(world.list::<Pod>(NAMESPACE).await.len(), 6);
+        let status = status_of::<HorizontalPodAutoscaler>(world, "h");
         assert_eq!((&status["currentReplicas"], &status["desiredReplicas"]), (&json!(6), &json!(6)));
         assert_eq!(status["conditions"][2]["reason"], "TooManyReplicas");
-        world.queue.0.store(30, Ordering::Relaxed);
+        queue.0.store(30, Ordering::Relaxed);
         world.wait(200).await;
-        assert_eq!(world.list::<Pod>().await.len(), 6, "what was recommended lately is kept");
-        assert_eq!(world.status::<HorizontalPodAutoscaler>("h")["conditions"][0]["reason"], "ScaleDownStabilized");
+        assert_eq!(world.list::<Pod>(NAMESPACE).await.len(), 6, "what was recommended lately is kept");
+        assert_eq!(status_of::<HorizontalPodAutoscaler>(world, "h")["conditions"][0]["reason"], "ScaleDownStabilized");
         world.wait(150).await;
-        assert_eq!(world.list::<Pod>().await.len(), 3);
-        let events = world.events().await;
+        assert_eq!(world.list::<Pod>(NAMESPACE).await.len(), 3);
+        let events = events(world).await;
         for reason in [
             "SuccessfulRescale New size: 2; reason: Current number of replicas below Spec.MinReplicas",
             "SuccessfulRescale New size: 4; reason: external metric q(nil) above target",
@@ -285,16 +237,16 @@ fn an_autoscaler_follows_its_metric_within_its_bounds() {
         ] {
             assert!(events.iter().any(|event| event == reason), "{reason}: {events:?}");
         }
-        world.patch::<ReplicationController>("rc", json!({"spec": {"replicas": 0}})).await;
+        world.patch::<ReplicationController>(NAMESPACE, "rc", json!({"spec": {"replicas": 0}})).await;
         world.wait(20).await;
-        assert_eq!(world.list::<Pod>().await.len(), 0);
-        assert_eq!(world.status::<HorizontalPodAutoscaler>("h")["conditions"][1]["reason"], "ScalingDisabled");
+        assert_eq!(world.list::<Pod>(NAMESPACE).await.len(), 0);
+        assert_eq!(status_of::<HorizontalPodAutoscaler>(world, "h")["conditions"][1]["reason"], "ScalingDisabled");
     });
 }
 
 #[test]
 fn an_autoscaler_without_a_target_says_so_and_goes_with_its_memory() {
-    simulate(async |world| {
+    simulate(async |world, _| {
         let autoscaler = |kind: &str| {
             json!({
                 "metadata": {"name": "h"},
@@ -305,12 +257,12 @@ fn an_autoscaler_without_a_target_says_so_and_goes_with_its_memory() {
             ("Unknown", "no matches for kind \"Unknown\" in group \"\""),
             ("ReplicationController", "replicationcontrollers \"rc\" not found"),
         ] {
-            world.create::<HorizontalPodAutoscaler>(autoscaler(kind)).await;
+            world.create::<HorizontalPodAutoscaler>(NAMESPACE, autoscaler(kind)).await;
             world.wait(20).await;
-            let condition = world.status::<HorizontalPodAutoscaler>("h")["conditions"][0].clone();
+            let condition = status_of::<HorizontalPodAutoscaler>(world, "h")["conditions"][0].clone();
             let message = format!("the HPA controller was unable to get the target's current scale: {expected}");
             assert_eq!((&condition["reason"], &condition["message"]), (&json!("FailedGetScale"), &json!(message)));
-            world.api::<HorizontalPodAutoscaler>().delete("h", &DeleteParams::default()).await.unwrap();
+            world.delete::<HorizontalPodAutoscaler>(NAMESPACE, "h").await;
             world.wait(20).await;
         }
     });

@@ -1,0 +1,116 @@
+//! What a process under test has to live with: [`Process`].
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use orchestrator_controllers::{Controllers, ControllersBuilder, UnknownController};
+use orchestrator_core::{
+    client::{Client, ResourceDiscovery},
+    controller::{Caches, Controller, ControllerMetrics, Reconciler, WorkQueues},
+    env::Env,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::lock::lock;
+
+/// How a process reaches the server, and its environment.
+#[derive(Clone)]
+pub struct Process {
+    client: Client,
+    discovery: Arc<dyn ResourceDiscovery>,
+    env: Env,
+    runs: Runs,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+impl Process {
+    pub(crate) fn new(client: Client, discovery: Arc<dyn ResourceDiscovery>, env: &Env, runs: &Runs) -> Self {
+        Self { client, discovery, env: env.clone(), runs: runs.clone() }
+    }
+
+    /// The way to the server. In an exploration, what is written through it is counted, and some of it goes wrong.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Time, chance and tasks. Nothing else that is not given is the same in two runs of one seed.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// What kinds the server has. Asking goes over the link as well, and is not counted.
+    pub fn discovery(&self) -> Arc<dyn ResourceDiscovery> {
+        self.discovery.clone()
+    }
+
+    /// Caches over the client, as a process has one set of. What the controllers on them do can be asked for later.
+    pub fn caches(&self) -> Caches {
+        let caches = Caches::new(&self.client, &self.env);
+        lock(&self.runs.queues).push(caches.work_queues().clone());
+        caches
+    }
+}
+
+/// Where to find what the controllers of a process did, all its lives long. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Runs {
+    queues: Arc<Mutex<Vec<WorkQueues>>>,
+}
+
+impl Runs {
+    /// The controllers of all lives, the first one first.
+    pub(crate) fn controllers(&self) -> Vec<Arc<ControllerMetrics>> {
+        lock(&self.queues).iter().flat_map(WorkQueues::controllers).collect()
+    }
+}
+
+/// Begins a life of a process. It is killed by being dropped.
+pub(crate) type Begin = Arc<dyn Fn(Process) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// The beginning that a function makes.
+pub(crate) fn begin<F>(begin: impl Fn(Process) -> F + Send + Sync + 'static) -> Begin
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    Arc::new(move |process| begin(process).boxed())
+}
+
+/// The beginning of a controller that looks at its own kind only.
+pub(crate) fn begin_reconciler<R: Reconciler>(
+    name: &'static str,
+    make: impl Fn() -> R + Send + Sync + 'static,
+) -> Begin {
+    begin(move |process| {
+        let reconciler = make();
+        let caches = process.caches();
+        async move {
+            let controller = Controller::new(name, &caches).reconciles::<R::Object>();
+            controller.run(reconciler, CancellationToken::new()).await;
+        }
+    })
+}
+
+/// The beginning of some of Kubernetes' own controllers.
+pub(crate) fn begin_controllers(names: &[&'static str]) -> Result<Begin, UnknownController> {
+    let known = |name: &str| name == "*" || Controllers::names().any(|known| known == name);
+    if let Some(name) = names.iter().find(|name| !known(name.trim_start_matches('-'))) {
+        return Err(UnknownController((*name).to_owned()));
+    }
+    let names = names.to_vec();
+    Ok(begin(move |process| {
+        let controllers = Controllers::builder(&process.caches(), process.discovery()).controllers(&names);
+        async move {
+            // That the names are known was looked at already.
+            let _running = controllers.map(ControllersBuilder::start);
+            std::future::pending().await
+        }
+    }))
+}
