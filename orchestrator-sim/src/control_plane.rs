@@ -17,10 +17,8 @@ use crate::{
     diary::Diary,
     link::{Delay, Link, Seat},
     lock::lock,
+    process::ROOT_CERTIFICATE,
 };
-
-/// What controllers publish as the certificate of the cluster's authority. Nobody checks it.
-const ROOT_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nc2ltdWxhdGVk\n-----END CERTIFICATE-----\n";
 
 /// The lease that processes of controllers stand for; upstream's.
 const LEASE: (&str, &str) = ("kube-system", "kube-controller-manager");

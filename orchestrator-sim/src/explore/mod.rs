@@ -368,8 +368,8 @@ impl Explorer {
             broken && (faults.is_empty() || run(&[]).is_ok_and(|run| run.broken.is_none()))
         };
         let faults = shrink::without_needless(&plan.faults, &mut runs, |faults| fails(&self.actions, faults));
-        // The end without faults is that of all actions.
-        let actions = if self.same_end {
+        // The end without faults is that of all actions; and what does not come about by itself may not without any.
+        let actions = if self.same_end || faults.is_empty() && self.is_eventual(&property) {
             self.actions.clone()
         } else {
             shrink::without_needless(&self.actions, &mut runs, |actions| fails(actions, &faults))
@@ -378,6 +378,11 @@ impl Explorer {
         let run = self.one(base, end, &actions, seed, &plan)?;
         let timeline = run.timeline.lines(&run.runs);
         Ok(self.counterexample(run.broken.unwrap_or(property), seed, plan, &actions, timeline))
+    }
+
+    fn is_eventual(&self, name: &str) -> bool {
+        let is_meant = |property: &Property| property.name == name && matches!(property.rule, Rule::Eventually(_));
+        self.setup.properties.iter().any(is_meant)
     }
 
     fn counterexample(
