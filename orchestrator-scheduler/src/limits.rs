@@ -4,8 +4,6 @@ use std::time::Duration;
 
 /// How much is remembered about nodes, in nodes times kinds of pods.
 pub const REMEMBERED_ANSWERS: usize = 1 << 20;
-/// So many different reasons why nodes are refused are told apart, for each kind of pods, in reasons.
-pub const REMEMBERED_REASONS: usize = 64;
 /// For at most so many kinds of pods anything is remembered, in kinds.
 pub const REMEMBERED_KINDS: usize = 256;
 /// At least so many nodes are considered for preemption, in nodes.

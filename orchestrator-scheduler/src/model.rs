@@ -12,7 +12,7 @@ use std::{
 use k8s_openapi::api::core::v1::{Node, Pod};
 use orchestrator_core::{
     object::ObjectKey,
-    scheduler::{ClusterChange, PodInfo, Rejection, Scheduler, Snapshot, Unschedulable, Verdict},
+    scheduler::{ClusterChange, PodInfo, Scheduler, Snapshot, Unschedulable, Verdict},
 };
 
 use crate::{framework::Profile, guard, limits::ASSUMED_LONGEST, queue::Queue};
@@ -205,7 +205,7 @@ impl Model {
                 if let Some(rejection) = reserve.find_map(|plugin| plugin.reserve(&pod, &node, &self.cluster)) {
                     self.unreserve(&pod, &node);
                     let mut why = Unschedulable::new(self.cluster.len());
-                    why.per_node.insert(node, rejection);
+                    why.per_node.insert(&node, rejection);
                     return Some(self.refuse(pod, why, now));
                 }
                 self.cluster.put_pod(pod.clone(), &node);
@@ -311,14 +311,8 @@ impl Model {
 
 /// What is kept of the reasons while a pod waits: of the nodes that are refused alike, one.
 fn summary(why: &Unschedulable) -> Unschedulable {
-    let mut kept: BTreeMap<String, Rejection> = BTreeMap::new();
-    for (node, rejection) in &why.per_node {
-        if !kept.values().any(|known| known == rejection) {
-            kept.insert(node.clone(), rejection.clone());
-        }
-    }
     let (whole, others) = (why.whole.clone(), why.others.clone());
-    Unschedulable { whole, others, per_node: kept, ..Unschedulable::new(why.nodes) }
+    Unschedulable { whole, others, per_node: why.per_node.examples(), ..Unschedulable::new(why.nodes) }
 }
 
 fn may_help(

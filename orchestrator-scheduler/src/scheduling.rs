@@ -230,7 +230,7 @@ impl Running {
             Outcome::Bound(pod) => self.model.bound(&pod, now),
             Outcome::Refused(pod, node, rejection) => {
                 let mut why = Unschedulable::new(self.model.cluster().len());
-                why.per_node.insert(node.clone(), rejection);
+                why.per_node.insert(&node, rejection);
                 self.model.not_bound(&pod, &node, Some(why), now);
                 self.look_again(&pod);
             }

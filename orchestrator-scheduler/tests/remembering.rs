@@ -2,12 +2,18 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod, Service},
+    policy::v1::PodDisruptionBudget,
+};
 use orchestrator_core::{
     object::ObjectKey,
     scheduler::{PodInfo, Scheduler, Snapshot, Verdict},
 };
-use orchestrator_scheduler::framework::{Profile, Remembering};
+use orchestrator_scheduler::{
+    framework::{Profile, Remembering},
+    plugins::DefaultPreemption,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -18,6 +24,12 @@ const NODES: usize = 7;
 enum Step {
     /// A pod of a template is decided about, and put where it goes; otherwise its victims go.
     Schedule(usize, u8),
+    /// A pod of a template and a priority is decided about. What it is promised, and what is removed for it, goes as said.
+    Preempt(usize, u8, i32, Preempting),
+    /// So many pods of a label may be disrupted; `None` if all may be.
+    Budget(u8, Option<i32>),
+    /// A pod that was placed is another object: it started then, and may be on its way out.
+    Change(usize, u8, bool),
     /// A pod goes.
     Remove(usize),
     /// A node comes or is another.
@@ -31,6 +43,17 @@ enum Step {
     Promise(usize, u8),
     /// What was promised is void.
     Forget(u8),
+}
+
+/// How a preemption goes on.
+#[derive(Clone, Copy, Debug)]
+enum Preempting {
+    /// The victims are gone, and the pod has not been decided about again.
+    Done,
+    /// The victims are on their way out; the pod is decided about again at once, knowing of its promise or not.
+    Terminating(bool),
+    /// The pod never preempts.
+    Never,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +80,11 @@ fn node_case() -> impl Strategy<Value = NodeCase> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (0..templates().len(), 0..3_u8).prop_map(|(template, label)| Step::Schedule(template, label)),
+        6 => (0..templates().len(), 0..3_u8, 0..4, preempting()).prop_map(|(template, label, priority, how)| {
+            Step::Preempt(template, label, priority, how)
+        }),
+        2 => (0..3_u8, prop::option::of(0..3)).prop_map(|(label, allowed)| Step::Budget(label, allowed)),
+        2 => (0..40_usize, 0..3_u8, any::<bool>()).prop_map(|(which, start, going)| Step::Change(which, start, going)),
         3 => (0..40_usize).prop_map(Step::Remove),
         2 => (0..NODES, node_case()).prop_map(|(at, case)| Step::SetNode(at, case)),
         1 => (0..NODES).prop_map(Step::RemoveNode),
@@ -64,6 +92,23 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3_u8).prop_map(Step::Service),
         1 => (0..NODES, 0..3_u8).prop_map(|(at, which)| Step::Promise(at, which)),
         1 => (0..3_u8).prop_map(Step::Forget),
+    ]
+}
+
+fn preempting() -> impl Strategy<Value = Preempting> {
+    prop_oneof![
+        4 => Just(Preempting::Done),
+        3 => any::<bool>().prop_map(Preempting::Terminating),
+        1 => Just(Preempting::Never),
+    ]
+}
+
+/// Steps of pods that are alike but for their priorities, so that what is remembered is used.
+fn crowded() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3_u8).prop_map(|label| Step::Schedule(0, label)),
+        8 => (0..3_u8, 1..4, preempting()).prop_map(|(label, priority, how)| Step::Preempt(0, label, priority, how)),
+        2 => step(),
     ]
 }
 
@@ -162,6 +207,139 @@ fn shown(verdict: &Verdict) -> String {
     }
 }
 
+/// A cluster, decided about with memory and without.
+struct Pair {
+    profile: Arc<Profile>,
+    remembering: Remembering,
+    cluster: Snapshot,
+    placed: Vec<ObjectKey>,
+}
+
+type Tested<T> = Result<T, TestCaseError>;
+
+impl Pair {
+    fn new(profile: Profile, nodes: &[NodeCase]) -> Self {
+        let profile = Arc::new(profile);
+        let mut cluster = Snapshot::default();
+        cluster.set_namespace("x", Some(label("a")));
+        nodes.iter().enumerate().for_each(|(at, case)| cluster.set_node(node(at, case)));
+        Self { remembering: Remembering::new(profile.clone()), profile, cluster, placed: Vec::new() }
+    }
+
+    /// Decides both ways, which are alike.
+    fn decide(&self, pod: &PodInfo, tie: u64) -> Tested<Verdict> {
+        let verdict = self.remembering.schedule(pod, &self.cluster, tie);
+        let afresh = self.profile.schedule(pod, &self.cluster, tie);
+        prop_assert_eq!(shown(&verdict), shown(&afresh), "{:?}", pod.spec);
+        Ok(verdict)
+    }
+
+    fn schedule(&mut self, pod: Pod, tie: u64) -> Tested<()> {
+        let pod = Arc::new(PodInfo::from(pod));
+        match self.decide(&pod, tie)? {
+            Verdict::Node(name) => {
+                self.placed.push(pod.key().clone());
+                self.cluster.put_pod(pod, &name);
+            }
+            Verdict::Unschedulable(why) => {
+                let victims = why.preemption.iter().flat_map(|preemption| &preemption.victims);
+                victims.for_each(|victim| drop(self.cluster.remove_pod(victim.key())));
+            }
+            other => prop_assert!(false, "{:?}", other),
+        }
+        Ok(())
+    }
+
+    /// As the loop does it: the node is promised to the pod, and pods go.
+    fn preempt(&mut self, mut pod: Pod, how: Preempting, tie: u64) -> Tested<()> {
+        let policy = if matches!(how, Preempting::Never) { "Never" } else { "PreemptLowerPriority" };
+        pod.spec.get_or_insert_default().preemption_policy = Some(policy.to_owned());
+        let info = Arc::new(PodInfo::from(pod.clone()));
+        let why = match self.decide(&info, tie)? {
+            Verdict::Unschedulable(why) => why,
+            _ => return self.schedule(pod, tie),
+        };
+        let Some(preemption) = why.preemption else { return Ok(()) };
+        self.cluster.nominate(info.clone(), &preemption.node);
+        for victim in &preemption.victims {
+            match how {
+                Preempting::Terminating(_) => self.change(victim, 2, true),
+                _ => drop(self.cluster.remove_pod(victim.key())),
+            }
+        }
+        if let Preempting::Terminating(known) = how {
+            if known {
+                pod.status.get_or_insert_default().nominated_node_name = Some(preemption.node);
+            }
+            self.decide(&PodInfo::from(pod), tie)?;
+        }
+        Ok(())
+    }
+
+    /// A pod started then, and may be on its way out.
+    fn change(&mut self, pod: &PodInfo, start: u8, going: bool) {
+        let Some(node) = self.cluster.place(pod.key()).map(str::to_owned) else { return };
+        let mut changed = serde_json::to_value(pod.pod()).unwrap();
+        changed["status"] = json!({"startTime": format!("2020-01-01T00:00:0{start}Z")});
+        if going {
+            changed["metadata"]["deletionTimestamp"] = json!("2020-01-02T00:00:00Z");
+            let reason = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"});
+            changed["status"]["conditions"] = json!([reason]);
+        }
+        let changed: Pod = serde_json::from_value(changed).unwrap();
+        self.cluster.put_pod(Arc::new(changed.into()), &node);
+    }
+
+    fn step(&mut self, number: usize, step: Step, tie: u64) -> Tested<()> {
+        let cluster = &mut self.cluster;
+        match step {
+            Step::Schedule(template, label) => return self.schedule(pod(number, template, label), tie),
+            Step::Preempt(template, label, priority, how) => {
+                let mut pod = pod(number, template, label);
+                pod.spec.get_or_insert_default().priority = Some(priority);
+                return self.preempt(pod, how, tie);
+            }
+            Step::Budget(which, allowed) => {
+                let key = ObjectKey::new("x", format!("b{which}"));
+                match allowed {
+                    Some(allowed) => drop(cluster.budgets.insert(key, budget(which, allowed))),
+                    None => drop(cluster.budgets.remove(&key)),
+                }
+            }
+            Step::Change(which, start, going) => {
+                let key = self.placed.get(which % self.placed.len().max(1));
+                if let Some(pod) = key.and_then(|key| cluster.pod(key)).cloned() {
+                    self.change(&pod, start, going);
+                }
+            }
+            Step::Remove(which) if !self.placed.is_empty() => {
+                cluster.remove_pod(&self.placed.remove(which % self.placed.len()));
+            }
+            Step::Remove(_) => {}
+            Step::SetNode(at, case) => cluster.set_node(node(at, &case)),
+            Step::RemoveNode(at) => cluster.remove_node(&format!("n{at}")),
+            Step::Namespace(team) => cluster.set_namespace("y", Some(label(if team { "a" } else { "b" }))),
+            Step::Service(which) => {
+                let service = json!({"spec": {"selector": {"app": which.to_string()}}});
+                let service: Service = serde_json::from_value(service).unwrap();
+                cluster.workloads.services.insert(ObjectKey::new("x", "s"), Arc::new(service));
+            }
+            Step::Promise(at, which) => promise(cluster, at, which),
+            Step::Forget(which) => cluster.forget_nomination(&ObjectKey::new("x", format!("promised{which}"))),
+        }
+        Ok(())
+    }
+}
+
+fn budget(label: u8, allowed: i32) -> Arc<PodDisruptionBudget> {
+    let budget = json!({
+        "metadata": {"namespace": "x"},
+        "spec": {"selector": {"matchLabels": {"app": label.to_string()}}},
+        "status": {"disruptionsAllowed": allowed, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0},
+    });
+    Arc::new(serde_json::from_value(budget).unwrap())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
@@ -171,46 +349,25 @@ proptest! {
         steps in prop::collection::vec(step(), 0..60),
         tie: u64,
     ) {
-        let profile = Arc::new(Profile::default());
-        let remembering = Remembering::new(profile.clone());
-        let mut cluster = Snapshot::default();
-        cluster.set_namespace("x", Some(label("a")));
-        nodes.iter().enumerate().for_each(|(at, case)| cluster.set_node(node(at, case)));
-        let mut placed: Vec<ObjectKey> = Vec::new();
+        let mut pair = Pair::new(Profile::default(), &nodes);
         for (number, step) in steps.into_iter().enumerate() {
-            match step {
-                Step::Schedule(template, label) => {
-                    let pod = Arc::new(PodInfo::from(pod(number, template, label)));
-                    let tie = tie.wrapping_mul(number as u64 + 1);
-                    let verdict = remembering.schedule(&pod, &cluster, tie);
-                    prop_assert_eq!(shown(&verdict), shown(&profile.schedule(&pod, &cluster, tie)), "{:?}", pod.spec);
-                    match verdict {
-                        Verdict::Node(name) => {
-                            placed.push(pod.key().clone());
-                            cluster.put_pod(pod, &name);
-                        }
-                        Verdict::Unschedulable(why) => {
-                            let victims = why.preemption.iter().flat_map(|preemption| &preemption.victims);
-                            victims.for_each(|victim| drop(cluster.remove_pod(victim.key())));
-                        }
-                        other => prop_assert!(false, "{:?}", other),
-                    }
-                }
-                Step::Remove(which) if !placed.is_empty() => {
-                    cluster.remove_pod(&placed.remove(which % placed.len()));
-                }
-                Step::Remove(_) => {}
-                Step::SetNode(at, case) => cluster.set_node(node(at, &case)),
-                Step::RemoveNode(at) => cluster.remove_node(&format!("n{at}")),
-                Step::Namespace(team) => cluster.set_namespace("y", Some(label(if team { "a" } else { "b" }))),
-                Step::Service(which) => {
-                    let service = json!({"spec": {"selector": {"app": which.to_string()}}});
-                    let service: Service = serde_json::from_value(service).unwrap();
-                    cluster.workloads.services.insert(ObjectKey::new("x", "s"), Arc::new(service));
-                }
-                Step::Promise(at, which) => promise(&mut cluster, at, which),
-                Step::Forget(which) => cluster.forget_nomination(&ObjectKey::new("x", format!("promised{which}"))),
-            }
+            pair.step(number, step, tie.wrapping_mul(number as u64 + 1))?;
+        }
+    }
+
+    /// Fewer candidates are compared here than there are, so that it matters where one starts.
+    #[test]
+    fn room_is_made_as_by_looking_at_every_node(
+        nodes in prop::collection::vec(node_case(), 3..3 * NODES),
+        steps in prop::collection::vec(crowded(), 0..120),
+        fewest in 1..6_usize,
+        tie: u64,
+    ) {
+        let mut profile = Profile::default();
+        profile.post_filters = vec![Arc::new(DefaultPreemption::new(10, fewest))];
+        let mut pair = Pair::new(profile, &nodes);
+        for (number, step) in steps.into_iter().enumerate() {
+            pair.step(number, step, tie.wrapping_mul(number as u64 + 1))?;
         }
     }
 }

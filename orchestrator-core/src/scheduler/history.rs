@@ -29,7 +29,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// A node has other pods, or is another object.
+    /// A node has other pods or promises, or is another object.
     pub(super) fn changed(&mut self, node: &Arc<str>) {
         if self.changes.len() == MOST_CHANGES
             && let Some((stamp, _)) = self.changes.pop_front()

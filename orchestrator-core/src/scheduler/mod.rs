@@ -7,12 +7,14 @@
 mod history;
 pub mod matching;
 mod pod;
+mod refusals;
 mod resources;
 mod snapshot;
 mod verdict;
 
 pub use history::Version;
 pub use pod::{Affinity, AffinityTerm, HostPort, PodInfo};
+pub use refusals::Refusals;
 pub use resources::{Resources, container_requests, pod_requests};
 pub use snapshot::{ImageState, NodeState, Snapshot, Volumes, Workloads};
 pub use verdict::{Preemption, Rejection, Unschedulable, Verdict};

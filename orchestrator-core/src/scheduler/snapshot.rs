@@ -35,6 +35,8 @@ pub struct Snapshot {
     namespaces: BTreeMap<String, Arc<BTreeMap<String, String>>>,
     /// How many pods on nodes have wishes about pods near them.
     with_affinity: usize,
+    /// How many pods to which nodes are promised have such wishes.
+    promised_affinity: usize,
     history: History,
     /// Volumes and what belongs to them.
     pub volumes: Volumes,
@@ -100,7 +102,7 @@ pub struct NodeState {
     requested: Resources,
     usual_requested: Resources,
     allocatable: Resources,
-    images: BTreeMap<String, i64>,
+    images: Arc<BTreeMap<String, i64>>,
     with_affinity: usize,
 }
 
@@ -140,8 +142,8 @@ impl Snapshot {
         self.history.version()
     }
 
-    /// The names of the nodes that have changed since a state, those with other pods included, some more than once;
-    /// `None` if that is not known, or if nodes came or went.
+    /// The names of the nodes that have changed since a state, those with other pods or promises included, some more than
+    /// once; `None` if that is not known, or if nodes came or went.
     pub fn changed_since(&self, version: &Version) -> Option<impl Iterator<Item = &str>> {
         self.history.since(version)
     }
@@ -149,6 +151,21 @@ impl Snapshot {
     /// The nodes that are promised to pods which are not there yet, with these pods.
     pub fn promises(&self) -> impl Iterator<Item = (&str, &BTreeMap<ObjectKey, Arc<PodInfo>>)> {
         self.nominated.iter().map(|(node, pods)| (node.as_str(), pods))
+    }
+
+    /// The node that is promised to a pod which is not there yet.
+    pub fn promised_to(&self, pod: &ObjectKey) -> Option<&str> {
+        self.promises.get(pod).map(String::as_str)
+    }
+
+    /// Whether any node is promised to a pod which is not there yet.
+    pub fn any_promise(&self) -> bool {
+        !self.promises.is_empty()
+    }
+
+    /// Whether any pod that a node is promised to has wishes about the pods near it.
+    pub fn any_promised_affinity(&self) -> bool {
+        self.promised_affinity > 0
     }
 
     /// The pods to which a node was promised, and which are not there yet.
@@ -214,7 +231,7 @@ impl Snapshot {
     }
 
     fn count_images(&mut self, state: &NodeState, come: bool) {
-        for (image, size) in &state.images {
+        for (image, size) in state.images.iter() {
             let counted = self.images.entry(image.clone()).or_default();
             counted.size = *size;
             counted.nodes = if come { counted.nodes + 1 } else { counted.nodes.saturating_sub(1) };
@@ -259,6 +276,8 @@ impl Snapshot {
     pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
         let key = pod.key().clone();
         self.forget_nomination(&key);
+        self.changed(node);
+        self.promised_affinity += usize::from(!pod.affinity().is_empty());
         self.nominated.entry(node.to_owned()).or_default().insert(key.clone(), pod);
         self.promises.insert(key, node.to_owned());
     }
@@ -266,11 +285,19 @@ impl Snapshot {
     /// The promise to a pod is void or fulfilled.
     pub fn forget_nomination(&mut self, key: &ObjectKey) {
         let Some(node) = self.promises.remove(key) else { return };
+        self.changed(&node);
         if let Entry::Occupied(mut entry) = self.nominated.entry(node) {
-            entry.get_mut().remove(key);
+            let pod = entry.get_mut().remove(key);
+            self.promised_affinity -= usize::from(pod.is_some_and(|pod| !pod.affinity().is_empty()));
             if entry.get().is_empty() {
                 entry.remove();
             }
+        }
+    }
+
+    fn changed(&mut self, node: &str) {
+        if let Some(state) = self.nodes.get(node) {
+            self.history.changed(&state.name);
         }
     }
 
@@ -303,7 +330,7 @@ impl NodeState {
             requested: Resources::default(),
             usual_requested: Resources::default(),
             allocatable: allocatable.map(Resources::from_written).unwrap_or_default(),
-            images: images.collect(),
+            images: Arc::new(images.collect()),
             with_affinity: 0,
             node,
         }

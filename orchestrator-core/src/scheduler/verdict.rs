@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::PodInfo;
+use super::{PodInfo, Refusals};
 
 /// Where a pod runs, or why nowhere.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct Unschedulable {
     /// A reason that holds for the whole cluster.
     pub whole: Option<Rejection>,
     /// The reasons of single nodes.
-    pub per_node: BTreeMap<String, Rejection>,
+    pub per_node: Refusals,
     /// The reason of all nodes that are not in `per_node`.
     pub others: Option<Rejection>,
     /// What was tried after no node fitted, in words.
@@ -36,7 +36,7 @@ pub struct Unschedulable {
 }
 
 /// Why a node (or the cluster) is refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rejection {
     /// Who refused; empty for schedulers without plugins.
     pub plugin: &'static str,
@@ -81,7 +81,9 @@ impl Unschedulable {
 
     /// Adds a reason of a node.
     pub fn reject(&mut self, node: &str, reason: impl Into<String>) {
-        self.per_node.entry(node.to_owned()).or_default().reasons.push(reason.into());
+        let mut rejection = self.per_node.get(node).cloned().unwrap_or_default();
+        rejection.reasons.push(reason.into());
+        self.per_node.insert(node, rejection);
     }
 
     /// Why a node is refused.
@@ -91,7 +93,7 @@ impl Unschedulable {
 
     /// Who refused any node, each once and in order.
     pub fn plugins(&self) -> Vec<&'static str> {
-        let rejections = self.per_node.values().chain(&self.others).chain(&self.whole);
+        let rejections = self.per_node.reasons().map(|(rejection, _)| rejection).chain(&self.others).chain(&self.whole);
         let mut plugins: Vec<_> = rejections.map(|rejection| rejection.plugin).collect();
         plugins.sort_unstable();
         plugins.dedup();
@@ -121,8 +123,8 @@ impl Unschedulable {
     /// `3 Insufficient cpu` for each reason, sorted as texts.
     fn counted_reasons(&self) -> Vec<String> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for reason in self.per_node.values().flat_map(|rejection| &rejection.reasons) {
-            *counts.entry(reason).or_default() += 1;
+        for (rejection, nodes) in self.per_node.reasons() {
+            rejection.reasons.iter().for_each(|reason| *counts.entry(reason).or_default() += nodes);
         }
         let absent = self.nodes.saturating_sub(self.per_node.len());
         for reason in self.others.iter().filter(|_| absent > 0).flat_map(|rejection| &rejection.reasons) {

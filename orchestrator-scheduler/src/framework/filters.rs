@@ -1,12 +1,8 @@
 //! The filters of one pod's scheduling, prepared, and the supposition that other pods came or went.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use orchestrator_core::scheduler::{NodeState, PodInfo, Rejection, Snapshot};
+use orchestrator_core::scheduler::{NodeState, PodInfo, Refusals, Rejection, Snapshot};
 
 use super::{Filter, PreFilter, Prepared};
 
@@ -26,9 +22,9 @@ impl fmt::Debug for Filters<'_> {
 }
 
 impl<'a> Filters<'a> {
-    /// Lets all plugins look at the pod. A refusal holds for all nodes.
+    /// Lets plugins look at the pod. A refusal holds for all nodes.
     pub fn prepare(
-        plugins: &'a [Arc<dyn PreFilter>],
+        plugins: impl IntoIterator<Item = &'a Arc<dyn PreFilter>>,
         pod: &'a PodInfo,
         cluster: &'a Snapshot,
     ) -> (Self, Option<Rejection>) {
@@ -118,13 +114,20 @@ impl<'a> Filters<'a> {
         self.filters.iter_mut().for_each(|filter| filter.remove_pod(pod, node));
     }
 
+    /// The node that the pod was promised, if it is right.
+    pub fn promised_node(&mut self) -> Option<String> {
+        let node = self.cluster.node(self.pod.nominated_node_name()?)?;
+        let candidate = self.only.as_ref().is_none_or(|only| only.contains(node.name()));
+        (candidate && self.refusal(node).is_none()).then(|| node.name().to_owned())
+    }
+
     /// Looks at nodes: those that are right, and why the others are not.
-    pub fn feasible<'n>(&mut self, nodes: &[&'n NodeState]) -> (Vec<&'n NodeState>, BTreeMap<String, Rejection>) {
+    pub fn feasible<'n>(&mut self, nodes: &[&'n NodeState]) -> (Vec<&'n NodeState>, Refusals) {
         let mut right = Vec::new();
-        let mut refused = BTreeMap::new();
+        let mut refused = Refusals::default();
         for node in nodes {
             match self.refusal(node) {
-                Some(rejection) => drop(refused.insert(node.name().to_owned(), rejection)),
+                Some(rejection) => refused.insert(node.name(), rejection),
                 None => right.push(*node),
             }
         }

@@ -195,6 +195,28 @@ pub trait PostFilter: Plugin {
         filters: &mut Filters<'_>,
         tie: u64,
     ) -> Afterwards;
+
+    /// Takes the place of the post-filter for pods of one kind and priority that all nodes refuse, if what it does follows
+    /// from what it finds on each node. `why` says why they are refused at first.
+    fn standing(&self, _cluster: &Snapshot, _why: &Unschedulable) -> Option<Box<dyn StandingPostFilter>> {
+        None
+    }
+}
+
+/// A post-filter that remembers what it found on nodes. Nodes go by numbers from 0, in the order of their names.
+pub trait StandingPostFilter: Send {
+    /// A node is other than it was, and refused for this; `None` if it is not refused.
+    fn learn(&mut self, at: usize, refusal: Option<&Rejection>);
+
+    /// Does what [`PostFilter::post_filter`] does.
+    fn post_filter(
+        &mut self,
+        pod: &PodInfo,
+        cluster: &Snapshot,
+        why: &Unschedulable,
+        filters: &mut Filters<'_>,
+        tie: u64,
+    ) -> Afterwards;
 }
 
 /// What can be done about a pod for which no node is right.

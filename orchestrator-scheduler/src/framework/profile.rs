@@ -65,17 +65,15 @@ impl Profile {
         self.pre_enqueue.iter().any(|plugin| plugin.pre_enqueue(pod).is_some())
     }
 
+    /// The verdict on a pod that no node is right for. `ask` asks a post-filter, by its place.
     pub(super) fn unschedulable(
         &self,
-        pod: &PodInfo,
-        cluster: &Snapshot,
         mut why: Unschedulable,
-        filters: &mut Filters<'_>,
-        tie: u64,
+        mut ask: impl FnMut(usize, &dyn PostFilter, &Unschedulable) -> Afterwards,
     ) -> Verdict {
         let mut words = Vec::new();
-        for plugin in &self.post_filters {
-            match plugin.post_filter(pod, cluster, &why, filters, tie) {
+        for (at, plugin) in self.post_filters.iter().enumerate() {
+            match ask(at, plugin.as_ref(), &why) {
                 Afterwards::Preempt(preemption) => {
                     why.preemption = Some(preemption);
                     return why.into();
@@ -124,13 +122,10 @@ impl Scheduler for Profile {
         let (mut filters, refusal) = Filters::prepare(&self.filters, pod, cluster);
         if let Some(refusal) = refusal {
             why.whole = Some(refusal);
-            return self.unschedulable(pod, cluster, why, &mut filters, tie);
+            return self.unschedulable(why, |_, plugin, why| plugin.post_filter(pod, cluster, why, &mut filters, tie));
         }
-        if let Some(node) = pod.nominated_node_name().and_then(|name| cluster.node(name)) {
-            let candidate = filters.only().is_none_or(|(only, _)| only.contains(node.name()));
-            if candidate && filters.refusal(node).is_none() {
-                return Verdict::Node(node.name().to_owned());
-            }
+        if let Some(node) = filters.promised_node() {
+            return Verdict::Node(node);
         }
         let nodes: Vec<&NodeState> = match filters.only() {
             Some((only, others)) => {
@@ -144,7 +139,7 @@ impl Scheduler for Profile {
             Some(node) => Verdict::Node(node.name().to_owned()),
             None => {
                 why.per_node = refused;
-                self.unschedulable(pod, cluster, why, &mut filters, tie)
+                self.unschedulable(why, |_, plugin, why| plugin.post_filter(pod, cluster, why, &mut filters, tie))
             }
         }
     }

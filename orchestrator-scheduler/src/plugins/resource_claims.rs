@@ -3,7 +3,12 @@
 use k8s_openapi::api::core::v1::PodResourceClaim;
 use orchestrator_core::scheduler::{PodInfo, Rejection, Snapshot, Unschedulable};
 
-use crate::framework::{Afterwards, Filters, Indifferent, Lasting, Plugin, PostFilter, PreFilter, Prepared};
+use crate::framework::{
+    Afterwards, Filters, Indifferent, Lasting, Plugin, PostFilter, PreFilter, Prepared, StandingPostFilter,
+};
+
+/// What can be done about devices that are taken.
+const NOTHING: &str = "no new claims to deallocate";
 
 /// Refuses pods with claims of devices.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +46,25 @@ impl PostFilter for DynamicResources {
         _filters: &mut Filters<'_>,
         _tie: u64,
     ) -> Afterwards {
-        Afterwards::Nothing("no new claims to deallocate".to_owned())
+        Afterwards::Nothing(NOTHING.to_owned())
+    }
+
+    fn standing(&self, _cluster: &Snapshot, _why: &Unschedulable) -> Option<Box<dyn StandingPostFilter>> {
+        Some(Box::new(Self))
+    }
+}
+
+impl StandingPostFilter for DynamicResources {
+    fn learn(&mut self, _at: usize, _refusal: Option<&Rejection>) {}
+
+    fn post_filter(
+        &mut self,
+        _pod: &PodInfo,
+        _cluster: &Snapshot,
+        _why: &Unschedulable,
+        _filters: &mut Filters<'_>,
+        _tie: u64,
+    ) -> Afterwards {
+        Afterwards::Nothing(NOTHING.to_owned())
     }
 }

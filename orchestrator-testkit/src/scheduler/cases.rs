@@ -77,7 +77,7 @@ pub fn verdicts_name_nodes_of_the_cluster(scheduler: &dyn Scheduler) {
             }
             Verdict::Unschedulable(why) => {
                 prop_assert_eq!(why.nodes, cluster.len(), "so many nodes are there");
-                for name in why.per_node.keys() {
+                for (name, _) in why.per_node.iter() {
                     prop_assert!(cluster.node(name).is_some(), "a reason for the node {name}, which is not there");
                 }
                 if let Some(preemption) = &why.preemption {
