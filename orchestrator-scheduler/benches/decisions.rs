@@ -12,7 +12,10 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use orchestrator_core::scheduler::{ClusterChange, PodInfo};
+use orchestrator_core::{
+    object::ObjectKey,
+    scheduler::{ClusterChange, PodInfo, Preemption},
+};
 use orchestrator_scheduler::{
     framework::{Profile, Remembering},
     model::{Deciding, Decision, Model},
@@ -24,6 +27,8 @@ use serde_json::{Value, json};
 const CURVE: [usize; 4] = [100, 1_000, 10_000, 100_000];
 /// How many pods are decided about for each point of it.
 const CURVE_PODS: usize = 5_000;
+/// After so many decisions something comes or goes in `SchedulingWithMixedChurn`.
+const CHURN_EVERY: usize = 100;
 
 fn main() {
     let nodes = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(5_000);
@@ -32,14 +37,19 @@ fn main() {
         curve();
     }
     println!("workloads at {nodes} nodes (a fifth more for RequiredPodAntiAffinityWithNSSelector):");
-    let workloads: [Workload; 8] = [
+    let workloads: [Workload; 10] = [
         ("SchedulingBasic", basic),
         ("SchedulingPodAntiAffinity", anti_affinity),
         ("SchedulingPodAffinity", affinity),
         ("RequiredPodAntiAffinityWithNSSelector", |nodes| namespaced_anti_affinity(nodes + nodes / 5)),
         ("TopologySpreading", |nodes| spreading(nodes, "TopologySpreading", "DoNotSchedule")),
         ("PreferredTopologySpreading", |nodes| spreading(nodes, "PreferredTopologySpreading", "ScheduleAnyway")),
-        ("PreemptionAsync", preemption),
+        ("PreemptionAsync", |nodes| {
+            preemption(nodes / 10, false);
+            preemption(nodes, false);
+        }),
+        ("PreemptionAsyncSlowVictims", |nodes| preemption(nodes, true)),
+        ("SchedulingWithMixedChurn", churn),
         ("SchedulingWhileGated", gated),
     ];
     for (name, run) in workloads {
@@ -80,6 +90,12 @@ struct Bench {
     now: Duration,
     made: usize,
     decided: usize,
+    /// The victims that are on their way out; `None` if victims are gone at once.
+    going: Option<Vec<ObjectKey>>,
+    /// Whether nodes, pods and services come and go.
+    churns: bool,
+    /// The pod that came.
+    churning: Option<ObjectKey>,
 }
 
 impl Bench {
@@ -97,39 +113,81 @@ impl Bench {
             let change = ClusterChange::Namespace(&name);
             model.change_cluster(|cluster| cluster.set_namespace(&name, Some(labels)), &change, Duration::ZERO);
         }
-        Self { model, now: Duration::from_secs(1), made: 0, decided: 0 }
+        Self { model, now: Duration::from_secs(1), made: 0, decided: 0, going: None, churns: false, churning: None }
     }
 
     /// Makes pods and decides about all of them. How long the decisions took, evictions included.
     fn schedule(&mut self, pods: usize, of: &dyn Fn(usize) -> Value) -> Duration {
-        for index in 0..pods {
-            self.made += 1;
-            let mut pod = of(index);
-            pod["metadata"]["name"] = format!("pod-{}", self.made).into();
-            pod["metadata"]["uid"] = self.made.to_string().into();
-            let pod: Arc<Pod> = Arc::new(serde_json::from_value(pod).expect("a pod"));
-            let key = orchestrator_core::object::ObjectKey::of(&pod.metadata);
-            self.model.change_pod(&key, Some(&pod), self.now);
-        }
+        (0..pods).for_each(|index| drop(self.make(of(index))));
         let begin = Instant::now();
         while let Some(decision) = self.model.decide(self.now, self.decided as u64 * 7_919) {
             self.decided += 1;
             self.carry_out(decision);
+            if self.churns && self.decided.is_multiple_of(CHURN_EVERY) {
+                self.churn(self.decided / CHURN_EVERY);
+            }
             if self.model.next_time(self.now).is_some_and(|next| next > self.now) {
+                let gone = self.going.as_mut().map(std::mem::take).unwrap_or_default();
+                gone.iter().for_each(|victim| self.model.change_pod(victim, None, self.now));
                 self.now += Duration::from_secs(10);
             }
         }
         begin.elapsed()
     }
 
+    fn make(&mut self, mut pod: Value) -> ObjectKey {
+        self.made += 1;
+        pod["metadata"]["name"] = format!("pod-{}", self.made).into();
+        pod["metadata"]["uid"] = self.made.to_string().into();
+        let pod: Arc<Pod> = Arc::new(serde_json::from_value(pod).expect("a pod"));
+        let key = ObjectKey::of(&pod.metadata);
+        self.model.change_pod(&key, Some(&pod), self.now);
+        key
+    }
+
+    /// A node, an important pod that is too large for any node, and a service come, or go again.
+    fn churn(&mut self, number: usize) {
+        let (node, large) = (node(1_000_000), pod("churn", json!({}), json!({"priority": 10})));
+        let key = ObjectKey::new("churn", "churn");
+        if number.is_multiple_of(2) {
+            self.model.change_node(Some(&node), None, self.now);
+            self.model.change_quietly(|cluster| drop(cluster.workloads.services.remove(&key)));
+            self.churning.take().into_iter().for_each(|key| self.model.change_pod(&key, None, self.now));
+        } else {
+            self.model.change_node(None, Some(&node), self.now);
+            let service = serde_json::from_value(json!({"spec": {"selector": {"app": "foo"}}})).expect("a service");
+            self.model.change_quietly(|cluster| drop(cluster.workloads.services.insert(key, Arc::new(service))));
+            self.churning = Some(self.make(sized(large, "9")));
+        }
+    }
+
     fn carry_out(&mut self, decision: Decision) {
         match decision {
             Decision::Bind(pod, _) => self.model.bound(&pod, self.now),
-            Decision::Refuse { why, .. } => {
-                let victims = why.preemption.iter().flat_map(|preemption| &preemption.victims);
-                victims.for_each(|victim: &Arc<PodInfo>| self.model.change_pod(victim.key(), None, self.now));
+            Decision::Refuse { pod, why, .. } => {
+                why.preemption.iter().for_each(|preemption| self.make_room(&pod, preemption));
             }
             _ => {}
+        }
+    }
+
+    fn make_room(&mut self, pod: &PodInfo, preemption: &Preemption) {
+        let Some(going) = &mut self.going else {
+            preemption.victims.iter().for_each(|victim| self.model.change_pod(victim.key(), None, self.now));
+            return;
+        };
+        let mut promised = pod.pod().as_ref().clone();
+        promised.status.get_or_insert_default().nominated_node_name = Some(preemption.node.clone());
+        self.model.change_pod(pod.key(), Some(&Arc::new(promised)), self.now);
+        for victim in &preemption.victims {
+            let mut leaving = serde_json::to_value(victim.pod()).expect("a tree");
+            leaving["spec"]["nodeName"] = preemption.node.as_str().into();
+            leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            let reason = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"});
+            leaving["status"] = json!({"conditions": [reason]});
+            let leaving: Pod = serde_json::from_value(leaving).expect("a pod");
+            going.push(victim.key().clone());
+            self.model.change_pod(victim.key(), Some(&Arc::new(leaving)), self.now);
         }
     }
 
@@ -171,6 +229,12 @@ fn pod(namespace: &str, labels: Value, more: Value) -> Value {
     for (key, value) in more.as_object().into_iter().flatten() {
         pod["spec"][key] = value.clone();
     }
+    pod
+}
+
+/// A pod that asks for so much CPU.
+fn sized(mut pod: Value, cpu: &str) -> Value {
+    pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = cpu.into();
     pod
 }
 
@@ -225,15 +289,20 @@ fn spreading(nodes: usize, name: &str, when: &str) {
     bench.report(name, 5_000, &|_| pod("default", json!({"color": "blue"}), wish.clone()));
 }
 
-fn preemption(nodes: usize) {
+fn preemption(nodes: usize, slow_victims: bool) {
     let mut bench = Bench::new(nodes);
-    let large = |priority: i64, cpu: &str| {
-        let mut large = pod("default", json!({}), json!({"priority": priority}));
-        large["spec"]["containers"][0]["resources"]["requests"]["cpu"] = cpu.into();
-        large
-    };
-    bench.schedule(nodes * 4, &|_| large(0, "900m"));
-    bench.report("PreemptionAsync", nodes, &|_| large(10, "3000m"));
+    let of = |priority: i64, cpu: &str| sized(pod("default", json!({}), json!({"priority": priority})), cpu);
+    bench.schedule(nodes * 4, &|_| of(0, "900m"));
+    bench.going = slow_victims.then(Vec::new);
+    let name = if slow_victims { "PreemptionAsyncSlowVictims" } else { "PreemptionAsync" };
+    bench.report(&format!("{name} ({nodes} nodes)"), nodes, &|_| of(10, "3000m"));
+}
+
+fn churn(nodes: usize) {
+    let mut bench = Bench::new(nodes);
+    bench.schedule(1, &|_| plain());
+    bench.churns = true;
+    bench.report("SchedulingWithMixedChurn", 10_000, &|_| plain());
 }
 
 fn gated(nodes: usize) {
