@@ -18,6 +18,19 @@ pub(crate) fn schedule(scheduler: &dyn Scheduler, pod: &PodInfo, cluster: &Snaps
     })
 }
 
+/// Whether two pods that were refused wait for the same; a panic means that they do not.
+pub(crate) fn wait_alike(
+    scheduler: &dyn Scheduler,
+    (a, b): (&PodInfo, &PodInfo),
+    why: &Unschedulable,
+    cluster: &Snapshot,
+) -> bool {
+    catch_unwind(AssertUnwindSafe(|| scheduler.wait_alike(a, b, why, cluster))).unwrap_or_else(|panic| {
+        tracing::error!(pod = %a.key(), message = panic_message(&*panic), "the scheduler panicked");
+        false
+    })
+}
+
 /// Whether the scheduler thinks that a change may help a pod; a panic means that it may.
 pub(crate) fn may_help(
     scheduler: &dyn Scheduler,

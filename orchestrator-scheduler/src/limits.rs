@@ -16,6 +16,8 @@ pub const BACKOFF_START: Duration = Duration::from_secs(1);
 pub const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
 /// After this time a refused pod is tried again even if nothing has happened.
 pub const UNSCHEDULABLE_LONGEST: Duration = Duration::from_secs(300);
+/// With the pods of so many groups of refused pods another is compared, to find its own, in groups.
+pub const COMPARED_GROUPS: usize = 64;
 /// How many pods are being bound at a time.
 pub const CONCURRENT_BINDINGS: usize = 256;
 /// How many calls that tell users (conditions, events) or make room (evictions) run at a time.

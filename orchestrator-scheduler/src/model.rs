@@ -183,7 +183,7 @@ impl Model {
         if let Some(old) = old.filter(|old| old.spec != pod.spec || old.metadata.labels != pod.metadata.labels) {
             let change = ClusterChange::WaitingPod { old: &old, new: &pod };
             let schedulers = &self.schedulers;
-            self.queue.wake(now, |pod, why| *pod.key() == key && may_help(schedulers, &change, pod, why));
+            self.queue.wake_one(&key, now, |pod, why| may_help(schedulers, &change, pod, why));
         }
     }
 
@@ -235,7 +235,7 @@ impl Model {
         } else if why.clear_nomination {
             self.cluster.forget_nomination(pod.key());
         }
-        self.queue.refuse(pod.key(), Arc::new(summary(&why)), now);
+        self.refused(&pod, &why, now);
         let why = Arc::new(why);
         Decision::Refuse { pod, why, void }
     }
@@ -264,17 +264,23 @@ impl Model {
             return;
         }
         self.forget_assumed(pod.key());
-        let old = self.cluster.remove_pod(pod.key());
+        if let Some(old) = self.cluster.remove_pod(pod.key()) {
+            // What was kept for it is free for others.
+            self.wake(&ClusterChange::AssignedPod { old: Some(&old), new: None }, now);
+        }
         match why {
-            Some(why) => self.queue.refuse(pod.key(), Arc::new(summary(&why)), now),
+            Some(why) => self.refused(pod, &why, now),
             None => self.queue.retry(pod.key(), now),
         }
-        if let Some(old) = old {
-            // What was kept for it is free for others.
-            let change = ClusterChange::AssignedPod { old: Some(&old), new: None };
-            let schedulers = &self.schedulers;
-            self.queue.wake(now, |other, why| other.key() != pod.key() && may_help(schedulers, &change, other, why));
-        }
+    }
+
+    fn refused(&mut self, pod: &PodInfo, why: &Unschedulable, now: Duration) {
+        let (schedulers, cluster, why) = (&self.schedulers, &self.cluster, Arc::new(summary(why)));
+        let alike = |a: &PodInfo, b: &PodInfo| {
+            let deciding = schedulers.get(scheduler_name(a)).filter(|_| scheduler_name(a) == scheduler_name(b));
+            deciding.is_some_and(|deciding| guard::wait_alike(&*deciding.scheduler, (a, b), &why, cluster))
+        };
+        self.queue.refuse(pod.key(), why.clone(), now, alike);
     }
 
     fn unreserve(&self, pod: &PodInfo, node: &str) {

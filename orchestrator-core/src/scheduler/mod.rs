@@ -58,6 +58,12 @@ pub trait Scheduler: Send + Sync + 'static {
     fn may_help(&self, _change: &ClusterChange<'_>, _pod: &PodInfo, _why: &Unschedulable) -> bool {
         true
     }
+
+    /// Whether [`Self::may_help`] says the same of both pods, whatever changes, if the same plugins refused both. Of pods that
+    /// wait and are alike, only one is asked about.
+    fn wait_alike(&self, _a: &PodInfo, _b: &PodInfo, _why: &Unschedulable, _cluster: &Snapshot) -> bool {
+        false
+    }
 }
 
 /// Something happened that may make refused pods schedulable.

@@ -153,4 +153,13 @@ impl Scheduler for Profile {
             || refused.is_empty()
             || asked.any(|plugin| plugin.may_help(change, pod))
     }
+
+    fn wait_alike(&self, a: &PodInfo, b: &PodInfo, why: &Unschedulable, cluster: &Snapshot) -> bool {
+        let refused = why.plugins();
+        let mut asked = self.filters.iter().filter(|plugin| refused.contains(&plugin.name()));
+        asked.all(|plugin| {
+            let lasting = plugin.lasting(a, cluster).zip(plugin.lasting(b, cluster));
+            lasting.is_some_and(|(plugin, _)| plugin.alike(a, b))
+        })
+    }
 }

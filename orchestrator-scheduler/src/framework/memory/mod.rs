@@ -47,6 +47,10 @@ impl Scheduler for Remembering {
     fn may_help(&self, change: &ClusterChange<'_>, pod: &PodInfo, why: &Unschedulable) -> bool {
         self.profile.may_help(change, pod, why)
     }
+
+    fn wait_alike(&self, a: &PodInfo, b: &PodInfo, why: &Unschedulable, cluster: &Snapshot) -> bool {
+        self.profile.wait_alike(a, b, why, cluster)
+    }
 }
 
 impl Remembering {

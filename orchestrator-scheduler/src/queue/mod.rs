@@ -2,6 +2,8 @@
 //!
 //! A pure state machine: it is told the time (since the environment's fixed point) and has no clock.
 
+mod refused;
+
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
@@ -15,6 +17,7 @@ use orchestrator_core::{
     scheduler::{PodInfo, Unschedulable},
 };
 
+use self::refused::Refused;
 use crate::{
     framework::QueueSort,
     limits::{BACKOFF_LONGEST, BACKOFF_START, UNSCHEDULABLE_LONGEST},
@@ -27,7 +30,7 @@ pub struct Queue {
     active: BTreeSet<Waiting>,
     /// When to look at pods again that wait for time, and which.
     timers: BTreeSet<(Duration, ObjectKey)>,
-    refused: BTreeSet<ObjectKey>,
+    refused: Refused,
     backoff: (Duration, Duration),
 }
 
@@ -46,8 +49,8 @@ enum State {
     Active(Duration),
     /// To be tried at this time.
     BackingOff(Duration),
-    /// To be tried when something happens that may help, at the latest at this time.
-    Refused(Duration, Arc<Unschedulable>),
+    /// To be tried when something happens that may help, at the latest at this time; and its group.
+    Refused(Duration, u64),
     /// Not to be tried while it is as it is.
     Gated,
     /// Being tried.
@@ -100,7 +103,7 @@ impl Queue {
             pods: BTreeMap::new(),
             active: BTreeSet::new(),
             timers: BTreeSet::new(),
-            refused: BTreeSet::new(),
+            refused: Refused::default(),
             backoff: (BACKOFF_START, BACKOFF_LONGEST),
         }
     }
@@ -133,6 +136,10 @@ impl Queue {
                 self.active.remove(&Waiting { pod: old, since, sort: sort.clone() });
                 self.active.insert(Waiting { pod, since, sort });
             }
+            State::Refused(until, group) => {
+                let still_alike = old.spec == pod.spec && old.metadata.labels == pod.metadata.labels;
+                entry.state = State::Refused(until, self.refused.change(group, pod, still_alike));
+            }
             _ => {}
         }
     }
@@ -151,10 +158,20 @@ impl Queue {
         Some(next)
     }
 
-    /// The pod that was tried has no node. It waits for something that may help.
-    pub fn refuse(&mut self, key: &ObjectKey, why: Arc<Unschedulable>, now: Duration) {
+    /// The pod that was tried has no node. It waits for something that may help, which is the same for pods that are alike.
+    pub fn refuse(
+        &mut self,
+        key: &ObjectKey,
+        why: Arc<Unschedulable>,
+        now: Duration,
+        alike: impl Fn(&PodInfo, &PodInfo) -> bool,
+    ) {
         self.tried(key, now);
-        self.change(key, State::Refused(now + UNSCHEDULABLE_LONGEST, why));
+        self.change(key, State::InFlight);
+        if let Some(pod) = self.get(key).cloned() {
+            let group = self.refused.join(pod, why, alike);
+            self.change(key, State::Refused(now + UNSCHEDULABLE_LONGEST, group));
+        }
     }
 
     /// The pod that was tried is to be tried again after a while.
@@ -173,19 +190,22 @@ impl Queue {
     /// Something happened: the refused pods for which it may help are tried again, those that were just tried after a
     /// while. Gives how many.
     pub fn wake(&mut self, now: Duration, may_help: impl Fn(&PodInfo, &Unschedulable) -> bool) -> usize {
-        let helped = self.refused.iter().filter(|key| {
-            let entry = self.pods.get(*key);
-            entry.is_some_and(|entry| match &entry.state {
-                State::Refused(_, why) => may_help(&entry.pod, why),
-                _ => false,
-            })
-        });
-        let helped: Vec<_> = helped.cloned().collect();
-        for key in &helped {
-            let until = self.pods.get(key).map_or(now, |entry| entry.backoff_end(self.backoff));
-            self.change(key, if until <= now { State::Active(now) } else { State::BackingOff(until) });
-        }
+        let helped = self.refused.helped(may_help);
+        helped.iter().for_each(|key| self.awake(key, now));
         helped.len()
+    }
+
+    /// As [`Self::wake`], for one pod alone.
+    pub fn wake_one(&mut self, key: &ObjectKey, now: Duration, may_help: impl Fn(&PodInfo, &Unschedulable) -> bool) {
+        let Some(Entry { pod, state: State::Refused(_, group), .. }) = self.pods.get(key) else { return };
+        if self.refused.is_helped(*group, pod, may_help) {
+            self.awake(key, now);
+        }
+    }
+
+    fn awake(&mut self, key: &ObjectKey, now: Duration) {
+        let until = self.pods.get(key).map_or(now, |entry| entry.backoff_end(self.backoff));
+        self.change(key, if until <= now { State::Active(now) } else { State::BackingOff(until) });
     }
 
     /// When the queue has to be looked at again, if nothing happens before.
@@ -235,19 +255,15 @@ impl Queue {
         match &entry.state {
             State::Active(since) => drop(self.active.remove(&waiting(*since, entry, &self.sort))),
             State::BackingOff(time) => drop(self.timers.remove(&(*time, key.clone()))),
-            State::Refused(time, _) => {
+            State::Refused(time, group) => {
                 self.timers.remove(&(*time, key.clone()));
-                self.refused.remove(key);
+                self.refused.leave(*group, key);
             }
             State::Gated | State::InFlight => {}
         }
         match &state {
             State::Active(since) => drop(self.active.insert(waiting(*since, entry, &self.sort))),
-            State::BackingOff(time) => drop(self.timers.insert((*time, key.clone()))),
-            State::Refused(time, _) => {
-                self.timers.insert((*time, key.clone()));
-                self.refused.insert(key.clone());
-            }
+            State::BackingOff(time) | State::Refused(time, _) => drop(self.timers.insert((*time, key.clone()))),
             State::Gated | State::InFlight => {}
         }
         entry.state = state;
@@ -317,11 +333,11 @@ mod tests {
         let mut queue = Queue::new(Arc::new(PrioritySort));
         queue.put(pod("a", 0), false, seconds(0));
         let key = queue.pop(seconds(0)).unwrap().key().clone();
-        queue.refuse(&key, why(), seconds(0));
+        queue.refuse(&key, why(), seconds(0), |_, _| true);
         assert_eq!(queue.wake(seconds(60), |_, _| false), 0);
         assert!(queue.pop(seconds(299)).is_none());
         assert!(queue.pop(seconds(300)).is_some());
-        queue.refuse(&key, why(), seconds(300));
+        queue.refuse(&key, why(), seconds(300), |_, _| true);
         assert_eq!(queue.wake(seconds(300), |_, _| true), 1);
         assert!(queue.pop(seconds(301)).is_none());
         assert!(queue.pop(seconds(302)).is_some());
@@ -352,6 +368,47 @@ mod tests {
 
     proptest! {
         #[test]
+        fn pods_that_are_alike_wake_as_if_each_were_asked(steps in prop::collection::vec(step(), 0..80)) {
+            let [mut grouped, mut single] = [(); 2].map(|()| Queue::new(Arc::new(PrioritySort)));
+            let mut in_flight: Vec<ObjectKey> = Vec::new();
+            let mut now = seconds(0);
+            for step in steps {
+                match step {
+                    Step::Put(name, priority, gated) => {
+                        for queue in [&mut grouped, &mut single] {
+                            queue.put(pod(&name.to_string(), priority), gated, now);
+                        }
+                    }
+                    Step::Remove(name) => {
+                        let key = ObjectKey::new("", name.to_string());
+                        [&mut grouped, &mut single].into_iter().for_each(|queue| queue.remove(&key));
+                        in_flight.retain(|other| *other != key);
+                    }
+                    Step::Pop => {
+                        let [a, b] = [&mut grouped, &mut single].map(|queue| queue.pop(now).map(|pod| pod.key().clone()));
+                        prop_assert_eq!(&a, &b);
+                        in_flight.extend(a);
+                    }
+                    Step::Refuse => if let Some(key) = in_flight.pop() {
+                        grouped.refuse(&key, why(), now, |a, b| a.priority() == b.priority());
+                        single.refuse(&key, why(), now, |_, _| false);
+                    },
+                    Step::Retry => if let Some(key) = in_flight.pop() {
+                        [&mut grouped, &mut single].into_iter().for_each(|queue| queue.retry(&key, now));
+                    },
+                    Step::Wake(helps) => {
+                        let may_help = |pod: &PodInfo, _: &Unschedulable| (pod.priority() == 0) == helps;
+                        let [a, b] = [&mut grouped, &mut single].map(|queue| queue.wake(now, may_help));
+                        prop_assert_eq!(a, b);
+                    }
+                    Step::Pass(time) => now += seconds(time),
+                }
+                prop_assert_eq!(grouped.next_time(now), single.next_time(now));
+                prop_assert_eq!(grouped.refused.len(), single.refused.len());
+            }
+        }
+
+        #[test]
         fn no_pod_is_lost_and_none_starves(steps in prop::collection::vec(step(), 0..80)) {
             let mut queue = Queue::new(Arc::new(PrioritySort));
             let mut known: BTreeMap<String, bool> = BTreeMap::new();
@@ -371,7 +428,7 @@ mod tests {
                         in_flight.retain(|other| *other != key);
                     }
                     Step::Pop => in_flight.extend(queue.pop(now).map(|pod| pod.key().clone())),
-                    Step::Refuse => in_flight.pop().into_iter().for_each(|key| queue.refuse(&key, why(), now)),
+                    Step::Refuse => in_flight.pop().into_iter().for_each(|key| queue.refuse(&key, why(), now, |_, _| true)),
                     Step::Retry => in_flight.pop().into_iter().for_each(|key| queue.retry(&key, now)),
                     Step::Wake(helps) => drop(queue.wake(now, |_, _| helps)),
                     Step::Pass(time) => now += seconds(time),
