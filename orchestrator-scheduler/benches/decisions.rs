@@ -11,7 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Node, Pod, PodCondition},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use orchestrator_core::{
     object::ObjectKey,
     scheduler::{ClusterChange, PodInfo, Preemption},
@@ -180,12 +184,16 @@ impl Bench {
         promised.status.get_or_insert_default().nominated_node_name = Some(preemption.node.clone());
         self.model.change_pod(pod.key(), Some(&Arc::new(promised)), self.now);
         for victim in &preemption.victims {
-            let mut leaving = serde_json::to_value(victim.pod()).expect("a tree");
-            leaving["spec"]["nodeName"] = preemption.node.as_str().into();
-            leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-            let reason = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"});
-            leaving["status"] = json!({"conditions": [reason]});
-            let leaving: Pod = serde_json::from_value(leaving).expect("a pod");
+            let mut leaving = victim.pod().as_ref().clone();
+            leaving.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+            leaving.spec.get_or_insert_default().node_name = Some(preemption.node.clone());
+            let reason = PodCondition {
+                type_: "DisruptionTarget".to_owned(),
+                status: "True".to_owned(),
+                reason: Some("PreemptionByScheduler".to_owned()),
+                ..PodCondition::default()
+            };
+            leaving.status.get_or_insert_default().conditions = Some(vec![reason]);
             going.push(victim.key().clone());
             self.model.change_pod(victim.key(), Some(&Arc::new(leaving)), self.now);
         }

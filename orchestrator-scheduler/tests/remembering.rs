@@ -363,8 +363,8 @@ proptest! {
         fewest in 1..6_usize,
         tie: u64,
     ) {
-        let mut profile = Profile::default();
-        profile.post_filters = vec![Arc::new(DefaultPreemption::new(10, fewest))];
+        let profile =
+            Profile { post_filters: vec![Arc::new(DefaultPreemption::new(10, fewest))], ..Profile::default() };
         let mut pair = Pair::new(profile, &nodes);
         for (number, step) in steps.into_iter().enumerate() {
             pair.step(number, step, tie.wrapping_mul(number as u64 + 1))?;

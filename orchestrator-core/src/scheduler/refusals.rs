@@ -205,13 +205,14 @@ mod tests {
                 for (refusals, expected) in [(&refusals, &expected), (&before.0, &before.1)] {
                     prop_assert_eq!(format!("{refusals:?}"), format!("{expected:?}"));
                     prop_assert_eq!(refusals.len(), expected.len());
+                    let examples = refusals.examples();
                     for (rejection, nodes) in refusals.reasons() {
                         prop_assert_eq!(nodes, expected.values().filter(|other| *other == rejection).count());
                         let first = expected.iter().find(|(_, other)| *other == rejection).unwrap().0;
-                        prop_assert_eq!(refusals.examples().get(first), Some(rejection));
+                        prop_assert_eq!(examples.get(first), Some(rejection));
                     }
                     prop_assert_eq!(refusals.reasons().map(|(_, nodes)| nodes).sum::<usize>(), expected.len());
-                    prop_assert_eq!(refusals.examples().len(), refusals.reasons().count());
+                    prop_assert_eq!(examples.len(), refusals.reasons().count());
                 }
             }
         }
