@@ -79,12 +79,12 @@ impl Remembering {
         }
         let alone = kind.is_alone(pod, cluster);
         // Promised pods may mean something to other nodes as well, which only the filters themselves know.
-        let refused = if alone { Vec::new() } else { self.refused_for_promises(pod, cluster)? };
-        let answer = match kind.best(&refused, tie) {
+        let refused = if alone { Some(Vec::new()) } else { self.refused_for_promises(pod, cluster) };
+        let answer = refused.and_then(|refused| match kind.best(&refused, tie) {
             Some(best) => Some(Verdict::Node(best.to_owned())),
             None if alone => kind.refuse(&self.profile, pod, cluster, tie),
             None => None,
-        };
+        });
         kinds.push_front(kind);
         kinds.truncate((REMEMBERED_ANSWERS / cluster.len().max(1)).clamp(1, REMEMBERED_KINDS));
         answer
