@@ -26,6 +26,8 @@ enum Step {
     Schedule(usize, u8),
     /// A pod of a template and a priority is decided about. What it is promised, and what is removed for it, goes as said.
     Preempt(usize, u8, i32, Preempting),
+    /// A pod that a node was promised to is decided about again, not knowing of the promise.
+    Again(usize),
     /// So many pods of a label may be disrupted; `None` if all may be.
     Budget(u8, Option<i32>),
     /// A pod that was placed is another object: it started then, and may be on its way out.
@@ -83,6 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..templates().len(), 0..3_u8, 0..4, preempting()).prop_map(|(template, label, priority, how)| {
             Step::Preempt(template, label, priority, how)
         }),
+        2 => (0..40_usize).prop_map(Step::Again),
         2 => (0..3_u8, prop::option::of(0..3)).prop_map(|(label, allowed)| Step::Budget(label, allowed)),
         2 => (0..40_usize, 0..3_u8, any::<bool>()).prop_map(|(which, start, going)| Step::Change(which, start, going)),
         3 => (0..40_usize).prop_map(Step::Remove),
@@ -108,6 +111,8 @@ fn crowded() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..3_u8).prop_map(|label| Step::Schedule(0, label)),
         8 => (0..3_u8, 1..4, preempting()).prop_map(|(label, priority, how)| Step::Preempt(0, label, priority, how)),
+        3 => (0..40_usize).prop_map(Step::Again),
+        3 => (0..3_u8, prop::option::of(0..3)).prop_map(|(label, allowed)| Step::Budget(label, allowed)),
         2 => step(),
     ]
 }
@@ -213,6 +218,8 @@ struct Pair {
     remembering: Remembering,
     cluster: Snapshot,
     placed: Vec<ObjectKey>,
+    /// The pods that nodes were promised to.
+    promised: Vec<Arc<PodInfo>>,
 }
 
 type Tested<T> = Result<T, TestCaseError>;
@@ -223,7 +230,13 @@ impl Pair {
         let mut cluster = Snapshot::default();
         cluster.set_namespace("x", Some(label("a")));
         nodes.iter().enumerate().for_each(|(at, case)| cluster.set_node(node(at, case)));
-        Self { remembering: Remembering::new(profile.clone()), profile, cluster, placed: Vec::new() }
+        Self {
+            remembering: Remembering::new(profile.clone()),
+            profile,
+            cluster,
+            placed: Vec::new(),
+            promised: Vec::new(),
+        }
     }
 
     /// Decides both ways, which are alike.
@@ -261,6 +274,7 @@ impl Pair {
         };
         let Some(preemption) = why.preemption else { return Ok(()) };
         self.cluster.nominate(info.clone(), &preemption.node);
+        self.promised.push(info);
         for victim in &preemption.victims {
             match how {
                 Preempting::Terminating(_) => self.change(victim, 2, true),
@@ -298,6 +312,11 @@ impl Pair {
                 let mut pod = pod(number, template, label);
                 pod.spec.get_or_insert_default().priority = Some(priority);
                 return self.preempt(pod, how, tie);
+            }
+            Step::Again(which) => {
+                if let Some(pod) = self.promised.get(which % self.promised.len().max(1)) {
+                    self.decide(pod, tie)?;
+                }
             }
             Step::Budget(which, allowed) => {
                 let key = ObjectKey::new("x", format!("b{which}"));
