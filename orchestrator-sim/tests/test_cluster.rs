@@ -116,7 +116,7 @@ fn it_says_why_a_reconcile_ran() {
     let runs = cluster.runs("counts").unwrap();
     let of = |name: &str| runs.iter().filter(|run| run.key.name == name).collect::<Vec<_>>();
     let run = of("a")[0];
-    assert!(matches!(&run.causes.items()[..], [Cause::Changed { key, .. }] if key.name == "a"), "{run}");
+    assert!(matches!(run.causes.items(), [Cause::Changed { key, .. }] if key.name == "a"), "{run}");
     assert_eq!(run.writes.items().iter().map(|write| write.verb).collect::<Vec<_>>(), ["patch"]);
     assert!(run.to_string().starts_with("default/a because configmaps default/a changed; read configmaps default/a"));
     cluster.expect::<ConfigMap>(NAMESPACE, "a", json!({"data": {"runs": run_number(&runs, "a")}})).unwrap();

@@ -52,7 +52,7 @@ fn nodes_get_addresses_and_times_while_there_are_some() {
         world.create::<Node>("", json!({"metadata": {"name": "c"}})).await;
         world.wait(2).await;
         assert!(ranges("c").await.is_empty());
-        assert!(world.reasons().await.contains(&"CIDRNotAvailable".to_owned()));
+        assert!(world.reasons().await.contains("CIDRNotAvailable"));
         world.delete::<Node>("", "a").await;
         world.wait(60).await;
         assert_eq!(ranges("c").await[0], "10.244.0.0/24");
@@ -94,7 +94,7 @@ fn a_pod_gets_the_claims_of_its_ephemeral_volumes() {
         world.wait(2).await;
         let claim = world.get::<PersistentVolumeClaim>("default", "p-a").await.unwrap();
         assert!(meta::is_controlled_by(&claim.metadata, meta::uid(&pod.metadata)));
-        assert!(world.reasons().await.contains(&"FailedBinding".to_owned()), "one is somebody else's");
+        assert!(world.reasons().await.contains("FailedBinding"), "one is somebody else's");
         world.delete::<PersistentVolumeClaim>("default", "p-b").await;
         world.delete::<PersistentVolumeClaim>("default", "p-a").await;
         world.wait(60).await;
