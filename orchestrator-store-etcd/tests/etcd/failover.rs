@@ -318,7 +318,8 @@ fn a_full_etcd_says_so_and_recovers() {
                 Ok(revision) => acknowledged.push(revision),
                 Err(error) => break error,
             }
-            assert!(acknowledged.len() < 2 * QUOTA_BYTES / value.len(), "it is full at some time");
+            // It looks at its size only now and then.
+            assert!(acknowledged.len() < 20 * QUOTA_BYTES / value.len(), "it is full at some time");
         };
         assert!(matches!(cause(&full), EtcdError::NoSpace { .. }), "{full:?}");
         let again = store.commit(put("/b".to_owned(), "1")).await.unwrap_err();
