@@ -49,6 +49,7 @@ mod token_cleaner;
 mod ttl_after_finished;
 mod volume_expansion;
 mod volumes;
+mod writes;
 
 use futures::FutureExt;
 

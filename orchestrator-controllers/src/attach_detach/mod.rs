@@ -33,6 +33,7 @@ use crate::{
     limits::DETACH_RETRY,
     pods::{is_finished, only},
     volumes::{claims_of, index_by_claim, pods_of_claim},
+    writes::settled,
 };
 
 const BY_NODE: &str = "attach-detach/node";
@@ -232,10 +233,7 @@ impl Attaching {
 async fn carry_out(decision: &Decision, context: &Context) -> ApiResult<()> {
     let api = Api::<VolumeAttachment>::all(context.client());
     for attachment in &decision.detach {
-        match api.delete(meta::name(&attachment.metadata), &only(&attachment.metadata)).await {
-            Err(error) if !error.is_not_found() => return Err(error),
-            _ => {}
-        }
+        settled(api.delete(meta::name(&attachment.metadata), &only(&attachment.metadata)).await)?;
     }
     for attachment in &decision.attach {
         match api.create(&PostParams::default(), attachment).await {
@@ -251,8 +249,5 @@ async fn write_attached(node: &Node, attached: Vec<AttachedVolume>, context: &Co
     let metadata = json!({"uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version});
     let body = Patch::Merge(json!({"metadata": metadata, "status": {"volumesAttached": attached}}));
     let api = Api::<Node>::all(context.client());
-    match api.patch_status(meta::name(&node.metadata), &PatchParams::default(), &body).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    settled(api.patch_status(meta::name(&node.metadata), &PatchParams::default(), &body).await)
 }

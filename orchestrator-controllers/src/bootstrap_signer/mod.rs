@@ -17,6 +17,7 @@ use self::decide::DESCRIPTION;
 use crate::{
     context::ControllerContext,
     token_cleaner::{NAMESPACE, is_token},
+    writes::settled,
 };
 
 /// Runs the controller until the shutdown.
@@ -50,10 +51,7 @@ impl Reconciler for Signer {
         let (signed, next) = decide::decide(&description, &tokens, context.env().now());
         if let Some(signed) = signed {
             let api = Api::<ConfigMap>::namespaced(context.client(), &key.namespace);
-            match api.replace(&key.name, &PostParams::default(), &signed).await {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
+            settled(api.replace(&key.name, &PostParams::default(), &signed).await)?;
         }
         Ok(next.map_or(Action::Done, Action::RequeueAfter))
     }

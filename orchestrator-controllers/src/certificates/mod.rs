@@ -27,7 +27,7 @@ use orchestrator_core::{
 use tokio_util::sync::CancellationToken;
 
 use self::{decide::Signing, request::Asked};
-use crate::{context::ControllerContext, limits::REQUEST_CLEANING_PERIOD, pods::only};
+use crate::{context::ControllerContext, limits::REQUEST_CLEANING_PERIOD, pods::only, writes::settled};
 
 pub use signer::{CertificateSigner, SigningError, SigningRequest};
 
@@ -140,10 +140,7 @@ async fn approve(request: &CertificateSigningRequest, context: &Context) -> ApiR
     let api = Api::<CertificateSigningRequest>::all(context.client());
     let object = Object::from_typed(Arc::new(request.clone()));
     let call = Call::Replace { object, options: WriteOptions::default() };
-    match api.send(Some(meta::name(&request.metadata)), Some("approval"), call).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    settled(api.send(Some(meta::name(&request.metadata)), Some("approval"), call).await)
 }
 
 struct Signatures {
@@ -175,9 +172,6 @@ impl Reconciler for Signatures {
             }
         };
         let api = Api::<CertificateSigningRequest>::all(context.client());
-        match api.replace_status(&key.name, &PostParams::default(), &answered).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(Action::Done),
-        }
+        settled(api.replace_status(&key.name, &PostParams::default(), &answered).await).map(|()| Action::Done)
     }
 }

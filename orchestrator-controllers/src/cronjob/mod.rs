@@ -28,6 +28,7 @@ use self::decide::{Decision, Observed};
 use crate::{
     context::ControllerContext,
     pods::{controlled_by, index_by_controller, is_namespace_terminating, only},
+    writes::settled,
 };
 
 /// Runs the controller until the shutdown.
@@ -156,8 +157,5 @@ async fn write_status(cron: &CronJob, status: CronJobStatus, context: &Context) 
     }
     let cron = CronJob { status: Some(status), ..cron.clone() };
     let api = Api::<CronJob>::namespaced(context.client(), meta::namespace(&cron.metadata));
-    match api.replace_status(meta::name(&cron.metadata), &PostParams::default(), &cron).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    settled(api.replace_status(meta::name(&cron.metadata), &PostParams::default(), &cron).await)
 }

@@ -40,6 +40,7 @@ use crate::{
         Backoff, Keeper, PodControl, REVISION_LABEL, candidates, claim_all, index_by_controller, only, phase,
         possible_owners, selects, sorted,
     },
+    writes::settled,
 };
 
 /// Runs the controller until the shutdown.
@@ -137,10 +138,7 @@ impl Reconciler for DaemonSets {
         write_status(&set, decide::status(observed, collisions, outcome.is_ok()), context).await?;
         outcome?;
         for revision in surplus(&set, &history, &current, &pods) {
-            match api.delete(meta::name(&revision.metadata), &only(&revision.metadata)).await {
-                Err(error) if error.is_not_found() => {}
-                result => result?,
-            }
+            settled(api.delete(meta::name(&revision.metadata), &only(&revision.metadata)).await)?;
         }
         Ok(decision.look_again.map_or(Action::Done, Action::RequeueAfter))
     }
@@ -240,8 +238,5 @@ async fn write_status(set: &DaemonSet, status: DaemonSetStatus, context: &Contex
     }
     let set = DaemonSet { status: Some(status), ..set.clone() };
     let api = Api::<DaemonSet>::namespaced(context.client(), meta::namespace(&set.metadata));
-    match api.replace_status(meta::name(&set.metadata), &PostParams::default(), &set).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    settled(api.replace_status(meta::name(&set.metadata), &PostParams::default(), &set).await)
 }

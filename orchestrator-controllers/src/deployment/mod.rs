@@ -34,6 +34,7 @@ use crate::{
         candidates, claim_all, controlled_by, index_by_controller, is_finished, is_namespace_terminating, only,
         possible_owners, selects,
     },
+    writes::settled,
 };
 
 /// Runs the controller until the shutdown.
@@ -118,10 +119,7 @@ impl Run<'_> {
         }
         for set in decision.delete {
             let name = set.metadata.name.as_deref().unwrap_or_default();
-            match self.sets().delete(name, &only(&set.metadata)).await {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
+            settled(self.sets().delete(name, &only(&set.metadata)).await)?;
         }
         let mut newest = self.deployment.clone();
         if let Some(revision) = decision.revision {

@@ -29,7 +29,7 @@ use self::{
     decide::{Observed, until_spared},
     scale::{Owners, Wanted},
 };
-use crate::{context::ControllerContext, go};
+use crate::{context::ControllerContext, go, writes::settled};
 
 /// Runs the controller until the shutdown.
 pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
@@ -144,10 +144,7 @@ async fn write_status(
     }
     let budget = PodDisruptionBudget { status: Some(status), ..budget.clone() };
     let api = Api::<PodDisruptionBudget>::namespaced(context.client(), meta::namespace(&budget.metadata));
-    match api.replace_status(meta::name(&budget.metadata), &PostParams::default(), &budget).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    settled(api.replace_status(meta::name(&budget.metadata), &PostParams::default(), &budget).await)
 }
 
 fn is_target(pod: &Pod) -> bool {
@@ -172,10 +169,7 @@ impl Reconciler for Spared {
             Some(Duration::ZERO) => {
                 let api = Api::<Pod>::namespaced(context.client(), &key.namespace);
                 let spared = decide::spared(&pod, now);
-                match api.replace_status(&key.name, &PostParams::default(), &spared).await {
-                    Err(error) if !error.is_not_found() => Err(error),
-                    _ => Ok(Action::Done),
-                }
+                settled(api.replace_status(&key.name, &PostParams::default(), &spared).await).map(|()| Action::Done)
             }
             Some(left) => Ok(Action::RequeueAfter(left)),
         }

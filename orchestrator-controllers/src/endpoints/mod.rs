@@ -27,6 +27,7 @@ use crate::{
     context::ControllerContext,
     endpointslice::{is_selected, selecting, selects},
     pods::{is_namespace_terminating, only},
+    writes::settled,
 };
 
 /// Runs the controller until the shutdown.
@@ -69,10 +70,7 @@ impl Reconciler for Addresses {
             let was_seen = self.seen().remove(key);
             if let Some(present) = present.filter(|present| (was_seen || is_managed(present)) && !is_election(present))
             {
-                match api.delete(&key.name, &only(&present.metadata)).await {
-                    Err(error) if error.is_not_found() => {}
-                    result => result?,
-                }
+                settled(api.delete(&key.name, &only(&present.metadata)).await)?;
             }
             return Ok(Action::Done);
         };

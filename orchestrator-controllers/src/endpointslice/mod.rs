@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::decide::{MANAGED_BY, SERVICE_NAME, TRIGGER_TIME, is_selected};
 use self::decide::{MANAGER, Observed, decide};
-use crate::{context::ControllerContext, serviceaccount::is_terminating};
+use crate::{context::ControllerContext, serviceaccount::is_terminating, writes::settled};
 
 const BY_SERVICE: &str = "endpointslice/service";
 const BY_NODE: &str = "endpointslice/node";
@@ -128,10 +128,7 @@ impl Reconciler for Slicing {
             api.replace(meta::name(&slice.metadata), &PostParams::default(), &slice).await?;
         }
         for name in decision.delete {
-            match api.delete(&name, &DeleteParams::default()).await {
-                Err(error) if error.is_not_found() => {}
-                result => result?,
-            }
+            settled(api.delete(&name, &DeleteParams::default()).await)?;
         }
         Ok(Action::Done)
     }

@@ -28,6 +28,7 @@ use crate::{
     endpointslice::{MANAGED_BY, SERVICE_NAME},
     limits::ADDRESSES_PER_ENDPOINTS,
     pods::{is_namespace_terminating, only},
+    writes::settled,
 };
 
 const BY_ENDPOINTS: &str = "endpointslice mirroring/endpoints";
@@ -85,10 +86,7 @@ impl Reconciler for Mirrors {
         }
         let api = Api::<EndpointSlice>::namespaced(context.client(), &key.namespace);
         for slice in decision.delete {
-            match api.delete(meta::name(&slice.metadata), &only(&slice.metadata)).await {
-                Err(error) if error.is_not_found() => {}
-                result => result?,
-            }
+            settled(api.delete(meta::name(&slice.metadata), &only(&slice.metadata)).await)?;
         }
         for slice in decision.replace {
             api.replace(meta::name(&slice.metadata), &PostParams::default(), &slice).await?;

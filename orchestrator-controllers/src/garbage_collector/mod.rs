@@ -34,7 +34,7 @@ use self::{
     decide::{Decision, Deleting, FOREGROUND, ORPHAN, OwnerState, decide, decide_deleting, is_waiting},
     graph::{Graph, Node, Work},
 };
-use crate::{context::ControllerContext, limits};
+use crate::{context::ControllerContext, limits, writes::settled};
 
 pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
     let queue = Queue::new(context.env());
@@ -282,10 +282,7 @@ impl Collector {
     }
 
     async fn write(&self, node: &Node, call: Call) -> ApiResult<()> {
-        match self.request(&node.info.resource, &node.key, call).await {
-            Err(error) if error.is_not_found() => Ok(()),
-            result => result.map(drop),
-        }
+        settled(self.request(&node.info.resource, &node.key, call).await)
     }
 
     async fn request(&self, resource: &Resource, key: &ObjectKey, call: Call) -> ApiResult<Object> {

@@ -40,6 +40,7 @@ use self::{
 use crate::{
     context::ControllerContext,
     pods::{PodControl, candidates, claim_all_with, index_by_controller, possible_owners, selects},
+    writes::settled,
 };
 
 pub(crate) use decide::is_finished;
@@ -178,8 +179,5 @@ async fn release(context: &Context, pod: &Pod) -> ApiResult<()> {
         "uid": metadata.uid, "resourceVersion": metadata.resource_version, "finalizers": metadata.finalizers,
     }});
     let api = Api::<Pod>::namespaced(context.client(), meta::namespace(&pod.metadata));
-    match api.patch(meta::name(&pod.metadata), &PatchParams::default(), &Patch::Merge(body)).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    settled(api.patch(meta::name(&pod.metadata), &PatchParams::default(), &Patch::Merge(body)).await)
 }

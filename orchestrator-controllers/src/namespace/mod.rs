@@ -19,7 +19,7 @@ use orchestrator_core::{
 use tokio_util::sync::CancellationToken;
 
 use self::decide::{Content, finalized, is_due, terminating, with_status};
-use crate::{context::ControllerContext, limits};
+use crate::{context::ControllerContext, limits, writes::settled};
 
 pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
     let caches = &context.caches;
@@ -117,10 +117,7 @@ async fn empty_of(client: &Client, namespace: &str, info: &ResourceInfo, content
     } else {
         for object in &present {
             let name = object.metadata()?.name.clone();
-            match client.request(call(name, Call::Delete(options.clone()))).await {
-                Err(error) if error.is_not_found() => {}
-                result => drop(result?),
-            }
+            settled(client.request(call(name, Call::Delete(options.clone()))).await)?;
         }
     }
     for object in list(client, &call).await? {
@@ -163,8 +160,5 @@ async fn finalize(client: &Client, namespace: Namespace) -> ApiResult<()> {
         subresource: Some("finalize".to_owned()),
         call: Call::Replace { object: Object::from_typed(Arc::new(namespace)), options: WriteOptions::default() },
     };
-    match client.request(request).await {
-        Err(error) if error.is_not_found() => Ok(()),
-        result => result.map(drop),
-    }
+    settled(client.request(request).await)
 }

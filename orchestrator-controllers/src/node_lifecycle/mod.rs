@@ -28,7 +28,7 @@ use orchestrator_core::{
 use tokio_util::sync::CancellationToken;
 
 use self::decide::{EvictionRate, Health, Zone, eviction_taint, is_evicting, rate, ready_status, silenced, zone_state};
-use crate::{context::ControllerContext, limits};
+use crate::{context::ControllerContext, limits, writes::settled};
 
 /// Where the agents renew their leases.
 const LEASES: &str = "kube-node-lease";
@@ -182,10 +182,7 @@ impl Lifecycle {
                 condition.last_transition_time = Some(now.clone());
             }
             let api = Api::<Pod>::namespaced(context.client(), meta::namespace(&pod.metadata));
-            match api.replace_status(meta::name(&pod.metadata), &PostParams::default(), &new).await {
-                Err(error) if error.is_not_found() => {}
-                result => drop(result?),
-            }
+            settled(api.replace_status(meta::name(&pod.metadata), &PostParams::default(), &new).await)?;
             let event = Event::warning("NodeNotReady", "Node is not ready");
             self.context.recorder.record(&meta::object_reference(&*pod), event);
         }

@@ -20,7 +20,7 @@ use orchestrator_core::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::ControllerContext;
+use crate::{context::ControllerContext, writes::settled};
 
 const ANNOTATION: &str = "node.alpha.kubernetes.io/ttl";
 
@@ -63,9 +63,7 @@ impl Reconciler for TimesToLive {
             return Ok(Action::Done);
         }
         let body = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION: wanted}}}));
-        match Api::<Node>::all(context.client()).patch(&key.name, &PatchParams::default(), &body).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(Action::Done),
-        }
+        settled(Api::<Node>::all(context.client()).patch(&key.name, &PatchParams::default(), &body).await)
+            .map(|()| Action::Done)
     }
 }

@@ -10,7 +10,7 @@ use orchestrator_core::{client::Api, meta, status::ApiResult};
 use tokio_util::sync::CancellationToken;
 
 use self::decide::{Garbage, Missing, decide};
-use crate::{context::ControllerContext, limits, pods::only};
+use crate::{context::ControllerContext, limits, pods::only, writes::settled};
 
 pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
     shutdown.run_until_cancelled(collect(&context)).await;
@@ -58,8 +58,5 @@ async fn delete(context: &ControllerContext, pod: &Pod, garbage: Garbage) -> Api
         let params = DeleteParams { grace_period_seconds: Some(0), ..only(&pod.metadata) };
         api.delete(name, &params).await
     };
-    match result.await {
-        Err(error) if error.is_not_found() => Ok(()),
-        result => result,
-    }
+    settled(result.await)
 }

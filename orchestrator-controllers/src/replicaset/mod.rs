@@ -36,6 +36,7 @@ use crate::{
         PodControl, candidates, claim_all, controlled_by, index_by_controller, is_active, pod_from_template,
         pod_name_prefix, possible_owners,
     },
+    writes::settled,
 };
 
 /// Runs the controller of replica sets until the shutdown.
@@ -136,8 +137,5 @@ async fn carry_out(
 
 async fn write_status<K: Replicated>(set: &K, context: &Context) -> ApiResult<()> {
     let api = Api::<K>::namespaced(context.client(), meta::namespace(set.meta()));
-    match api.replace_status(meta::name(set.meta()), &PostParams::default(), set).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    settled(api.replace_status(meta::name(set.meta()), &PostParams::default(), set).await)
 }

@@ -26,6 +26,7 @@ use self::decide::{FINALIZER, Name, Need};
 use crate::{
     context::ControllerContext,
     pods::{controlled_by, index_by_controller, is_deleting, only},
+    writes::settled,
 };
 
 /// Who notes the names of claims on pods; upstream's name.
@@ -160,10 +161,7 @@ async fn note(pod: &Pod, noted: &[(String, String)], context: &Context) -> ApiRe
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let api = Api::<Pod>::namespaced(context.client(), namespace);
-    match api.patch_status(name, &params, &Patch::Apply(body)).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    settled(api.patch_status(name, &params, &Patch::Apply(body)).await)
 }
 
 struct Using {
@@ -235,9 +233,6 @@ impl Using {
         if !pod.is_some_and(|pod| meta::uid(&pod.metadata) == owner.uid && decide::is_done(&pod)) {
             return Ok(());
         }
-        match api.delete(meta::name(&claim.metadata), &only(&claim.metadata)).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
+        settled(api.delete(meta::name(&claim.metadata), &only(&claim.metadata)).await)
     }
 }

@@ -28,7 +28,7 @@ use orchestrator_core::{
 use tokio_util::sync::CancellationToken;
 
 use self::decide::{Observed, decide};
-use crate::{context::ControllerContext, limits::QUOTA_PERIOD, pods::is_deleting};
+use crate::{context::ControllerContext, limits::QUOTA_PERIOD, pods::is_deleting, writes::settled};
 
 /// Core resources that quotas also count by their plain names.
 const PLAIN_NAMES: [&str; 4] = ["configmaps", "replicationcontrollers", "resourcequotas", "secrets"];
@@ -116,10 +116,7 @@ impl Reconciler for Quotas {
         if let Some(status) = decide(observed) {
             let quota = ResourceQuota { status: Some(status), ..ResourceQuota::clone(&quota) };
             let api = Api::<ResourceQuota>::namespaced(context.client(), &key.namespace);
-            match api.replace_status(&key.name, &PostParams::default(), &quota).await {
-                Err(error) if error.is_not_found() => {}
-                result => drop(result?),
-            }
+            settled(api.replace_status(&key.name, &PostParams::default(), &quota).await)?;
         }
         Ok(Action::Done)
     }

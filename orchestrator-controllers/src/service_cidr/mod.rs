@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use self::decide::{Decision, FINALIZER};
-use crate::context::ControllerContext;
+use crate::{context::ControllerContext, writes::settled};
 
 /// Runs the controller until the shutdown.
 pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
@@ -110,8 +110,5 @@ async fn write_finalizers(
         "uid": metadata.uid, "resourceVersion": metadata.resource_version, "finalizers": metadata.finalizers,
     }});
     let api = Api::<ServiceCIDR>::all(context.client());
-    match api.patch(meta::name(metadata), &PatchParams::default(), &Patch::Merge(body)).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    settled(api.patch(meta::name(metadata), &PatchParams::default(), &Patch::Merge(body)).await)
 }

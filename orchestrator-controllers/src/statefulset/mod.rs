@@ -34,6 +34,7 @@ use crate::{
     pods::{
         candidates, claim_all, index_by_controller, is_namespace_terminating, only, possible_owners, selects, sorted,
     },
+    writes::settled,
 };
 
 /// Runs the controller until the shutdown.
@@ -115,7 +116,7 @@ impl Reconciler for StatefulSets {
         run.write_status(decision.status).await?;
         for revision in revisions::surplus(&set, &history, [&current, &update], &pods) {
             let name = revision.metadata.name.as_deref().unwrap_or_default();
-            done(run.api::<ControllerRevision>().delete(name, &only(&revision.metadata)).await)?;
+            settled(run.api::<ControllerRevision>().delete(name, &only(&revision.metadata)).await)?;
         }
         outcome?;
         Ok(decision.look_again.map_or(Action::Done, Action::RequeueAfter))
@@ -236,14 +237,14 @@ impl Run<'_> {
             }
             Why::Scaled | Why::Outdated => {}
         }
-        let result = done(self.api::<Pod>().delete(name, &only(&pod.metadata)).await);
+        let result = settled(self.api::<Pod>().delete(name, &only(&pod.metadata)).await);
         self.record_pod("delete", "Delete", pod, result.as_ref().err());
         result
     }
 
     async fn patch<K: Kind>(&self, name: Option<&str>, body: Value) -> ApiResult<()> {
         let api = self.api::<K>();
-        done(api.patch(name.unwrap_or_default(), &PatchParams::default(), &Patch::Merge(body)).await.map(drop))
+        settled(api.patch(name.unwrap_or_default(), &PatchParams::default(), &Patch::Merge(body)).await)
     }
 
     fn record_pod(&self, verb: &str, title: &str, pod: &Pod, error: Option<&ApiError>) {
@@ -267,14 +268,6 @@ impl Run<'_> {
         }
         let set = StatefulSet { status: Some(status), ..StatefulSet::clone(self.set) };
         let name = identity::set_name(&set);
-        done(self.api::<StatefulSet>().replace_status(name, &PostParams::default(), &set).await.map(drop))
-    }
-}
-
-/// What is gone needs no further write.
-fn done(result: ApiResult<()>) -> ApiResult<()> {
-    match result {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
+        settled(self.api::<StatefulSet>().replace_status(name, &PostParams::default(), &set).await)
     }
 }

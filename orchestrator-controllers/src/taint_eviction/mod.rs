@@ -21,6 +21,7 @@ use self::decide::{Stay, decide};
 use crate::{
     context::ControllerContext,
     pods::{disruption_target, only},
+    writes::settled,
 };
 
 const BY_NODE: &str = "taint-eviction/node";
@@ -102,8 +103,5 @@ async fn disrupt(context: &Context, pod: Arc<Pod>, reason: &str, message: &str) 
         }
         api.delete(name, &only(&pod.metadata)).await
     };
-    match result.await {
-        Err(error) if error.is_not_found() => Ok(()),
-        result => result,
-    }
+    settled(result.await)
 }

@@ -14,7 +14,7 @@ use orchestrator_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{context::ControllerContext, pods::only};
+use crate::{context::ControllerContext, pods::only, writes::settled};
 
 pub(crate) use decide::{NAMESPACE, is_token, until_expired};
 
@@ -43,10 +43,7 @@ impl Reconciler for Tokens {
             None => Ok(Action::Done),
             Some(Duration::ZERO) => {
                 let api = Api::<Secret>::namespaced(context.client(), &key.namespace);
-                match api.delete(&key.name, &only(&token.metadata)).await {
-                    Err(error) if !error.is_not_found() => Err(error),
-                    _ => Ok(Action::Done),
-                }
+                settled(api.delete(&key.name, &only(&token.metadata)).await).map(|()| Action::Done)
             }
             Some(left) => Ok(Action::RequeueAfter(left)),
         }

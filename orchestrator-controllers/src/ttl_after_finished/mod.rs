@@ -19,7 +19,7 @@ use orchestrator_core::{
 use tokio_util::sync::CancellationToken;
 
 use self::decide::decide;
-use crate::{context::ControllerContext, pods::only};
+use crate::{context::ControllerContext, pods::only, writes::settled};
 
 /// Runs the controller until the shutdown.
 pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
@@ -54,10 +54,7 @@ impl Reconciler for TimesToLive {
         let Some(live) = api.get_opt(&key.name).await? else { return Ok(Action::Done) };
         let is_same = meta::uid(&live.metadata) == meta::uid(&job.metadata);
         if is_same && decide(&live, now) == Some(Duration::ZERO) {
-            match api.delete(&key.name, &only_foreground(&live.metadata)).await {
-                Err(error) if error.is_not_found() => {}
-                result => result?,
-            }
+            settled(api.delete(&key.name, &only_foreground(&live.metadata)).await)?;
         }
         Ok(Action::Done)
     }

@@ -16,7 +16,7 @@ use orchestrator_core::{
 use tokio_util::sync::CancellationToken;
 
 use self::decide::Decision;
-use crate::context::ControllerContext;
+use crate::{context::ControllerContext, writes::settled};
 
 /// Runs the controller until the shutdown.
 pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
@@ -71,23 +71,15 @@ impl Reconciler for Expansion {
                 tell(Event::normal("Resizing", format!("External resizer is resizing volume {name}")));
                 let volume = decide::with_size(&volume, size);
                 let api = Api::<PersistentVolume>::all(context.client());
-                done(api.replace(meta::name(&volume.metadata), &PostParams::default(), &volume).await)?;
+                settled(api.replace(meta::name(&volume.metadata), &PostParams::default(), &volume).await)?;
             }
             Decision::GrowClaim(size) => {
                 let claim = decide::with_capacity(&claim, size);
                 let api = Api::<PersistentVolumeClaim>::namespaced(context.client(), &key.namespace);
-                done(api.replace_status(&key.name, &PostParams::default(), &claim).await)?;
+                settled(api.replace_status(&key.name, &PostParams::default(), &claim).await)?;
                 tell(Event::normal("VolumeResizeSuccessful", "Resize volume succeeded"));
             }
         }
         Ok(Action::Done)
-    }
-}
-
-/// What is gone needs no write.
-fn done<T>(result: ApiResult<T>) -> ApiResult<()> {
-    match result {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
     }
 }

@@ -30,7 +30,7 @@ use self::{
     provision::VOLUME_PROTECTION,
     reclaim::Volumes,
 };
-use crate::context::ControllerContext;
+use crate::{context::ControllerContext, writes::settled};
 
 pub(crate) use provision::{PROVISIONED_BY, PROVISIONER};
 
@@ -144,14 +144,6 @@ async fn protect<K: Kind>(api: &Api<K>, object: &K, finalizer: &str, decision: P
     }});
     let name = metadata.name.as_deref().unwrap_or_default();
     settled(api.patch(name, &PatchParams::default(), &Patch::Merge(body)).await)
-}
-
-/// What is gone needs no further write.
-fn settled<T>(result: ApiResult<T>) -> ApiResult<()> {
-    match result {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// The keys of the claims that a volume is, or was, reserved for.

@@ -21,9 +21,8 @@ use super::{
     decide::{self, Note, Reclaim, VolumeDecision},
     matching::{BOUND_BY_CONTROLLER, claim_reference, volume_name},
     provision::directory_of,
-    settled,
 };
-use crate::{context::ControllerContext, pods::only};
+use crate::{context::ControllerContext, pods::only, writes::settled};
 
 /// Reconciles volumes.
 pub(super) struct Volumes {

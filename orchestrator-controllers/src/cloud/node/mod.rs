@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{CloudError, CloudProvider, UNINITIALIZED, has_taint};
-use crate::{context::ControllerContext, limits::NODE_ADDRESS_PERIOD};
+use crate::{context::ControllerContext, limits::NODE_ADDRESS_PERIOD, writes::settled};
 
 /// Runs the controller until the shutdown, where the cloud knows machines.
 pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
@@ -65,10 +65,7 @@ async fn write_addresses(node: &Node, addresses: Vec<NodeAddress>, context: &Con
     }
     let body = Patch::Merge(json!({"metadata": {"uid": node.metadata.uid}, "status": {"addresses": addresses}}));
     let api = Api::<Node>::all(context.client());
-    match api.patch_status(meta::name(&node.metadata), &PatchParams::default(), &body).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    settled(api.patch_status(meta::name(&node.metadata), &PatchParams::default(), &body).await)
 }
 
 struct Initialization {
@@ -125,8 +122,5 @@ async fn align_labels(node: &Node, context: &Context) -> ApiResult<()> {
         outdated.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
     let body = Patch::Merge(json!({"metadata": {"uid": node.metadata.uid, "labels": labels}}));
     let api = Api::<Node>::all(context.client());
-    match api.patch(meta::name(&node.metadata), &PatchParams::default(), &body).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    settled(api.patch(meta::name(&node.metadata), &PatchParams::default(), &body).await)
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::decide::{Decision, Done, FINALIZER};
 use super::{CloudError, CloudProvider, LoadBalancers};
-use crate::context::ControllerContext;
+use crate::{context::ControllerContext, writes::settled};
 
 /// Runs the controller until the shutdown, where the cloud has load balancers.
 pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
@@ -223,10 +223,7 @@ impl Run<'_> {
             None => api.patch(name, &params, &body).await,
             Some(_) => api.patch_status(name, &params, &body).await,
         };
-        match result {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
+        settled(result)
     }
 }
 
