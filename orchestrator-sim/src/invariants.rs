@@ -10,6 +10,7 @@ mod workloads;
 use std::fmt;
 
 pub use silence::noise;
+pub(crate) use silence::{Silence, is_sign_of_life};
 
 use crate::snapshot::Snapshot;
 

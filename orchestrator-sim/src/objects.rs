@@ -45,19 +45,22 @@ impl Objects {
 
     /// All objects of a kind, in order of namespace and name.
     pub fn list<K: Kind>(&self) -> Vec<K> {
-        let kind = K::kind(&());
-        let api_version = Resource::of::<K>(&()).api_version();
-        let trees = self.trees.values().filter(|tree| tree["kind"] == *kind && tree["apiVersion"] == api_version);
-        trees.filter_map(|tree| serde_json::from_value(tree.clone()).ok()).collect()
+        self.of_kind::<K>().filter_map(|tree| K::deserialize(tree).ok()).collect()
     }
 
     /// One object, if it is there. What belongs to the cluster has no namespace.
     pub fn get<K: Kind>(&self, namespace: &str, name: &str) -> Option<K> {
-        let is_meant = |object: &K| {
-            let metadata = object.meta();
-            metadata.name.as_deref() == Some(name) && metadata.namespace.as_deref().unwrap_or_default() == namespace
+        let is_meant = |tree: &&Value| {
+            let metadata = &tree["metadata"];
+            metadata["name"] == name && metadata["namespace"].as_str().unwrap_or_default() == namespace
         };
-        self.list::<K>().into_iter().find(is_meant)
+        self.of_kind::<K>().find(is_meant).and_then(|tree| K::deserialize(tree).ok())
+    }
+
+    fn of_kind<K: Kind>(&self) -> impl Iterator<Item = &Value> {
+        let kind = K::kind(&());
+        let api_version = Resource::of::<K>(&()).api_version();
+        self.trees.values().filter(move |tree| tree["kind"] == *kind && tree["apiVersion"] == api_version)
     }
 
     /// All objects as trees.

@@ -49,6 +49,7 @@ mod world;
 use std::{fmt, sync::Arc, time::Duration};
 
 use orchestrator_core::{
+    client::Request,
     controller::{Kind, Reconciler},
     env::Simulation,
 };
@@ -88,7 +89,7 @@ pub fn explore_reconciler<R: Reconciler>(make: impl Fn() -> R + Send + Sync + 's
 #[derive(Clone)]
 pub struct Explorer {
     setup: Setup,
-    given: Vec<Action>,
+    given: Vec<Request>,
     actions: Vec<Action>,
     same_end: bool,
     writes_per_action: Option<usize>,
@@ -183,7 +184,7 @@ impl Explorer {
 
     /// An object that is there from the start.
     pub fn given<K: Kind>(mut self, object: &K) -> Self {
-        self.given.push(requests::create(object).into());
+        self.given.push(requests::create(object));
         self
     }
 

@@ -7,7 +7,8 @@ use std::{
 };
 
 use orchestrator_core::{
-    client::{Call, PatchBody, Reply, Request},
+    client::{Call, PatchBody, Request},
+    controller::RunTrace,
     env::Env,
     status::ApiError,
 };
@@ -22,8 +23,33 @@ pub(super) struct Timeline {
     lines: Arc<Mutex<Vec<Line>>>,
 }
 
-/// When it happened, and what.
-type Line = (Duration, String);
+/// When somebody did something.
+#[derive(Clone, Debug)]
+struct Line {
+    at: Duration,
+    who: &'static str,
+    what: What,
+}
+
+/// Put in words only for those who read it: most runs go well.
+#[derive(Clone, Debug)]
+enum What {
+    Said(String),
+    Wrote(Box<Request>, Option<ApiError>),
+    Ran(Arc<RunTrace>),
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:10.3}s {:<8} ", self.at.as_secs_f64(), self.who)?;
+        match &self.what {
+            What::Said(what) => f.write_str(what),
+            What::Wrote(request, None) => f.write_str(&words(request)),
+            What::Wrote(request, Some(error)) => write!(f, "{}: {error}", words(request)),
+            What::Ran(run) => run.fmt(f),
+        }
+    }
+}
 
 impl Timeline {
     pub(super) fn new(env: &Env) -> Self {
@@ -31,28 +57,29 @@ impl Timeline {
     }
 
     /// Somebody does something.
-    pub(super) fn note(&self, who: &str, what: impl fmt::Display) {
+    pub(super) fn note(&self, who: &'static str, what: impl fmt::Display) {
+        self.add(who, What::Said(what.to_string()));
+    }
+
+    fn add(&self, who: &'static str, what: What) {
         let mut lines = lock(&self.lines);
         if lines.len() < limits::TIMELINE_LINES {
-            lines.push((self.env.monotonic(), format!("{who:<8} {what}")));
+            lines.push(Line { at: self.env.monotonic(), who, what });
         }
     }
 
     /// A write and what became of it.
-    pub(super) fn wrote(&self, who: &str, request: &str, result: &Result<Reply, ApiError>) {
-        match result {
-            Ok(_) => self.note(who, request),
-            Err(error) => self.note(who, format_args!("{request}: {error}")),
-        }
+    pub(super) fn wrote(&self, who: &'static str, request: &Request, error: Option<ApiError>) {
+        self.add(who, What::Wrote(Box::new(request.clone()), error));
     }
 
     /// All lines in order of time, those in between that tell what controllers did.
     pub(super) fn lines(&self, runs: &Runs) -> Vec<String> {
         let mut lines = lock(&self.lines).clone();
         let ran = runs.controllers().into_iter().flat_map(|controller| controller.recent_runs());
-        lines.extend(ran.map(|run| (run.began, format!("{:<8} {run}", "  ran"))));
-        lines.sort_by_key(|(at, _)| *at);
-        lines.into_iter().map(|(at, line)| format!("{:10.3}s {line}", at.as_secs_f64())).collect()
+        lines.extend(ran.map(|run| Line { at: run.began, who: "  ran", what: What::Ran(run) }));
+        lines.sort_by_key(|line| line.at);
+        lines.iter().map(ToString::to_string).collect()
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     limits,
     plan::{DEATH, Extent, Fault, Plan},
     server::Room,
-    timeline::{Timeline, words},
+    timeline::Timeline,
 };
 use crate::lock::lock;
 
@@ -181,9 +181,8 @@ impl Wire {
         if fate.strikes(Fault::Conflict(number)) {
             return Err(ApiError::new(Reason::Conflict, "the object has been modified; please apply your changes"));
         }
-        let request_words = words(&request);
-        let result = self.link.request(request).await;
-        fate.timeline.wrote(PROCESS, &request_words, &result);
+        let result = self.link.request(request.clone()).await;
+        fate.timeline.wrote(PROCESS, &request, result.as_ref().err().cloned());
         if fate.strikes(Fault::CrashAfterWrite(number)) {
             return fate.die().await;
         }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use orchestrator_core::{
-    client::Client,
+    client::Request,
     env::{Env, Simulation, Stuck},
     status::ApiResult,
     store::{KeyRange, ListOptions, Store, StoreError},
@@ -21,7 +21,7 @@ use super::{
     wire::Fate,
 };
 use crate::{
-    invariants::noise,
+    invariants::{Silence, noise},
     link::Delay,
     objects::Objects,
     process::{Process, Runs},
@@ -66,7 +66,7 @@ pub enum WorldError {
 }
 
 impl Base {
-    pub(super) fn new(given: &[Action]) -> Result<Self, WorldError> {
+    pub(super) fn new(given: &[Request]) -> Result<Self, WorldError> {
         let simulation = Simulation::new(0);
         let env = simulation.env();
         let store = MemStore::new(&env);
@@ -76,8 +76,8 @@ impl Base {
             room.restart().await?;
             let people = room.seat.link(&env, Delay::None).client();
             // As in any cluster that has been there for a moment; pods are refused without it.
-            for action in [requests::default_account().into()].iter().chain(given) {
-                act(&people, action).await?;
+            for request in std::iter::once(&requests::default_account()).chain(given) {
+                people.request(request.clone()).await?;
             }
             ApiResult::Ok(())
         })??;
@@ -137,7 +137,7 @@ impl World<'_> {
             }
             if let Action::Write(request) = action {
                 let result = people.request((**request).clone()).await;
-                self.timeline.wrote("people", &action.to_string(), &result);
+                self.timeline.wrote("people", request, result.err());
             }
         }
         if let Some(broken) = self.settle(seen).await {
@@ -208,17 +208,13 @@ impl World<'_> {
     /// Waits until nothing has been written for a while.
     async fn settle(&self, seen: &mut Seen<'_>) -> Option<String> {
         let start = self.env.monotonic();
-        let mut silent_since = start;
+        let mut silence = Silence::new(seen.records, start);
         loop {
-            let before = seen.records;
             if let Some(broken) = self.look(seen) {
                 return Some(broken);
             }
             let now = self.env.monotonic();
-            let is_noisy = self.recorder.history(|history| noise(&history.records()[before..]).next().is_some());
-            if is_noisy {
-                silent_since = now;
-            }
+            let silent_since = self.recorder.history(|history| silence.since(history.records(), now));
             if now >= silent_since + limits::CALM {
                 return None;
             }
@@ -250,12 +246,5 @@ impl World<'_> {
             }
             seen.watch.look(&seen.objects, now).map(str::to_owned)
         })
-    }
-}
-
-async fn act(people: &Client, action: &Action) -> ApiResult<()> {
-    match action {
-        Action::Write(request) => people.request((**request).clone()).await.map(drop),
-        Action::Wait(_) | Action::Settle => Ok(()),
     }
 }

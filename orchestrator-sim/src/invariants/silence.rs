@@ -1,5 +1,7 @@
 //! Whether a world is silent: nothing is written but signs of life.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::history::Record;
@@ -10,7 +12,8 @@ pub fn noise(records: &[Record]) -> impl Iterator<Item = &Record> {
     records.iter().filter(|record| !is_sign_of_life(record))
 }
 
-fn is_sign_of_life(record: &Record) -> bool {
+/// Whether a world at rest makes this change.
+pub(crate) fn is_sign_of_life(record: &Record) -> bool {
     let key = record.key.as_str();
     if key.starts_with("/registry/leases/") {
         return record.value.is_some() && record.previous.is_some();
@@ -24,6 +27,29 @@ fn is_sign_of_life(record: &Record) -> bool {
             (Some(before), Some(after)) => before == after,
             _ => false,
         }
+}
+
+/// Since when a world is silent.
+#[derive(Debug)]
+pub(crate) struct Silence {
+    seen: usize,
+    since: Duration,
+}
+
+impl Silence {
+    /// Listens from now on; so many changes were made before.
+    pub(crate) fn new(seen: usize, now: Duration) -> Self {
+        Self { seen, since: now }
+    }
+
+    /// Since when the world is silent, by all the changes that were ever made.
+    pub(crate) fn since(&mut self, records: &[Record], now: Duration) -> Duration {
+        if noise(&records[self.seen..]).next().is_some() {
+            self.since = now;
+        }
+        self.seen = records.len();
+        self.since
+    }
 }
 
 /// A node without the times at which its conditions were last seen to hold, and without those of its managers.

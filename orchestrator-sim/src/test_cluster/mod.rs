@@ -29,7 +29,7 @@ use crate::{
     builder::BuildError,
     cluster::SimCluster,
     history::Record,
-    invariants::noise,
+    invariants::{Silence, is_sign_of_life, noise},
     limits,
     lock::lock,
     objects::Objects,
@@ -404,7 +404,7 @@ impl TestCluster {
         let mut seen = lock(&self.seen);
         self.cluster.history(|history| {
             let ahead = &history.records()[seen.stepped..];
-            let found = ahead.iter().position(|record| noise(std::slice::from_ref(record)).next().is_some());
+            let found = ahead.iter().position(|record| !is_sign_of_life(record));
             seen.stepped += found.map_or(ahead.len(), |index| index + 1);
             found.map(|index| ahead[index].clone())
         })
@@ -427,19 +427,11 @@ impl TestCluster {
     /// It does not settle within an hour.
     pub fn settle(&self) -> Result<Duration, TestError> {
         let start = self.env().monotonic();
-        let mut silent_since = start;
-        let mut seen = lock(&self.seen).stepped;
+        let mut silence = Silence::new(lock(&self.seen).stepped, start);
         loop {
             self.run(self.env().sleep(limits::GLANCE))?;
             let now = self.env().monotonic();
-            let is_noisy = self.cluster.history(|history| {
-                let records = &history.records()[seen..];
-                seen = history.records().len();
-                noise(records).next().is_some()
-            });
-            if is_noisy {
-                silent_since = now;
-            }
+            let silent_since = self.cluster.history(|history| silence.since(history.records(), now));
             if now >= silent_since + limits::CALM {
                 self.skip();
                 return Ok(silent_since - start);
