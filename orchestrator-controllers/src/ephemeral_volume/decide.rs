@@ -14,8 +14,8 @@ pub(super) fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
     volumes.filter(|volume| volume.ephemeral.is_some())
 }
 
-/// The name of a volume's claim.
-pub(super) fn claim_name(pod: &Pod, volume: &Volume) -> String {
+/// The name of an ephemeral volume's claim.
+pub(crate) fn claim_name(pod: &Pod, volume: &Volume) -> String {
     format!("{}-{}", meta::name(&pod.metadata), volume.name)
 }
 

@@ -15,6 +15,8 @@ use orchestrator_core::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use decide::claim_name;
+
 use crate::context::ControllerContext;
 
 /// Runs the controller until the shutdown.

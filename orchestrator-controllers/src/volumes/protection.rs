@@ -11,6 +11,7 @@ use k8s_openapi::{
 use orchestrator_core::meta::{has_finalizer, is_deleting};
 
 use super::matching::volume_phase;
+use crate::ephemeral_volume::claim_name;
 
 /// What keeps a claim while a pod uses it.
 pub(crate) const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
@@ -42,11 +43,10 @@ pub(crate) fn is_bound(volume: &PersistentVolume) -> bool {
 
 /// The claims that a pod uses, by name; those of ephemeral volumes are named after the pod.
 pub(crate) fn claims_of(pod: &Pod) -> Vec<String> {
-    let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     let claim = |volume: &k8s_openapi::api::core::v1::Volume| match &volume.persistent_volume_claim {
         Some(source) => Some(source.claim_name.clone()),
-        None => volume.ephemeral.as_ref().map(|_| format!("{pod_name}-{}", volume.name)),
+        None => volume.ephemeral.as_ref().map(|_| claim_name(pod, volume)),
     };
     volumes.iter().filter_map(claim).collect()
 }

@@ -18,6 +18,7 @@ use orchestrator_core::{
     },
 };
 use orchestrator_runtime_youki::{ImageConfig, YoukiBuilder, YoukiRuntime};
+use rustix::process::{FlockType, fcntl_getlk};
 use tokio::io::AsyncReadExt;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -250,18 +251,14 @@ pub(crate) fn shell(name: &str, line: &str) -> ContainerConfig {
     container(name, &["sh", "-c", line])
 }
 
-/// The helper of a sandbox, found by the lock that it holds.
+/// The helper of a sandbox: the kernel names the holder of its lock. (A list like `/proc/locks` is read piece by piece, and misses
+/// locks when others go between two pieces.)
 pub(crate) fn helper_of(place: &Place, id: &SandboxId) -> u32 {
-    let inode = std::os::unix::fs::MetadataExt::ino(
-        &fs::metadata(place.directory.join("sandboxes").join(&id.0).join("lock")).unwrap(),
-    );
-    let locks = fs::read_to_string("/proc/locks").unwrap();
-    locks
-        .lines()
-        .filter(|line| line.contains("POSIX"))
-        .find(|line| line.contains(&format!(":{inode} ")))
-        .and_then(|line| line.split_whitespace().nth(4)?.parse().ok())
-        .unwrap_or_else(|| panic!("no helper holds {id} in {locks}"))
+    let lock = place.directory.join("sandboxes").join(&id.0).join("lock");
+    let file = fs::File::options().read(true).write(true).open(lock).unwrap();
+    let holder = fcntl_getlk(&file, &FlockType::WriteLock.into()).unwrap();
+    let pid = holder.and_then(|lock| lock.pid).unwrap_or_else(|| panic!("no helper holds {id}"));
+    pid.as_raw_nonzero().get().cast_unsigned()
 }
 
 /// All cgroups of a cluster, outer ones first.
