@@ -17,6 +17,7 @@ pub struct SimClusterBuilder {
     pub(crate) control_plane: bool,
     pub(crate) controller_managers: usize,
     pub(crate) delays: bool,
+    pub(crate) beside_tokio: bool,
 }
 
 /// A simulated cluster could not be started.
@@ -28,6 +29,9 @@ pub enum BuildError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Tokio's runtime cannot be made.
+    #[error("tokio's runtime cannot be made: {0}")]
+    Tokio(#[from] std::io::Error),
     /// The API server did not start.
     #[error("the API server cannot start: {0}")]
     Api(#[from] ApiError),
@@ -44,6 +48,7 @@ impl SimClusterBuilder {
             control_plane: true,
             controller_managers: 1,
             delays: true,
+            beside_tokio: false,
         }
     }
 
@@ -94,6 +99,14 @@ impl SimClusterBuilder {
     #[must_use]
     pub fn delays(mut self, delays: bool) -> Self {
         self.delays = delays;
+        self
+    }
+
+    /// Lets processes use tokio as well: its timers follow virtual time, and its tasks run on the world's thread. Such a world
+    /// cannot be used within asynchronous code, where tokio does not let another runtime begin.
+    #[must_use]
+    pub fn beside_tokio(mut self) -> Self {
+        self.beside_tokio = true;
         self
     }
 

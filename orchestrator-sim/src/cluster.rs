@@ -30,6 +30,7 @@ use crate::{
     nodes::Nodes,
     recorder::Recorder,
     snapshot::Snapshot,
+    tokio_timers::TokioTimers,
 };
 
 /// A cluster in virtual time: API server, store, controllers, scheduler, and nodes on simulated machines, all on one
@@ -87,7 +88,10 @@ impl SimCluster {
     }
 
     pub(crate) fn start(builder: SimClusterBuilder, image: &Image) -> Result<Self, BuildError> {
-        let simulation = Simulation::starting_at(builder.seed, image.elapsed);
+        let mut simulation = Simulation::starting_at(builder.seed, image.elapsed);
+        if builder.beside_tokio {
+            simulation = simulation.with_timers(TokioTimers::new()?);
+        }
         let env = simulation.env();
         let store = image.store.fork(&env);
         let recorder = simulation.run(Recorder::start(&env, Arc::new(store.clone())))??;

@@ -18,6 +18,7 @@ pub mod explore;
 mod history;
 mod image;
 pub mod invariants;
+mod kube_service;
 mod limits;
 mod link;
 mod lock;
@@ -29,6 +30,7 @@ mod requests;
 pub mod scenario;
 mod snapshot;
 mod test_cluster;
+mod tokio_timers;
 
 pub use builder::{BuildError, SimClusterBuilder};
 pub use cluster::SimCluster;

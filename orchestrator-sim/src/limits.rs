@@ -21,3 +21,5 @@ pub(crate) const GLANCE: Duration = Duration::from_secs(1);
 pub(crate) const SETTLE: Duration = Duration::from_secs(3600);
 /// Changes that are shown of a cluster that does not.
 pub(crate) const SHOWN_CHANGES: usize = 10;
+/// How long is waited for timers of tokio where the world has none: longer than any that a sound program sets.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -25,6 +28,8 @@ use crate::{limits, lock::lock};
 #[derive(Debug, Default)]
 pub(crate) struct Seat {
     server: Mutex<Option<ApiServer>>,
+    /// How many servers have taken it.
+    taken: AtomicU64,
     links: Mutex<Vec<Arc<Wire>>>,
 }
 
@@ -32,6 +37,7 @@ impl Seat {
     /// A server takes the seat.
     pub(crate) fn take(&self, server: ApiServer) {
         *lock(&self.server) = Some(server);
+        self.taken.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The server dies: every link breaks, with all that is under way.
@@ -44,6 +50,11 @@ impl Seat {
 
     pub(crate) fn server(&self) -> Option<ApiServer> {
         lock(&self.server).clone()
+    }
+
+    /// The server with its number.
+    pub(crate) fn numbered(&self) -> Option<(u64, ApiServer)> {
+        self.server().map(|server| (self.taken.load(Ordering::Relaxed), server))
     }
 
     /// A new link.
@@ -113,6 +124,11 @@ impl fmt::Debug for Link {
 impl Link {
     pub(crate) fn client(&self) -> Client {
         Client::new(Arc::new(self.clone()))
+    }
+
+    /// Where it leads.
+    pub(crate) fn seat(&self) -> &Arc<Seat> {
+        &self.seat
     }
 
     /// Nothing gets through until it is mended.

@@ -14,7 +14,7 @@ use orchestrator_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::lock::lock;
+use crate::{kube_service::KubeService, link::Seat, lock::lock};
 
 /// What controllers publish as the certificate of the cluster's authority. Nobody checks it.
 pub(crate) const ROOT_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nc2ltdWxhdGVk\n-----END CERTIFICATE-----\n";
@@ -24,6 +24,7 @@ pub(crate) const ROOT_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nc2ltdWxh
 pub struct Process {
     client: Client,
     discovery: Arc<dyn ResourceDiscovery>,
+    seat: Arc<Seat>,
     env: Env,
     runs: Runs,
 }
@@ -35,13 +36,30 @@ impl fmt::Debug for Process {
 }
 
 impl Process {
-    pub(crate) fn new(client: Client, discovery: Arc<dyn ResourceDiscovery>, env: &Env, runs: &Runs) -> Self {
-        Self { client, discovery, env: env.clone(), runs: runs.clone() }
+    pub(crate) fn new(
+        client: Client,
+        discovery: Arc<dyn ResourceDiscovery>,
+        seat: &Arc<Seat>,
+        env: &Env,
+        runs: &Runs,
+    ) -> Self {
+        Self { client, discovery, seat: seat.clone(), env: env.clone(), runs: runs.clone() }
     }
 
     /// The way to the server. In an exploration, what is written through it is counted, and some of it goes wrong.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The same way for programs on kube-rs: HTTP without a socket. What is asked for through it goes through [`Self::client`];
+    /// discovery, documents and streams into pods lead straight to the server.
+    ///
+    /// # Panics
+    /// The world does not run beside tokio, whose tasks a `kube::Client` is made of:
+    /// see [`Explorer::beside_tokio`](crate::explore::Explorer::beside_tokio) and
+    /// [`TestClusterBuilder::beside_tokio`](crate::TestClusterBuilder::beside_tokio).
+    pub fn kube_client(&self) -> kube::Client {
+        kube::Client::new(KubeService::new(&self.seat, &self.client), "default")
     }
 
     /// Time, chance and tasks. Nothing else that is not given is the same in two runs of one seed.

@@ -197,7 +197,7 @@ async fn serve(stream: TcpStream, shared: Shared) {
             request.extensions_mut().insert(Peer(peer));
         }
         asks.store(true, Ordering::Relaxed);
-        let answer = service::answer(server.clone(), tasks.clone(), user.clone(), request.map(body::boxed));
+        let answer = service::answer(server.clone(), tasks.clone(), user.clone(), None, request.map(body::boxed));
         answer.map(Ok::<_, std::convert::Infallible>)
     });
     let mut builder = auto::Builder::new(shared.tasks.clone());

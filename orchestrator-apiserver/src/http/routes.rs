@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use orchestrator_core::{
-    client::{self, Call, FieldValidation, PatchBody, Resource, UserInfo, WatchRequest, WriteOptions},
+    client::{self, Call, Client, FieldValidation, PatchBody, Resource, UserInfo, WatchRequest, WriteOptions},
     metrics::{Exposition, MetricSource},
     object::Object,
     status::{ApiError, ApiResult, Reason},
@@ -44,6 +44,8 @@ struct Exchange<'a> {
     server: &'a ApiServer,
     tasks: &'a Tasks,
     user: Arc<UserInfo>,
+    /// What requests about resources go through, if not straight to the server.
+    through: Option<Client>,
     method: Method,
     query: Query,
     accept: Accept,
@@ -58,6 +60,7 @@ pub(super) async fn route(
     server: &ApiServer,
     tasks: &Tasks,
     user: Arc<UserInfo>,
+    through: Option<Client>,
     mut request: Request<RequestBody>,
 ) -> Response<Body> {
     let content_type = text(request.headers(), header::CONTENT_TYPE);
@@ -72,7 +75,7 @@ pub(super) async fn route(
     };
     let raw_path = request.uri().path().to_owned();
     let manager = manager_of(text(request.headers(), header::USER_AGENT));
-    let exchange = Exchange { server, tasks, user, method, query, accept, table, content_type, manager };
+    let exchange = Exchange { server, tasks, user, through, method, query, accept, table, content_type, manager };
     let mut recording = exchange.record(&path, &raw_path, &mut request);
     let way = Way {
         user: &exchange.user,
@@ -185,7 +188,10 @@ impl Exchange<'_> {
             subresource: path.subresource,
             call,
         };
-        let reply = server.handle(request).await;
+        let reply = match &self.through {
+            Some(client) => client.request(request).await,
+            None => server.handle(request).await,
+        };
         let answer = Answer { server, kind: &kind, style, table: self.table };
         let answer = reply.and_then(|reply| answer.reply(reply));
         let mut response = answer.unwrap_or_else(|error| self.error(&error));
@@ -340,7 +346,10 @@ impl Exchange<'_> {
         let server = self.server.server();
         let kind = server.registry.find(&path.resource).ok_or_else(ApiError::no_such_path)?;
         let style = self.accept.watch(self.forms(&path.resource))?;
-        let events = server.watch(request).await?;
+        let events = match &self.through {
+            Some(client) => client.watch(request).await?,
+            None => server.watch(request).await?,
+        };
         Ok(watch::respond(server.clone(), kind, events, style, self.table))
     }
 

@@ -12,7 +12,7 @@ use http::{HeaderMap, Request, Response, header};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use orchestrator_core::{
-    client::UserInfo,
+    client::{Client, UserInfo},
     status::{ApiError, ApiResult, Reason},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -33,17 +33,19 @@ use crate::{
 /// Answers one request.
 ///
 /// `user` is whom the connection stands for: the subject of a client certificate, or the owner of an in-process client.
+/// `through` is what requests about resources go through, if not straight to the server.
 ///
 /// The answer is boxed here, so that all that leads to it is compiled into this crate.
 pub(super) fn answer(
     server: ApiServer,
     tasks: Tasks,
     user: Option<Arc<UserInfo>>,
+    through: Option<Client>,
     request: Request<RequestBody>,
 ) -> BoxFuture<'static, Response<Body>> {
     Box::pin(async move {
         match authenticate(&server, user, request.headers()) {
-            Ok(user) => routes::route(&server, &tasks, user, request).await,
+            Ok(user) => routes::route(&server, &tasks, user, through, request).await,
             Err(error) => respond::error(&error, Accept::of(request.headers()).error()),
         }
     })
@@ -122,6 +124,8 @@ pub struct HttpService {
     server: WeakApiServer,
     /// Whom requests come from, unless each says so itself.
     user: Option<Arc<UserInfo>>,
+    /// What requests about resources go through, if not straight to the server.
+    through: Option<Client>,
     tasks: Tasks,
     closed: CancellationToken,
 }
@@ -135,7 +139,15 @@ impl HttpService {
     /// A service whose requests say who they come from, by a bearer token, as on a socket.
     pub fn unauthenticated(server: &ApiServer) -> Self {
         let tasks = Tasks::new(&server.server().env);
-        Self { server: server.downgrade(), user: None, tasks, closed: CancellationToken::new() }
+        Self { server: server.downgrade(), user: None, through: None, tasks, closed: CancellationToken::new() }
+    }
+
+    /// The same service, with a client between it and the server: each request about resources goes through the client,
+    /// which may delay or fail it. The rest (discovery, documents, what leads into pods) is the server's own.
+    #[must_use]
+    pub fn through(mut self, client: Client) -> Self {
+        self.through = Some(client);
+        self
     }
 
     /// Refuses requests from now on, and ends every stream that was opened through the service.
@@ -153,7 +165,7 @@ impl HttpService {
     async fn answer(&self, request: Request<RequestBody>) -> Response<Body> {
         let answered = self.closed.run_until_cancelled(async {
             let server = self.server.upgrade()?;
-            Some(answer(server, self.tasks.clone(), self.user.clone(), request).await)
+            Some(answer(server, self.tasks.clone(), self.user.clone(), self.through.clone(), request).await)
         });
         match answered.await.flatten() {
             Some(response) => response.map(|body| body.until(self.closed.clone())),

@@ -2,7 +2,7 @@
 //!
 //! Upstream: `pkg/controller/endpoint` and `pkg/api/endpoints` (`RepackSubsets`).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
     api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service, ServicePort},
@@ -42,16 +42,16 @@ pub(crate) fn is_election(endpoints: &Endpoints) -> bool {
 pub(crate) fn decide(service: &Service, pods: &[Arc<Pod>], present: Option<&Endpoints>) -> Option<Endpoints> {
     let (subsets, is_truncated) = truncated(subsets(service, pods));
     let labels = labels(service);
-    let known = present.cloned().unwrap_or_default();
-    let known_subsets = known.subsets.as_deref().unwrap_or_default();
-    let is_same = present.is_some()
-        && without_versions(known_subsets) == without_versions(&subsets)
-        && known.metadata.labels.as_ref() == Some(&labels)
-        && (meta::annotation(&known.metadata, OVER_CAPACITY) == Some(TRUNCATED)) == is_truncated;
-    if is_same {
+    let is_same = |present: &Endpoints| {
+        *without_versions(present.subsets.as_deref().unwrap_or_default()) == subsets
+            && present.metadata.labels.as_ref() == Some(&labels)
+            && (meta::annotation(&present.metadata, OVER_CAPACITY) == Some(TRUNCATED)) == is_truncated
+    };
+    if present.is_some_and(is_same) {
         return None;
     }
-    let mut annotations = known.metadata.annotations.clone().unwrap_or_default();
+    let known = present.map(|present| present.metadata.clone()).unwrap_or_default();
+    let mut annotations = known.annotations.clone().unwrap_or_default();
     match pods.iter().filter_map(|pod| readiness_changed(pod)).max() {
         Some(time) => drop(annotations.insert(TRIGGER_TIME.to_owned(), time.to_string())),
         None => drop(annotations.remove(TRIGGER_TIME)),
@@ -66,7 +66,7 @@ pub(crate) fn decide(service: &Service, pods: &[Arc<Pod>], present: Option<&Endp
         namespace: service.metadata.namespace.clone(),
         labels: Some(labels),
         annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
-        ..known.metadata
+        ..known
     };
     Some(Endpoints { metadata, subsets: Some(subsets).filter(|subsets| !subsets.is_empty()) })
 }
@@ -86,13 +86,18 @@ fn is_headless(service: &Service) -> bool {
     matches!(address, "" | "None")
 }
 
-fn without_versions(subsets: &[EndpointSubset]) -> Vec<EndpointSubset> {
+/// Subsets without the versions of pods, which others may have written.
+fn without_versions(subsets: &[EndpointSubset]) -> Cow<'_, [EndpointSubset]> {
+    let all = subsets.iter().flat_map(|subset| subset.addresses.iter().chain(&subset.not_ready_addresses)).flatten();
+    if all.filter_map(|address| address.target_ref.as_ref()).all(|target| target.resource_version.is_none()) {
+        return Cow::Borrowed(subsets);
+    }
     let mut subsets = subsets.to_vec();
     for subset in &mut subsets {
         let all = subset.addresses.iter_mut().chain(&mut subset.not_ready_addresses).flatten();
         all.filter_map(|address| address.target_ref.as_mut()).for_each(|target| target.resource_version = None);
     }
-    subsets
+    Cow::Owned(subsets)
 }
 
 /// By their ports, the addresses that have them: ready ones and others.
@@ -100,9 +105,9 @@ type ByPorts = BTreeMap<Vec<(String, i32, String, Option<String>)>, [Vec<Endpoin
 
 /// The pods, those with the same ports together.
 fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSubset> {
-    let spec = service.spec.clone().unwrap_or_default();
-    let publishes = spec.publish_not_ready_addresses == Some(true);
-    let ports = spec.ports.unwrap_or_default();
+    let spec = service.spec.as_ref();
+    let publishes = spec.and_then(|spec| spec.publish_not_ready_addresses) == Some(true);
+    let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
     let family = Family::of(service).first().copied().unwrap_or(Family::V4);
     let mut by_ports = ByPorts::new();
     for pod in pods.iter().filter(|pod| !is_finished(pod) && (publishes || !is_deleting(pod))) {

@@ -71,28 +71,30 @@ pub(super) fn decide(observed: Observed<'_>) -> Decision {
 }
 
 fn decide_family(observed: Observed<'_>, family: Family, decision: &mut Decision) {
-    let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
+    let mut wanted: Vec<Wanted> = Vec::new();
     for pod in observed.pods {
         if let Some(endpoint) = endpoint(observed.service, pod, family, observed.zones) {
             let ports = ports(observed.service, pod);
-            let group = wanted.entry(port_key(&ports)).or_insert_with(|| Wanted { ports, endpoints: BTreeMap::new() });
-            group.endpoints.insert(identity(&endpoint), (endpoint, readiness_changed(pod)));
+            let endpoint = (endpoint, readiness_changed(pod));
+            match wanted.iter_mut().find(|group| same_ports(&group.ports, &ports)) {
+                Some(group) => group.endpoints.push(endpoint),
+                None => wanted.push(Wanted { ports, endpoints: vec![endpoint] }),
+            }
         }
     }
-    let mut present: BTreeMap<String, Vec<&Arc<EndpointSlice>>> = BTreeMap::new();
-    for slice in observed.slices.iter().filter(|slice| slice.address_type == family.as_str()) {
-        present.entry(port_key(slice.ports.as_deref().unwrap_or_default())).or_default().push(slice);
-    }
+    let slices = observed.slices.iter().filter(|slice| slice.address_type == family.as_str());
     if wanted.is_empty() {
-        return decide_empty(observed.service, family, present.into_values().flatten(), decision);
+        return decide_empty(observed.service, family, slices, decision);
     }
-    for (key, slices) in &present {
-        if !wanted.contains_key(key) {
-            decision.delete.extend(slices.iter().map(|slice| meta::name(&slice.metadata).to_owned()));
+    let mut present: Vec<Vec<&Arc<EndpointSlice>>> = wanted.iter().map(|_| Vec::new()).collect();
+    for slice in slices {
+        let ports = slice.ports.as_deref().unwrap_or_default();
+        match wanted.iter().position(|group| same_ports(&group.ports, ports)) {
+            Some(group) => present[group].push(slice),
+            None => decision.delete.push(meta::name(&slice.metadata).to_owned()),
         }
     }
-    for (key, group) in wanted {
-        let slices = present.remove(&key).unwrap_or_default();
+    for (group, slices) in wanted.iter().zip(present) {
         fill(observed.service, family, group, &slices, decision);
     }
 }
@@ -104,7 +106,7 @@ fn decide_empty<'a>(
     slices: impl Iterator<Item = &'a Arc<EndpointSlice>>,
     decision: &mut Decision,
 ) {
-    let placeholder = slice(service, family, &[], Vec::new(), None);
+    let placeholder = slice(metadata(service, None), family, &[], Vec::new());
     let mut kept = false;
     for present in slices {
         let fits = present.endpoints.iter().flatten().count() == 0
@@ -124,42 +126,36 @@ fn decide_empty<'a>(
 /// Endpoints with the same ports.
 struct Wanted {
     ports: Vec<EndpointPort>,
-    /// By identity, with the time at which their pods became ready.
-    endpoints: BTreeMap<String, (Endpoint, Option<Timestamp>)>,
+    /// Each with the time at which its pod became ready, or ceased to be.
+    endpoints: Vec<(Endpoint, Option<Timestamp>)>,
 }
 
 /// Puts the endpoints into the slices there are, and the rest into new ones.
-fn fill(
-    service: &Service,
-    family: Family,
-    mut wanted: Wanted,
-    slices: &[&Arc<EndpointSlice>],
-    decision: &mut Decision,
-) {
-    let newest = |endpoints: &[Endpoint], all: &BTreeMap<String, (Endpoint, Option<Timestamp>)>| {
-        endpoints.iter().filter_map(|endpoint| all.get(&identity(endpoint))?.1).max()
-    };
-    let all = wanted.endpoints.clone();
+fn fill(service: &Service, family: Family, wanted: &Wanted, slices: &[&Arc<EndpointSlice>], decision: &mut Decision) {
+    let all = &wanted.endpoints;
+    let mut rest: BTreeMap<Identity<'_>, usize> =
+        all.iter().enumerate().map(|(index, (endpoint, _))| (identity(endpoint), index)).collect();
     // First everything stays where it is.
-    let mut kept: Vec<(&Arc<EndpointSlice>, Vec<Endpoint>)> = Vec::new();
+    let mut kept: Vec<(&Arc<EndpointSlice>, Vec<usize>)> = Vec::new();
     for present in slices {
         let mut endpoints = Vec::new();
         for endpoint in present.endpoints.iter().flatten() {
             if endpoints.len() < limits::ENDPOINTS_PER_SLICE
-                && let Some((endpoint, _)) = wanted.endpoints.remove(&identity(endpoint))
+                && let Some(index) = rest.remove(&identity(endpoint))
             {
-                endpoints.push(endpoint);
+                endpoints.push(index);
             }
         }
         kept.push((present, endpoints));
     }
-    let mut rest = wanted.endpoints.into_values().map(|(endpoint, _)| endpoint).collect::<Vec<_>>();
+    let mut rest: Vec<usize> = rest.into_values().collect();
+    let is_same = |present: &EndpointSlice, endpoints: &[usize]| {
+        present.endpoints.iter().flatten().eq(endpoints.iter().map(|index| &all[*index].0))
+    };
     // New ones go where something changes anyway, then into the fullest slices that have room for them all.
     for touched in [true, false] {
-        let changed = |(present, endpoints): &(&Arc<EndpointSlice>, Vec<Endpoint>)| {
-            present.endpoints.as_deref().unwrap_or_default() != endpoints.as_slice()
-        };
-        let mut candidates: Vec<_> = kept.iter_mut().filter(|slice| changed(slice) == touched).collect();
+        let mut candidates: Vec<_> =
+            kept.iter_mut().filter(|(present, endpoints)| is_same(present, endpoints) != touched).collect();
         candidates.sort_by_key(|(_, endpoints)| std::cmp::Reverse(endpoints.len()));
         for (_, endpoints) in candidates {
             let room = limits::ENDPOINTS_PER_SLICE - endpoints.len();
@@ -169,33 +165,36 @@ fn fill(
             }
         }
     }
+    let newest = |endpoints: &[usize]| endpoints.iter().filter_map(|index| all[*index].1).max();
+    let clones = |endpoints: &[usize]| endpoints.iter().map(|index| all[*index].0.clone()).collect();
     for (present, endpoints) in kept {
         if endpoints.is_empty() {
             decision.delete.push(meta::name(&present.metadata).to_owned());
             continue;
         }
-        let time = newest(&endpoints, &all);
-        let mut new = slice(service, family, &wanted.ports, endpoints, time);
-        let same = present.endpoints == new.endpoints && same_metadata(&present.metadata, &new.metadata);
-        if !same {
-            new.metadata = merged(&present.metadata, new.metadata);
-            decision.replace.push(new);
+        let metadata = metadata(service, newest(&endpoints));
+        if !is_same(present, &endpoints) || !same_metadata(&present.metadata, &metadata) {
+            let metadata = merged(&present.metadata, metadata);
+            decision.replace.push(slice(metadata, family, &wanted.ports, clones(&endpoints)));
         }
     }
     for endpoints in rest.chunks(limits::ENDPOINTS_PER_SLICE) {
-        let time = newest(endpoints, &all);
-        decision.create.push(slice(service, family, &wanted.ports, endpoints.to_vec(), time));
+        let metadata = metadata(service, newest(endpoints));
+        decision.create.push(slice(metadata, family, &wanted.ports, clones(endpoints)));
     }
 }
 
-/// A new slice.
-fn slice(
-    service: &Service,
-    family: Family,
-    ports: &[EndpointPort],
-    endpoints: Vec<Endpoint>,
-    trigger: Option<Timestamp>,
-) -> EndpointSlice {
+fn slice(metadata: ObjectMeta, family: Family, ports: &[EndpointPort], endpoints: Vec<Endpoint>) -> EndpointSlice {
+    EndpointSlice {
+        metadata,
+        address_type: family.as_str().to_owned(),
+        endpoints: Some(endpoints).filter(|endpoints| !endpoints.is_empty()),
+        ports: Some(ports.to_vec()).filter(|ports| !ports.is_empty()),
+    }
+}
+
+/// The metadata of a new slice.
+fn metadata(service: &Service, trigger: Option<Timestamp>) -> ObjectMeta {
     let name = meta::name(&service.metadata);
     let reserved = [SERVICE_NAME, MANAGED_BY, HEADLESS];
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
@@ -205,19 +204,13 @@ fn slice(
     if service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None") {
         labels.insert(HEADLESS.to_owned(), String::new());
     }
-    let annotation = trigger.map(|time| [(TRIGGER_TIME.to_owned(), time.to_string())].into());
-    EndpointSlice {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{name}-")),
-            namespace: service.metadata.namespace.clone(),
-            labels: Some(labels),
-            annotations: annotation,
-            owner_references: Some(vec![meta::owner_reference(service, true)]),
-            ..Default::default()
-        },
-        address_type: family.as_str().to_owned(),
-        endpoints: Some(endpoints).filter(|endpoints| !endpoints.is_empty()),
-        ports: Some(ports.to_vec()).filter(|ports| !ports.is_empty()),
+    ObjectMeta {
+        generate_name: Some(format!("{name}-")),
+        namespace: service.metadata.namespace.clone(),
+        labels: Some(labels),
+        annotations: trigger.map(|time| [(TRIGGER_TIME.to_owned(), time.to_string())].into()),
+        owner_references: Some(vec![meta::owner_reference(service, true)]),
+        ..Default::default()
     }
 }
 
@@ -239,21 +232,24 @@ fn merged(present: &ObjectMeta, wanted: ObjectMeta) -> ObjectMeta {
     }
 }
 
-/// Ports as a key: their order does not matter.
-fn port_key(ports: &[EndpointPort]) -> String {
-    let text = |port: &EndpointPort| {
-        let EndpointPort { name, port, protocol, app_protocol } = port;
-        format!("{name:?} {port:?} {protocol:?} {app_protocol:?}")
+/// Whether ports are the same; their order does not matter.
+fn same_ports(one: &[EndpointPort], other: &[EndpointPort]) -> bool {
+    let sorted = |ports: &[EndpointPort]| {
+        let mut ports: Vec<_> =
+            ports.iter().map(|it| (it.name.clone(), it.port, it.protocol.clone(), it.app_protocol.clone())).collect();
+        ports.sort();
+        ports
     };
-    let mut parts: Vec<String> = ports.iter().map(text).collect();
-    parts.sort();
-    parts.join("; ")
+    one.len() == other.len() && (one == other || sorted(one) == sorted(other))
 }
 
-/// What makes two endpoints the same one.
-fn identity(endpoint: &Endpoint) -> String {
-    let target = endpoint.target_ref.clone().unwrap_or_default();
-    format!("{} {} {}", target.name.unwrap_or_default(), target.uid.unwrap_or_default(), endpoint.addresses.join(","))
+/// What makes two endpoints the same one: the names and identities of their pods, and their addresses.
+type Identity<'a> = (Option<&'a str>, Option<&'a str>, &'a [String]);
+
+fn identity(endpoint: &Endpoint) -> Identity<'_> {
+    let target = endpoint.target_ref.as_ref();
+    let name = target.and_then(|target| target.name.as_deref());
+    (name, target.and_then(|target| target.uid.as_deref()), &endpoint.addresses)
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ pub(super) fn endpoint(
         return None;
     }
     let address = address(pod, family)?;
-    let spec = pod.spec.clone().unwrap_or_default();
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()).filter(|node| !node.is_empty());
     let (serving, terminating) = (is_ready(pod), is_deleting(pod));
     let publish = service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses) == Some(true);
     Some(Endpoint {
@@ -66,8 +66,8 @@ pub(super) fn endpoint(
         }),
         hostname: hostname(service, pod),
         target_ref: Some(target(pod)),
-        zone: spec.node_name.as_ref().and_then(|node| zones.get(node)).cloned(),
-        node_name: spec.node_name.filter(|node| !node.is_empty()),
+        zone: node.and_then(|node| zones.get(node)).cloned(),
+        node_name: node.cloned(),
         ..Default::default()
     })
 }

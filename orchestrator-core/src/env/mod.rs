@@ -16,7 +16,7 @@ use futures::{
 };
 use jiff::Timestamp;
 
-pub use sim::{Simulation, Stuck};
+pub use sim::{Simulation, Stuck, Timers};
 pub use task::{TaskEnd, TaskGroup, TaskHandle, panic_message};
 pub use watched::{Dropped, Watched, Watcher};
 

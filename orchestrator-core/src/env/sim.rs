@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -40,6 +41,24 @@ const ROOT: u64 = 0;
 #[derive(Debug)]
 pub struct Simulation {
     world: Arc<World>,
+    timers: Option<Box<dyn Timers>>,
+}
+
+/// Timers that tasks of a world use besides those of its environment, such as those of a library that knows but one runtime.
+pub trait Timers: fmt::Debug + Send + Sync {
+    /// Calls a function that may make such timers.
+    fn within(&self, call: &mut dyn FnMut());
+
+    /// Lets time pass from `now` until `woken` resolves, or until a time at the latest. Gives the time when it stopped;
+    /// `None` when there is nothing to wait for.
+    ///
+    /// Times are those that have passed in the world.
+    fn pass(
+        &self,
+        now: Duration,
+        until: Option<Duration>,
+        woken: &mut (dyn Future<Output = ()> + Unpin),
+    ) -> Option<Duration>;
 }
 
 /// Nothing can happen any more: no task is ready and none waits for time.
@@ -68,8 +87,16 @@ impl Simulation {
             queued: BTreeSet::new(),
             timers: BTreeMap::new(),
             next_timer: 0,
+            passing: None,
         };
-        Self { world: Arc::new(World { state: Mutex::new(state) }) }
+        Self { world: Arc::new(World { state: Mutex::new(state) }), timers: None }
+    }
+
+    /// The same world, whose tasks use these timers, too.
+    #[must_use]
+    pub fn with_timers(mut self, timers: impl Timers + 'static) -> Self {
+        self.timers = Some(Box::new(timers));
+        self
     }
 
     /// The environment to give to the components of this world.
@@ -83,21 +110,41 @@ impl Simulation {
         self.world.wake(ROOT);
         loop {
             let Some(id) = self.world.next_ready() else {
-                self.world.pass_time()?;
+                self.pass_time()?;
                 continue;
             };
             let waker = Waker::from(Arc::new(TaskWaker { id, world: self.world.clone() }));
             let mut context = Context::from_waker(&waker);
-            if id == ROOT {
-                if let Poll::Ready(output) = root.as_mut().poll(&mut context) {
-                    return Ok(output);
+            let mut output = None;
+            let mut poll = || {
+                if id == ROOT {
+                    if let Poll::Ready(ready) = root.as_mut().poll(&mut context) {
+                        output = Some(ready);
+                    }
+                } else if let Some(mut task) = self.world.take_task(id)
+                    && task.as_mut().poll(&mut context).is_pending()
+                {
+                    self.world.lock().tasks.insert(id, task);
                 }
-            } else if let Some(mut task) = self.world.take_task(id)
-                && task.as_mut().poll(&mut context).is_pending()
-            {
-                self.world.lock().tasks.insert(id, task);
+            };
+            match &self.timers {
+                Some(timers) => timers.within(&mut poll),
+                None => poll(),
+            }
+            if let Some(output) = output {
+                return Ok(output);
             }
         }
+    }
+
+    /// Moves the clock to where something can happen again.
+    fn pass_time(&self) -> Result<(), Stuck> {
+        let Some(timers) = &self.timers else { return self.world.fire_next() };
+        let (now, next) = self.world.times();
+        let time = timers.pass(now, next, &mut Woken { world: self.world.clone(), next }).ok_or(Stuck)?;
+        let time = next.map_or(time, |next| time.min(next));
+        self.world.move_to(time);
+        if next == Some(time) { self.world.fire_next() } else { Ok(()) }
     }
 
     /// How many tasks exist.
@@ -128,11 +175,20 @@ struct State {
     queued: BTreeSet<u64>,
     timers: BTreeMap<(Duration, u64), Option<Waker>>,
     next_timer: u64,
+    /// Whoever lets time pass: looks again when a task is ready or a timer is set.
+    passing: Option<Waker>,
 }
 
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State").field("elapsed", &self.elapsed).field("tasks", &self.tasks.len()).finish()
+    }
+}
+
+impl State {
+    /// When the next timer fires.
+    fn next_deadline(&self) -> Option<Duration> {
+        self.timers.first_key_value().map(|((deadline, _), _)| *deadline)
     }
 }
 
@@ -146,6 +202,22 @@ impl World {
         if state.queued.insert(id) {
             state.ready.push(id);
         }
+        let passing = state.passing.take();
+        drop(state);
+        if let Some(passing) = passing {
+            passing.wake();
+        }
+    }
+
+    /// The present time, and that of the next timer.
+    fn times(&self) -> (Duration, Option<Duration>) {
+        let state = self.lock();
+        (state.elapsed, state.next_deadline())
+    }
+
+    fn move_to(&self, time: Duration) {
+        let mut state = self.lock();
+        state.elapsed = state.elapsed.max(time);
     }
 
     fn next_ready(&self) -> Option<u64> {
@@ -164,7 +236,7 @@ impl World {
     }
 
     /// Moves the clock to the next timer and wakes who waits for it.
-    fn pass_time(&self) -> Result<(), Stuck> {
+    fn fire_next(&self) -> Result<(), Stuck> {
         let mut state = self.lock();
         let ((deadline, _), waker) = state.timers.pop_first().ok_or(Stuck)?;
         state.elapsed = state.elapsed.max(deadline);
@@ -173,6 +245,26 @@ impl World {
             waker.wake();
         }
         Ok(())
+    }
+}
+
+/// Resolves when a task is ready, or a timer is set that fires before the one that was the next.
+struct Woken {
+    world: Arc<World>,
+    next: Option<Duration>,
+}
+
+impl Future for Woken {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.world.lock();
+        let is_earlier = state.next_deadline().is_some_and(|next| self.next.is_none_or(|known| next < known));
+        if !state.ready.is_empty() || is_earlier {
+            return Poll::Ready(());
+        }
+        state.passing = Some(context.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -247,6 +339,11 @@ impl Future for Timer {
             (deadline, state.next_timer)
         });
         state.timers.insert(key, Some(context.waker().clone()));
+        let passing = state.passing.take();
+        drop(state);
+        if let Some(passing) = passing {
+            passing.wake();
+        }
         Poll::Pending
     }
 }

@@ -84,6 +84,52 @@ pub fn explore_reconciler<R: Reconciler>(make: impl Fn() -> R + Send + Sync + 's
     Explorer::new(process::begin_reconciler("explored", make))
 }
 
+/// Explores a program on kube-rs as it is, such as a `kube::runtime::Controller`, each life of which begins with this function.
+///
+/// Its timers, and tasks that it gives to tokio, are part of the world: see [`Explorer::beside_tokio`]. Two runs of a seed are the same as
+/// far as the program is: kube-rs draws the pauses before it tries again itself, and its maps have no order. A counterexample shows
+/// what happened in the run that it tells of.
+///
+/// ```
+/// use futures::StreamExt;
+/// use k8s_openapi::api::core::v1::ConfigMap;
+/// use kube::{Api, Client, api::{Patch, PatchParams}, runtime::{Controller, controller::Action, watcher}};
+/// use orchestrator_sim::explore::explore_kube;
+/// use serde_json::json;
+/// use std::{sync::Arc, time::Duration};
+///
+/// // Writes a greeting into each config map.
+/// async fn greet(map: Arc<ConfigMap>, client: Arc<Client>) -> Result<Action, kube::Error> {
+///     let maps: Api<ConfigMap> = Api::namespaced((*client).clone(), "default");
+///     if map.data.is_none() {
+///         let patch = Patch::Merge(json!({"data": {"hello": "world"}}));
+///         maps.patch(map.metadata.name.as_deref().unwrap_or_default(), &PatchParams::default(), &patch).await?;
+///     }
+///     Ok(Action::await_change())
+/// }
+/// let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "default"}})).unwrap();
+/// explore_kube(|client| async {
+///     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+///     Controller::new(maps, watcher::Config::default())
+///         .run(greet, |_, _, _| Action::requeue(Duration::from_secs(1)), Arc::new(client))
+///         .for_each(|_| async {})
+///         .await;
+/// })
+/// .creates(&map)
+/// .eventually("it is greeted", |objects| {
+///     objects.get::<ConfigMap>("default", "a").is_some_and(|map| map.data.is_some())
+/// })
+/// .seeds(5)
+/// .run()
+/// .unwrap();
+/// ```
+pub fn explore_kube<F>(begin: impl Fn(kube::Client) -> F + Send + Sync + 'static) -> Explorer
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    explore(move |process| begin(process.kube_client())).beside_tokio()
+}
+
 /// What is to be explored, and what has to hold.
 #[must_use = "it explores nothing until it runs"]
 #[derive(Clone)]
@@ -103,6 +149,7 @@ struct Setup {
     begin: Begin,
     beside: Vec<Begin>,
     properties: Vec<Property>,
+    beside_tokio: bool,
 }
 
 /// What was explored without finding anything.
@@ -172,7 +219,7 @@ impl fmt::Debug for Explorer {
 impl Explorer {
     fn new(begin: Begin) -> Self {
         Self {
-            setup: Setup { begin, beside: Vec::new(), properties: Vec::new() },
+            setup: Setup { begin, beside: Vec::new(), properties: Vec::new(), beside_tokio: false },
             given: Vec::new(),
             actions: Vec::new(),
             same_end: false,
@@ -194,6 +241,16 @@ impl Explorer {
         F: Future<Output = ()> + Send + 'static,
     {
         self.setup.beside.push(process::begin(begin));
+        self
+    }
+}
+
+/// Other runtimes.
+impl Explorer {
+    /// Lets the processes use tokio as well: its timers follow the world's clock, and its tasks run on the world's thread. It
+    /// takes the exploration out of asynchronous code, where tokio does not let another runtime begin.
+    pub fn beside_tokio(mut self) -> Self {
+        self.setup.beside_tokio = true;
         self
     }
 }

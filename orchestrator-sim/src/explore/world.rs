@@ -27,6 +27,7 @@ use crate::{
     process::{Process, Runs},
     recorder::Recorder,
     requests,
+    tokio_timers::TokioTimers,
 };
 
 /// The state that runs begin with: a server has been here, and what is given is there.
@@ -60,6 +61,9 @@ pub enum WorldError {
     /// The store failed.
     #[error("the store failed: {0}")]
     Store(#[from] StoreError),
+    /// Tokio's runtime cannot be made.
+    #[error("tokio's runtime cannot be made: {0}")]
+    Tokio(#[from] std::io::Error),
     /// The server did not start, or refused what was given.
     #[error("{0}")]
     Api(#[from] orchestrator_core::status::ApiError),
@@ -89,7 +93,10 @@ impl Base {
 
     /// A run in which everything follows from the seed and the plan.
     pub(super) fn run(&self, setup: &Setup, actions: &[Action], seed: u64, plan: &Plan) -> Result<Run, WorldError> {
-        let simulation = Simulation::starting_at(seed, self.elapsed);
+        let mut simulation = Simulation::starting_at(seed, self.elapsed);
+        if setup.beside_tokio {
+            simulation = simulation.with_timers(TokioTimers::new()?);
+        }
         let env = simulation.env();
         let store = self.store.fork(&env);
         let recorder = simulation.run(Recorder::start(&env, Arc::new(store.clone())))??;
@@ -174,7 +181,7 @@ impl World<'_> {
                 let died = deaths.get();
                 let link = room.seat.link(&env, Delay::Network);
                 let client = fate.client(link.client(), &room);
-                let life = env.spawn("life", begin(Process::new(client, Arc::new(link), &env, &runs)));
+                let life = env.spawn("life", begin(Process::new(client, Arc::new(link), &room.seat, &env, &runs)));
                 if deaths.wait_for(|deaths| *deaths != died).await.is_err() {
                     return;
                 }
@@ -187,7 +194,7 @@ impl World<'_> {
     /// A process to which nothing happens.
     fn helper(&self) -> Process {
         let link = self.room.seat.link(&self.env, Delay::Network);
-        Process::new(link.client(), Arc::new(link), &self.env, &Runs::default())
+        Process::new(link.client(), Arc::new(link), &self.room.seat, &self.env, &Runs::default())
     }
 
     /// Lets time pass, and looks at everything that is written.

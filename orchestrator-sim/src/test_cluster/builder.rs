@@ -14,6 +14,7 @@ pub struct TestClusterBuilder {
     nodes: usize,
     controllers: Vec<&'static str>,
     scheduler: bool,
+    beside_tokio: bool,
 }
 
 impl TestClusterBuilder {
@@ -47,12 +48,20 @@ impl TestClusterBuilder {
         self
     }
 
+    /// Lets processes use tokio as well, as programs on kube-rs do: its timers follow the cluster's clock, and its tasks run on the
+    /// cluster's thread. Such a cluster cannot be used within asynchronous code, where tokio does not let another runtime begin.
+    pub fn beside_tokio(mut self) -> Self {
+        self.beside_tokio = true;
+        self
+    }
+
     /// Starts all of it and waits until it has settled.
     ///
     /// # Errors
     /// There is no controller of a name, or the cluster does not start.
     pub fn build(self) -> Result<TestCluster, TestError> {
-        let cluster = SimCluster::builder(self.seed).nodes(self.nodes).control_plane(false).build()?;
+        let cluster = SimCluster::builder(self.seed).nodes(self.nodes).control_plane(false);
+        let cluster = if self.beside_tokio { cluster.beside_tokio() } else { cluster }.build()?;
         let cluster = TestCluster::around(cluster)?;
         // As in any cluster that has been there for a moment; pods are refused without it.
         cluster.write(requests::default_account())?;

@@ -372,8 +372,9 @@ impl Resident {
     fn live(&mut self, cluster: &SimCluster) {
         // The life before ends first.
         self.life = None;
-        let way = self.gate.way(&cluster.link());
-        let process = Process::new(Client::new(way.clone()), way, cluster.env(), &self.runs);
+        let link = cluster.link();
+        let way = self.gate.way(&link);
+        let process = Process::new(Client::new(way.clone()), way, link.seat(), cluster.env(), &self.runs);
         self.life = Some(cluster.env().spawn("process", (self.begin)(process)));
     }
 }
