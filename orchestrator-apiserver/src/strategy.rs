@@ -17,9 +17,9 @@ pub(crate) trait Strategy: Send + Sync + std::fmt::Debug {
         NameRule::Subdomain
     }
 
-    /// Whether `metadata.generation` counts changes of the object's intent.
-    fn has_generation(&self) -> bool {
-        false
+    /// What `metadata.generation` counts.
+    fn generation(&self) -> Generation {
+        Generation::None
     }
 
     /// Whether the status is written through its own endpoint only.
@@ -56,6 +56,14 @@ pub(crate) trait Strategy: Send + Sync + std::fmt::Debug {
     /// The rules of a change, in addition to [`Self::validate`].
     fn validate_update(&self, _new: &Field<'_>, _old: &Field<'_>, _errors: &mut Errors) {}
 
+    /// What callers are told of an object that is taken, new or changed.
+    fn warn(&self, _new: &Field<'_>, _old: Option<&Field<'_>>, _warnings: &mut Vec<String>) {}
+
+    /// Whether owners and finalizers are what they were, whoever writes the status.
+    fn keeps_metadata_of_status(&self) -> bool {
+        true
+    }
+
     /// What the server decides about a changed status.
     fn prepare_status(&self, _new: &mut Value, _old: &Value) {}
 
@@ -88,6 +96,19 @@ pub(crate) trait Strategy: Send + Sync + std::fmt::Debug {
     }
 }
 
+/// What `metadata.generation` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Generation {
+    /// Nothing: objects have none.
+    None,
+    /// It is 1, whatever becomes of the object.
+    Fixed,
+    /// Changes of the object's intent: of all but metadata and status.
+    Intent,
+    /// Changes of the object's intent and of its annotations.
+    Annotated,
+}
+
 /// A key that an object holds for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reservation {
@@ -117,7 +138,7 @@ pub(crate) enum Allocation {
 /// A kind that is stored and served by the rules of metadata alone.
 #[derive(Debug)]
 pub(crate) struct Plain {
-    pub(crate) generation: bool,
+    pub(crate) generation: Generation,
     pub(crate) status: bool,
     pub(crate) names: NameRule,
 }
@@ -127,7 +148,7 @@ impl Strategy for Plain {
         self.names
     }
 
-    fn has_generation(&self) -> bool {
+    fn generation(&self) -> Generation {
         self.generation
     }
 

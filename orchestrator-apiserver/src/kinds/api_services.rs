@@ -2,13 +2,15 @@
 //!
 //! Upstream: `kube-aggregator/pkg/apis/apiregistration/validation`.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{check, rules::Rules};
 use crate::{
-    field::{Errors, Field, member, set_default},
+    field::{Errors, Field, member, remove, set_default},
     names::{self, NameRule},
 };
+
+const STATUSES: [&str; 3] = ["True", "False", "Unknown"];
 
 /// API services.
 pub(super) const API_SERVICES: Rules = Rules {
@@ -23,10 +25,37 @@ pub(super) const API_SERVICES: Rules = Rules {
             set_default(reference, "port", 443);
         }
     },
-    create: |service| *member(service, "status") = json!({}),
+    create,
     validate,
+    update_status: |new, old| {
+        for name in ["labels", "annotations"] {
+            match old["metadata"].get(name) {
+                Some(value) => *member(member(new, "metadata"), name) = value.clone(),
+                None => drop(remove(member(new, "metadata"), name)),
+            }
+        }
+    },
+    validate_status: |new, _, errors| {
+        for condition in new.at("status.conditions").items() {
+            let status = condition.get("status");
+            if !STATUSES.contains(&status.text()) {
+                status.not_supported(errors, &STATUSES);
+            }
+        }
+    },
     ..Rules::NONE
 };
+
+/// What this server serves itself is there at once.
+fn create(service: &mut Value) {
+    let since = service["metadata"]["creationTimestamp"].clone();
+    let is_local = service["spec"].get("service").is_none();
+    let there = json!({
+        "type": "Available", "status": "True", "lastTransitionTime": since, "reason": "Local",
+        "message": "Local APIServices are always available",
+    });
+    *member(service, "status") = if is_local { json!({ "conditions": [there] }) } else { json!({}) };
+}
 
 fn validate(service: &Field<'_>, errors: &mut Errors) {
     let (name, spec) = (service.at("metadata.name"), service.get("spec"));
@@ -72,9 +101,8 @@ fn validate(service: &Field<'_>, errors: &mut Errors) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
+    use crate::kinds::testing::broken_status;
 
     fn broken(name: &str, spec: Value) -> Vec<String> {
         let mut service = json!({"metadata": {"name": name}, "spec": spec});
@@ -118,5 +146,30 @@ mod tests {
                 "spec.insecureSkipTLSVerify: true: may not be true if caBundle is present",
             ]
         );
+    }
+
+    #[test]
+    fn conditions_are_met_or_not_or_nobody_knows() {
+        let status = |status: &str| {
+            let service = json!({"metadata": {"labels": {"a": "b"}}, "status": {"conditions": [{"type": "A", "status": status}]}});
+            broken_status(&API_SERVICES, &json!({}), &service)
+        };
+        assert_eq!(status("Unknown"), [""; 0]);
+        assert_eq!(
+            status("Maybe"),
+            ["status.conditions[0].status: \"Maybe\": supported values: \"True\", \"False\", \"Unknown\""]
+        );
+    }
+
+    #[test]
+    fn local_services_are_there_at_once_and_labels_are_no_matter_of_the_status() {
+        let mut local = json!({"metadata": {"creationTimestamp": "now"}, "spec": {}});
+        create(&mut local);
+        assert_eq!(local["status"]["conditions"][0]["lastTransitionTime"], "now");
+        let mut remote = json!({"spec": {"service": {"name": "s"}}});
+        create(&mut remote);
+        assert_eq!(remote["status"], json!({}));
+        (API_SERVICES.update_status)(&mut local, &json!({"metadata": {"labels": {"a": "b"}}}));
+        assert_eq!(local["metadata"]["labels"], json!({"a": "b"}));
     }
 }

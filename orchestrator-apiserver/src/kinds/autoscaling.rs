@@ -118,8 +118,14 @@ fn validate_autoscaler(autoscaler: &Field<'_>, errors: &mut Errors) {
     if !group.text().contains('/') && (group.text() != "v1" || !core_kind) {
         group.wrong(errors, group.shown(), "apiVersion must specify API group");
     }
-    for metric in spec.get("metrics").items() {
+    let metrics = spec.get("metrics");
+    for metric in metrics.items() {
         validate_metric(&metric, errors);
+    }
+    let is_counted_elsewhere = |metric: &Field<'_>| matches!(metric.get("type").text(), "Object" | "External");
+    if least.int() == Some(0) && !metrics.items().iter().any(is_counted_elsewhere) {
+        let detail = "must specify at least one Object or External metric to support scaling to zero replicas";
+        metrics.forbidden(errors, detail);
     }
     for direction in ["scaleUp", "scaleDown"] {
         let rules = spec.get("behavior").get(direction);
@@ -270,4 +276,25 @@ fn scaling_rules(rules: &Field<'_>, errors: &mut Errors) {
     }
     let tolerance = rules.get("tolerance");
     check::quantity_not_negative(&tolerance, errors);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::testing::broken;
+
+    #[test]
+    fn none_at_all_needs_a_metric_from_elsewhere() {
+        let spec = json!({
+            "minReplicas": 0, "maxReplicas": 1,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+        });
+        assert_eq!(
+            broken(&AUTOSCALERS, json!({"apiVersion": NEWER, "spec": spec})),
+            [
+                "spec.minReplicas: 0: must be greater than or equal to 1",
+                "spec.metrics: must specify at least one Object or External metric to support scaling to zero replicas",
+            ]
+        );
+    }
 }

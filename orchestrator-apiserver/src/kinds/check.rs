@@ -401,10 +401,10 @@ pub(crate) fn at_most_all(field: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-/// Whether a number or percentage is given and nothing.
+/// Whether a number or percentage is nothing. To Go a text that is neither is nothing.
 pub(crate) fn is_zero(field: &Field<'_>) -> bool {
     match field.value() {
-        Some(Value::String(text)) => percent(text) == Some(0),
+        Some(Value::String(text)) => percent(text).or_else(|| text.parse().ok()).unwrap_or(0) == 0,
         Some(Value::Number(number)) => number.as_i64() == Some(0),
         _ => true,
     }

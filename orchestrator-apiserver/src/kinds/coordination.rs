@@ -1,4 +1,6 @@
 //! Leases and events: what components tell each other.
+//!
+//! Upstream: `pkg/apis/coordination/validation` and `pkg/apis/core/validation/events.go`.
 
 use serde_json::{Value, json};
 
@@ -64,10 +66,20 @@ fn validate_lease(lease: &Field<'_>, errors: &mut Errors) {
     transitions.not_negative(errors);
     let (strategy, preferred) = (spec.get("strategy"), spec.get("preferredHolder"));
     if strategy.exists() {
-        check::problems(&strategy, &names::qualified_name(strategy.text()), errors);
+        election_strategy(&strategy, errors);
     }
-    if preferred.exists() && strategy.text().is_empty() {
-        preferred.forbidden(errors, "may only be specified when `strategy` is defined");
+    if !preferred.text().is_empty() && strategy.text().is_empty() {
+        preferred.forbidden(errors, "may only be specified if `strategy` is defined");
+    }
+}
+
+/// How a holder is chosen: Kubernetes' own way, or one that a domain defines. Upstream names the field twice.
+fn election_strategy(strategy: &Field<'_>, errors: &mut Errors) {
+    let place = strategy.shown_at(format!("{}.strategy", strategy.path()));
+    if strategy.text().contains('/') {
+        check::problems(&place, &names::qualified_name(strategy.text()), errors);
+    } else {
+        place.one_of(errors, &["OldestEmulationVersion"]);
     }
 }
 
@@ -177,6 +189,8 @@ fn new_event_stays(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         ("deprecatedFirstTimestamp", "firstTimestamp"),
         ("deprecatedLastTimestamp", "lastTimestamp"),
         ("deprecatedCount", "count"),
+        // Upstream says this one twice.
+        ("reason", "reason"),
         ("type", "type"),
         ("eventTime", "eventTime"),
         ("action", "action"),
@@ -188,5 +202,27 @@ fn new_event_stays(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
             let shown = new.get(name).value().map_or_else(|| "null".to_owned(), Value::to_string);
             new.get(place).wrong(errors, shown, check::IMMUTABLE);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::testing::broken;
+
+    #[test]
+    fn leases_name_a_known_strategy() {
+        let lease = |spec: Value| broken(&LEASES, json!({ "spec": spec }));
+        assert_eq!(lease(json!({"strategy": "OldestEmulationVersion", "preferredHolder": "h"})), [""; 0]);
+        assert_eq!(lease(json!({"strategy": "example.com/mine", "preferredHolder": ""})), [""; 0]);
+        assert_eq!(
+            lease(json!({"strategy": "Mine"})),
+            ["spec.strategy.strategy: \"Mine\": supported values: \"OldestEmulationVersion\""]
+        );
+        assert_eq!(lease(json!({"strategy": "a/b/c"})).len(), 1);
+        assert_eq!(
+            lease(json!({"preferredHolder": "h"})),
+            ["spec.preferredHolder: may only be specified if `strategy` is defined"]
+        );
     }
 }

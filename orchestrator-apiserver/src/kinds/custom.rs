@@ -10,7 +10,7 @@ use super::custom_schema::Schema;
 use crate::{
     field::{Errors, Field},
     names::NameRule,
-    strategy::{Plain, Strategy},
+    strategy::{Generation, Plain, Strategy},
 };
 
 /// A kind of a definition: plain but for its schema.
@@ -25,7 +25,7 @@ pub(crate) struct Custom {
 impl Custom {
     /// `schema` is `openAPIV3Schema`, or nothing.
     pub(crate) fn new(has_status: bool, schema: Option<&Value>) -> Self {
-        let plain = Plain { generation: true, status: has_status, names: NameRule::Subdomain };
+        let plain = Plain { generation: Generation::Intent, status: has_status, names: NameRule::Subdomain };
         Self { plain, schema: schema.cloned().unwrap_or_default(), compiled: OnceLock::new() }
     }
 
@@ -39,8 +39,8 @@ impl Strategy for Custom {
         self.plain.names()
     }
 
-    fn has_generation(&self) -> bool {
-        self.plain.has_generation()
+    fn generation(&self) -> Generation {
+        self.plain.generation()
     }
 
     fn has_status(&self) -> bool {

@@ -11,6 +11,7 @@ use super::{check, rules::Rules};
 use crate::{
     field::{Errors, Field, items_mut, member, set_default},
     names,
+    strategy::Generation,
 };
 
 /// Users of one claim.
@@ -22,7 +23,7 @@ const POOL_NAME_BYTES: usize = 253;
 
 /// Device classes.
 pub(super) const DEVICE_CLASSES: Rules = Rules {
-    generation: true,
+    generation: Generation::Intent,
     default: |class| {
         if class.get("spec").is_none() {
             *member(class, "spec") = json!({});
@@ -62,7 +63,7 @@ pub(super) const RESOURCE_CLAIMS: Rules = Rules {
 
 /// What a driver has on a node.
 pub(super) const RESOURCE_SLICES: Rules = Rules {
-    generation: true,
+    generation: Generation::Intent,
     validate: |slice, errors| validate_slice(&slice.get("spec"), errors),
     validate_update: |new, old, errors| {
         let (new, old) = (new.get("spec"), old.get("spec"));

@@ -9,6 +9,7 @@ use super::{check, rules::Rules};
 use crate::{
     field::{Errors, Field, items_mut, set_default},
     names,
+    strategy::Generation,
 };
 
 const ADDRESSES_MAX: usize = 100;
@@ -21,7 +22,7 @@ pub(super) const ENDPOINTS: Rules = Rules { default: default_endpoints, validate
 
 /// Endpoint slices.
 pub(super) const ENDPOINT_SLICES: Rules = Rules {
-    generation: true,
+    generation: Generation::Intent,
     default: default_slice,
     validate: validate_slice,
     validate_update: |new, old, errors| check::immutable(new, old, "addressType", errors),

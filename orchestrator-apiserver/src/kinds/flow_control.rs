@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{check, rules::Rules};
+use super::{check, go, rules::Rules};
 use crate::{
     field::{Errors, Field, member, set_default},
     flow, limits, names,
+    strategy::Generation,
 };
 
 /// The level, and the schema, without limits.
@@ -24,7 +25,7 @@ const HASH_BITS: i64 = 60;
 
 /// Flow schemas.
 pub(super) const FLOW_SCHEMAS: Rules = Rules {
-    generation: true,
+    generation: Generation::Intent,
     status: true,
     default: |schema| {
         let spec = member(schema, "spec");
@@ -39,7 +40,7 @@ pub(super) const FLOW_SCHEMAS: Rules = Rules {
 
 /// Priority levels.
 pub(super) const PRIORITY_LEVELS: Rules = Rules {
-    generation: true,
+    generation: Generation::Intent,
     status: true,
     default: default_level,
     create: |level| *member(level, "status") = json!({}),
@@ -211,7 +212,8 @@ fn validate_schema(schema: &Field<'_>, errors: &mut Errors) {
     }
     let method = spec.get("distinguisherMethod");
     if method.exists() && !matches!(method.get("type").text(), "ByNamespace" | "ByUser") {
-        method.not_supported(errors, &["ByNamespace", "ByUser"]);
+        let shown = go::show("Distinguisher", method.value().unwrap_or(&Value::Null));
+        method.get("type").not_supported_as(errors, &shown, &["ByNamespace", "ByUser"]);
     }
     let level = spec.at("priorityLevelConfiguration.name");
     if level.text().is_empty() {
@@ -243,39 +245,41 @@ fn validate_rule(rule: &Field<'_>, errors: &mut Errors) {
         verbs(&path.get("verbs"), errors);
         let urls = path.get("nonResourceURLs");
         list(&urls, "nonResourceURLs must contain at least one value", "non-resource URLs", errors);
-        for url in urls.items().iter().filter(|url| url.text() != "*") {
-            validate_path(url, errors);
+        if !has_wildcard(&urls) {
+            urls.items().iter().for_each(|url| validate_path(url, errors));
         }
     }
 }
 
 fn validate_subject(subject: &Field<'_>, errors: &mut Errors) {
     let of = subject.get("kind");
-    let kinds = [("Group", "group"), ("ServiceAccount", "serviceAccount"), ("User", "user")];
-    if !kinds.iter().any(|(kind, _)| *kind == of.text()) {
-        of.not_supported(errors, &kinds.map(|(kind, _)| kind));
-        return;
+    let kinds = [("ServiceAccount", "serviceAccount"), ("User", "user"), ("Group", "group")];
+    let Some((kind, own)) = kinds.iter().find(|(kind, _)| *kind == of.text()) else {
+        return of.not_supported(errors, &["Group", "ServiceAccount", "User"]);
+    };
+    let part = subject.get(own);
+    if !part.exists() {
+        part.required(errors, &format!("{own} is required when subject kind is '{kind}'"));
+    } else if *kind == "ServiceAccount" {
+        account(&part, errors);
+    } else {
+        check::required(&part.get("name"), errors);
     }
-    for (kind, name) in kinds {
-        let part = subject.get(name);
-        match (kind == of.text(), part.exists()) {
-            (true, false) => part.required(errors, &format!("{name} is required when subject kind is '{kind}'")),
-            (false, true) => part.forbidden(errors, &format!("{name} is forbidden when subject kind is not '{kind}'")),
-            (true, true) => check::required(&part.get("name"), errors),
-            (false, false) => {}
-        }
+    for (other, name) in kinds.iter().filter(|(_, name)| name != own && subject.get(name).exists()) {
+        subject.get(name).forbidden(errors, &format!("{name} is forbidden when subject kind is not '{other}'"));
     }
-    let account = subject.get("serviceAccount");
-    if of.text() == "ServiceAccount" && account.exists() {
-        let (name, namespace) = (account.get("name"), account.get("namespace"));
-        if name.text() != "*" {
-            check::given(&name, names::subdomain, errors);
-        }
-        if namespace.text().is_empty() {
-            namespace.required(errors, "must specify namespace for service account");
-        } else {
-            check::problems(&namespace, &names::label(namespace.text()), errors);
-        }
+}
+
+/// A service account, or all of a namespace.
+fn account(account: &Field<'_>, errors: &mut Errors) {
+    let (name, namespace) = (account.get("name"), account.get("namespace"));
+    if name.text() != "*" {
+        check::needed(&name, names::subdomain, errors);
+    }
+    if namespace.text().is_empty() {
+        namespace.required(errors, "must specify namespace for service account");
+    } else {
+        check::problems(&namespace, &names::label(namespace.text()), errors);
     }
 }
 
@@ -397,6 +401,31 @@ mod tests {
                 "spec.limited.borrowingLimitPercent: -1: if specified, must be a non-negative integer",
             ]
         );
+    }
+
+    #[test]
+    fn subjects_are_of_one_kind() {
+        let subject = |subject: Value| {
+            let mut errors = Errors::default();
+            validate_subject(&Field::root(&subject), &mut errors);
+            crate::kinds::testing::told(errors)
+        };
+        assert_eq!(
+            subject(json!({"kind": "ServiceAccount", "serviceAccount": {"name": "*", "namespace": "n"}})),
+            [""; 0]
+        );
+        assert_eq!(
+            subject(
+                json!({"kind": "ServiceAccount", "serviceAccount": {}, "group": {"name": "g"}, "user": {"name": "u"}})
+            ),
+            [
+                "serviceAccount.name: ",
+                "serviceAccount.namespace: must specify namespace for service account",
+                "user: user is forbidden when subject kind is not 'User'",
+                "group: group is forbidden when subject kind is not 'Group'",
+            ]
+        );
+        assert_eq!(subject(json!({"kind": "User"})), ["user: user is required when subject kind is 'User'"]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ const OPERATORS: [&str; 2] = ["In", "NotIn"];
 const STATES: [&str; 3] = ["False", "True", "Unknown"];
 const RULES_MAX: usize = 20;
 const EXIT_CODES_MAX: usize = 255;
+const INDEXES_BYTES: usize = 64 << 10;
 
 /// The rules of a failure policy, part of the spec of a job.
 pub(super) fn failure(spec: &Field<'_>, errors: &mut Errors) {
@@ -122,6 +123,9 @@ fn success_rule(rule: &Field<'_>, completions: i64, errors: &mut Errors) {
     let (count, indexes) = (rule.get("succeededCount"), rule.get("succeededIndexes"));
     if !count.exists() && !indexes.exists() {
         rule.required(errors, "at least one of succeededCount or succeededIndexes must be specified");
+    }
+    if indexes.len() > INDEXES_BYTES {
+        indexes.error(errors, FieldErrorKind::TooLong, format!("may not be more than {INDEXES_BYTES} bytes"));
     }
     let listed = if indexes.exists() { count_indexes(indexes.text(), completions) } else { Ok(0) };
     if let Err(why) = &listed {

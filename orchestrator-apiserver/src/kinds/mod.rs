@@ -2,18 +2,18 @@
 //!
 //! Start with [`rules::Rules`]: what can differ between kinds. `podspec` is shared by all that make pods; `check` by all.
 
+mod admission;
 mod api_services;
-mod app_status;
 mod apps;
 mod autoscaler_versions;
 mod autoscaling;
-mod batch;
 mod certificates;
 pub(crate) mod check;
 mod classes;
 mod conditions;
 mod config;
 mod coordination;
+mod cron_jobs;
 mod custom;
 mod custom_schema;
 mod definitions;
@@ -26,6 +26,7 @@ mod flow_control;
 mod go;
 mod job_policies;
 mod job_status;
+mod jobs;
 mod load_balancers;
 mod namespace;
 mod networking;
@@ -39,7 +40,10 @@ mod rules;
 mod services;
 mod storage;
 mod templates;
-mod webhooks;
+#[cfg(test)]
+mod testing;
+mod warnings;
+mod webhook_client;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -52,12 +56,12 @@ use serde_json::Value;
 use crate::{
     field::member,
     names::NameRule,
-    strategy::{Plain, Strategy},
+    strategy::{Generation, Plain, Strategy},
 };
 
 /// The strategy of a kind.
 pub(crate) fn strategy(group: &str, plural: &str, has_status: bool) -> Arc<dyn Strategy> {
-    let plain = || Arc::new(Plain { generation: false, status: has_status, names: NameRule::Subdomain });
+    let plain = || Arc::new(Plain { generation: Generation::None, status: has_status, names: NameRule::Subdomain });
     deep(group, plural).unwrap_or_else(|| plain())
 }
 
@@ -119,7 +123,7 @@ fn deep(group: &str, plural: &str) -> Option<Arc<dyn Strategy>> {
         "networking.k8s.io" | "discovery.k8s.io" => network(plural),
         "storage.k8s.io" => storage_kind(plural),
         "rbac.authorization.k8s.io" => roles(plural),
-        "admissionregistration.k8s.io" => admission(plural),
+        "admissionregistration.k8s.io" => admission_kind(plural),
         _ => other(group, plural),
     };
     rules.map(|rules| Arc::new(rules) as Arc<dyn Strategy>)
@@ -190,13 +194,14 @@ fn roles(plural: &str) -> Option<Rules> {
     })
 }
 
-fn admission(plural: &str) -> Option<Rules> {
+fn admission_kind(plural: &str) -> Option<Rules> {
     Some(match plural {
-        "mutatingwebhookconfigurations" => webhooks::MUTATING,
-        "validatingwebhookconfigurations" => webhooks::VALIDATING,
-        "mutatingadmissionpolicies" => webhooks::MUTATING_POLICIES,
-        "validatingadmissionpolicies" => webhooks::POLICIES,
-        "mutatingadmissionpolicybindings" | "validatingadmissionpolicybindings" => webhooks::BINDINGS,
+        "mutatingadmissionpolicies" => admission::MUTATING_POLICIES,
+        "mutatingadmissionpolicybindings" => admission::MUTATING_BINDINGS,
+        "mutatingwebhookconfigurations" => admission::MUTATING_WEBHOOKS,
+        "validatingadmissionpolicies" => admission::VALIDATING_POLICIES,
+        "validatingadmissionpolicybindings" => admission::VALIDATING_BINDINGS,
+        "validatingwebhookconfigurations" => admission::VALIDATING_WEBHOOKS,
         _ => return None,
     })
 }
@@ -206,8 +211,8 @@ fn other(group: &str, plural: &str) -> Option<Rules> {
         ("apiextensions.k8s.io", "customresourcedefinitions") => definitions::DEFINITIONS,
         ("apiregistration.k8s.io", "apiservices") => api_services::API_SERVICES,
         ("autoscaling", "horizontalpodautoscalers") => autoscaling::AUTOSCALERS,
-        ("batch", "cronjobs") => batch::CRON_JOBS,
-        ("batch", "jobs") => batch::JOBS,
+        ("batch", "cronjobs") => cron_jobs::CRON_JOBS,
+        ("batch", "jobs") => jobs::JOBS,
         ("certificates.k8s.io", "certificatesigningrequests") => certificates::REQUESTS,
         ("coordination.k8s.io", "leases") => coordination::LEASES,
         ("events.k8s.io", "events") => coordination::NEW_EVENTS,

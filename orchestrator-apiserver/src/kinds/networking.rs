@@ -7,6 +7,7 @@ use super::{check, load_balancers, rules::Rules};
 use crate::{
     field::{Errors, Field, items_mut, member, set_default},
     names::{self, NameRule},
+    strategy::Generation,
 };
 
 /// How an ingress named its class of old.
@@ -15,7 +16,7 @@ const CONTROLLER_BYTES: usize = 250;
 
 /// Ingresses.
 pub(super) const INGRESSES: Rules = Rules {
-    generation: true,
+    generation: Generation::Intent,
     status: true,
     default: |ingress| {
         if ingress.get("spec").is_none() {
@@ -37,7 +38,7 @@ pub(super) const INGRESSES: Rules = Rules {
 
 /// Ingress classes.
 pub(super) const INGRESS_CLASSES: Rules = Rules {
-    generation: true,
+    generation: Generation::Intent,
     default: |class| {
         if class.get("spec").is_none() {
             *member(class, "spec") = json!({});
@@ -53,7 +54,7 @@ pub(super) const INGRESS_CLASSES: Rules = Rules {
 
 /// Network policies.
 pub(super) const NETWORK_POLICIES: Rules =
-    Rules { generation: true, default: default_policy, validate: validate_policy, ..Rules::NONE };
+    Rules { generation: Generation::Intent, default: default_policy, validate: validate_policy, ..Rules::NONE };
 
 /// Ranges of service addresses.
 pub(super) const SERVICE_RANGES: Rules = Rules {

@@ -9,10 +9,11 @@ mod status;
 use orchestrator_core::quantity::Quantity;
 use serde_json::{Value, json};
 
-use super::{check, go, podspec, rules::Rules};
+use super::{check, go, podspec, rules::Rules, warnings};
 use crate::{
     field::{Errors, Field, items_mut, member, remove, set_default},
     names,
+    strategy::Generation,
 };
 
 const GATED: &str = "Scheduling is blocked due to non-empty scheduling gates";
@@ -22,7 +23,7 @@ tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it
 
 /// Pods.
 pub(super) const PODS: Rules = Rules {
-    generation: true,
+    generation: Generation::Intent,
     status: true,
     returns_deleted: true,
     default,
@@ -34,6 +35,7 @@ pub(super) const PODS: Rules = Rules {
     update_status: status::update,
     validate_status: status::validate,
     grace,
+    warn: warnings::of_pod,
     ..Rules::NONE
 };
 

@@ -1,4 +1,6 @@
 //! PodDisruptionBudget.
+//!
+//! Upstream: `pkg/apis/policy/validation/validation.go`.
 
 use serde_json::{Value, json};
 
@@ -6,12 +8,13 @@ use super::{check, conditions, go, rules::Rules};
 use crate::{
     field::{Errors, Field, member},
     names::NameRule,
+    strategy::Generation,
 };
 
 /// Disruption budgets.
 pub(super) const DISRUPTION_BUDGETS: Rules = Rules {
     names: NameRule::PathSegment,
-    generation: true,
+    generation: Generation::Intent,
     status: true,
     needs_version: true,
     default: |budget| {

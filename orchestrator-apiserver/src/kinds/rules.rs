@@ -5,19 +5,21 @@ use serde_json::Value;
 use crate::{
     field::{Errors, Field},
     names::NameRule,
-    strategy::{Allocation, Reservation, Strategy},
+    strategy::{Allocation, Generation, Reservation, Strategy},
 };
 
 /// The rules of a kind. Begin with [`Rules::NONE`] and replace what differs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     pub(crate) names: NameRule,
-    pub(crate) generation: bool,
+    pub(crate) generation: Generation,
     pub(crate) status: bool,
     /// Whether a new object may come with its status.
     pub(crate) begins_with_status: bool,
     /// Whether an update must carry the version that it is based on.
     pub(crate) needs_version: bool,
+    /// Whether owners and finalizers are what they were, whoever writes the status.
+    pub(crate) keeps_metadata_of_status: bool,
     /// Whether a deletion answers with the object.
     pub(crate) returns_deleted: bool,
     pub(crate) default: fn(&mut Value),
@@ -27,6 +29,8 @@ pub(crate) struct Rules {
     pub(crate) validate: fn(&Field<'_>, &mut Errors),
     pub(crate) validate_create: fn(&Field<'_>, &mut Errors),
     pub(crate) validate_update: fn(&Field<'_>, &Field<'_>, &mut Errors),
+    /// What callers are told of an object that is taken, new or changed.
+    pub(crate) warn: fn(&Field<'_>, Option<&Field<'_>>, &mut Vec<String>),
     pub(crate) update_status: fn(&mut Value, &Value),
     pub(crate) validate_status: fn(&Field<'_>, &Field<'_>, &mut Errors),
     pub(crate) grace: fn(&Value, Option<i64>) -> i64,
@@ -39,10 +43,11 @@ impl Rules {
     /// A kind that is ruled by its metadata alone.
     pub(crate) const NONE: Self = Self {
         names: NameRule::Subdomain,
-        generation: false,
+        generation: Generation::None,
         status: false,
         begins_with_status: false,
         needs_version: false,
+        keeps_metadata_of_status: true,
         returns_deleted: false,
         default: |_| {},
         create: |_| {},
@@ -50,6 +55,7 @@ impl Rules {
         validate: |_, _| {},
         validate_create: |_, _| {},
         validate_update: |_, _, _| {},
+        warn: |_, _, _| {},
         update_status: |_, _| {},
         validate_status: |_, _, _| {},
         grace: |_, _| 0,
@@ -63,7 +69,7 @@ impl Strategy for Rules {
         self.names
     }
 
-    fn has_generation(&self) -> bool {
+    fn generation(&self) -> Generation {
         self.generation
     }
 
@@ -103,6 +109,14 @@ impl Strategy for Rules {
 
     fn validate_update(&self, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         (self.validate_update)(new, old, errors);
+    }
+
+    fn warn(&self, new: &Field<'_>, old: Option<&Field<'_>>, warnings: &mut Vec<String>) {
+        (self.warn)(new, old, warnings);
+    }
+
+    fn keeps_metadata_of_status(&self) -> bool {
+        self.keeps_metadata_of_status
     }
 
     fn prepare_status(&self, new: &mut Value, old: &Value) {

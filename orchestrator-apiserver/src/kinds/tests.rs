@@ -187,6 +187,7 @@ proptest! {
             kind.strategy.prepare_create(&mut object);
             let mut errors = Errors::default();
             kind.strategy.validate(&Field::root(&object), &mut errors);
+            kind.strategy.validate_create(&Field::root(&object), &mut errors);
             let mut same = object.clone();
             kind.strategy.prepare_update(&mut same, &object);
             if errors.is_empty() {

@@ -16,6 +16,7 @@ use crate::{
     decode,
     field::{Errors, Field, member, remove},
     limits,
+    strategy::Generation,
 };
 
 impl Server {
@@ -82,6 +83,9 @@ impl Server {
             }
             let drawn = self.allocate(scope, &mut candidate);
             self.validate_new(scope, &candidate)?;
+            if attempt == 1 {
+                kind.strategy.warn(&Field::root(&candidate), None, warnings);
+            }
             self.refuse_foreign_address(scope, &candidate)?;
             self.admit_validating(scope, &candidate, None, warnings).await?;
             if attempt == 1 {
@@ -142,7 +146,7 @@ impl Server {
         }
         *member(metadata, "uid") = self.env.uid().into();
         *member(metadata, "creationTimestamp") = self.now().into();
-        if scope.kind.strategy.has_generation() {
+        if scope.kind.strategy.generation() != Generation::None {
             *member(metadata, "generation") = 1.into();
         } else {
             remove(metadata, "generation");

@@ -13,6 +13,7 @@ use super::{Scope, Server, commit::Refusal, update::released};
 use crate::{
     field::{member, remove},
     kinds, limits,
+    strategy::Generation,
 };
 
 /// Namespaces that a cluster cannot do without.
@@ -84,7 +85,7 @@ impl Server {
         let end = end.unwrap_or_else(|| self.env.now());
         *member(metadata, "deletionTimestamp") = time(end).0.to_string().into();
         *member(metadata, "deletionGracePeriodSeconds") = grace.into();
-        if scope.kind.strategy.has_generation()
+        if scope.kind.strategy.generation() != Generation::None
             && let Some(generation) = metadata["generation"].as_i64()
         {
             *member(metadata, "generation") = (generation + 1).into();

@@ -15,7 +15,7 @@ use crate::{
     field::member,
     names::NameRule,
     registry::{Kind, ObjectType},
-    strategy::Plain,
+    strategy::{Generation, Plain},
 };
 
 impl Server {
@@ -77,7 +77,7 @@ pub(super) fn body_kind(group: &str, version: &str, kind: &str) -> Kind {
         prefix: String::new(),
         stored_as: String::new(),
         schema: decode::Schema::get().kind(group, version, kind),
-        strategy: Arc::new(Plain { generation: false, status: false, names: NameRule::Subdomain }),
+        strategy: Arc::new(Plain { generation: Generation::None, status: false, names: NameRule::Subdomain }),
         columns: Vec::new(),
         open_api: None,
         selectable: Arc::default(),

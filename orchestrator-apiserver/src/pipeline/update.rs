@@ -21,7 +21,7 @@ use crate::{
     apply, decode,
     field::{Errors, Field, member, remove},
     kinds, limits, patch,
-    strategy::Strategy,
+    strategy::{Generation, Strategy},
 };
 
 /// Which part of an object a request may touch.
@@ -86,6 +86,9 @@ impl Server {
                 Part::Main => self.prepare_main(scope, &mut new, &old).await?,
                 Part::Status => {
                     prepare_status(&mut new, &old);
+                    if strategy(scope).keeps_metadata_of_status() {
+                        keep_metadata(&mut new, &old);
+                    }
                     strategy(scope).prepare_status(&mut new, &old);
                     self.settle_status(scope, &mut new, &old);
                 }
@@ -100,6 +103,9 @@ impl Server {
             let mut candidate = new;
             let drawn = self.allocate(scope, &mut candidate);
             validate_changed(scope, &candidate, &old)?;
+            if scope.subresource.is_none() {
+                kind.strategy.warn(&Field::root(&candidate), Some(&Field::root(&old)), warnings);
+            }
             if candidate["spec"]["clusterIPs"] != old["spec"]["clusterIPs"] {
                 self.refuse_foreign_address(scope, &candidate)?;
             }
@@ -172,7 +178,12 @@ impl Server {
             keep(new, old, "status");
         }
         strategy.prepare_update(new, old);
-        if strategy.has_generation() && intent(new) != intent(old) {
+        let counts = match strategy.generation() {
+            Generation::None | Generation::Fixed => false,
+            Generation::Intent => intent(new) != intent(old),
+            Generation::Annotated => intent(new) != intent(old) || notes(new) != notes(old),
+        };
+        if counts {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             *member(member(new, "metadata"), "generation") = generation.into();
         }
@@ -257,6 +268,10 @@ fn prepare_status(new: &mut Value, old: &Value) {
     for name in old_names.filter(|name| !matches!(*name, "status" | "metadata")) {
         keep(new, old, name);
     }
+}
+
+/// Who owns an object and what holds it.
+fn keep_metadata(new: &mut Value, old: &Value) {
     for name in ["ownerReferences", "finalizers"] {
         keep(member(new, "metadata"), &old["metadata"], name);
     }
@@ -266,6 +281,11 @@ fn prepare_status(new: &mut Value, old: &Value) {
 fn intent(tree: &Value) -> Vec<(&String, &Value)> {
     let members = tree.as_object().into_iter().flatten();
     members.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status" | "apiVersion" | "kind")).collect()
+}
+
+/// The annotations of an object, where there are any.
+fn notes(tree: &Value) -> Option<&serde_json::Map<String, Value>> {
+    tree["metadata"]["annotations"].as_object().filter(|annotations| !annotations.is_empty())
 }
 
 fn validate_changed(scope: &Scope, new: &Value, old: &Value) -> ApiResult<()> {

@@ -14,16 +14,18 @@ mod security;
 mod volume_defaults;
 mod volume_sources;
 mod volumes;
+mod warnings;
 mod windows;
 
 pub(crate) use annotations::{MIRROR, validate_update as validate_annotations_update};
 pub(crate) use defaults::{default_requests, default_spec, host_ports};
 pub(crate) use resources::{
-    amount, can_overcommit, container_resource, is_quota_resource, resource_name, summed_requests,
+    amount, can_overcommit, container_resource, is_quota_resource, overhead, resource_name, summed_requests,
 };
 pub(crate) use scheduling::{merge_label_keys, node_selector, tolerations};
 pub(crate) use volume_defaults::{default_source, default_volume};
 pub(crate) use volume_sources::{Owner, driver_name, one_too_many, plain_source, source};
+pub(crate) use warnings::{of_claim as warn_of_claim, of_pod as warn_of_pod, old_label};
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -228,7 +228,7 @@ fn within_limit(limits: &Field<'_>, requests: &Field<'_>, name: &str, request: &
 }
 
 /// The rules of what a pod costs beside its containers. Upstream reads it as limits.
-pub(super) fn overhead(overhead: &Field<'_>, errors: &mut Errors) {
+pub(crate) fn overhead(overhead: &Field<'_>, errors: &mut Errors) {
     let limits = overhead.shown_at(format!("{}.limits", overhead.path()));
     for (name, value) in limits.entries() {
         container_resource(&value, name, errors);

@@ -6,14 +6,15 @@ use crate::field::{Errors, Field};
 
 type Rule = fn(&Field<'_>, &Field<'_>, &mut Errors);
 
-pub(super) const DEPLOYMENT: Rule = |new, _, errors| {
+pub(super) const DEPLOYMENT: Rule = |new, old, errors| {
     let status = new.get("status");
     let parts = ["updatedReplicas", "readyReplicas", "availableReplicas"];
     not_negative(&status, &["observedGeneration", "replicas"], errors);
     not_negative(&status, &parts, errors);
-    not_negative(&status, &["unavailableReplicas", "collisionCount"], errors);
+    not_negative(&status, &["unavailableReplicas", "terminatingReplicas", "collisionCount"], errors);
     within(&status, &parts, errors);
     available_are_ready(&status, "readyReplicas", errors);
+    collisions(&status, &old.get("status"), errors);
 };
 
 /// Also that of replication controllers.
@@ -22,12 +23,12 @@ pub(super) const REPLICA_SET: Rule = |new, _, errors| {
     let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
     not_negative(&status, &["replicas"], errors);
     not_negative(&status, &parts, errors);
-    not_negative(&status, &["observedGeneration"], errors);
+    not_negative(&status, &["terminatingReplicas", "observedGeneration"], errors);
     within(&status, &parts, errors);
     available_are_ready(&status, "readyReplicas", errors);
 };
 
-pub(super) const STATEFUL_SET: Rule = |new, _, errors| {
+pub(super) const STATEFUL_SET: Rule = |new, old, errors| {
     let status = new.get("status");
     let parts = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
     not_negative(&status, &["replicas"], errors);
@@ -35,9 +36,10 @@ pub(super) const STATEFUL_SET: Rule = |new, _, errors| {
     not_negative(&status, &["observedGeneration", "collisionCount"], errors);
     within(&status, &parts, errors);
     available_are_ready(&status, "status.readyReplicas", errors);
+    collisions(&status, &old.get("status"), errors);
 };
 
-pub(super) const DAEMON_SET: Rule = |new, _, errors| {
+pub(super) const DAEMON_SET: Rule = |new, old, errors| {
     let names = [
         "currentNumberScheduled",
         "numberMisscheduled",
@@ -50,7 +52,16 @@ pub(super) const DAEMON_SET: Rule = |new, _, errors| {
         "collisionCount",
     ];
     not_negative(&new.get("status"), &names, errors);
+    collisions(&new.get("status"), &old.get("status"), errors);
 };
+
+/// Names that were taken by others are counted, and never fewer than before.
+fn collisions(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (count, before) = (new.get("collisionCount"), old.get("collisionCount").int());
+    if count.int() < before {
+        count.wrong(errors, count.int().unwrap_or(0), "cannot be decremented");
+    }
+}
 
 fn not_negative(status: &Field<'_>, names: &[&str], errors: &mut Errors) {
     for name in names {
@@ -88,5 +99,21 @@ mod tests {
         REPLICA_SET(&set, &set, &mut errors);
         let broken: Vec<String> = errors.into_vec().into_iter().map(|error| error.field).collect();
         assert_eq!(broken, ["status.availableReplicas", "status.readyReplicas"]);
+    }
+
+    #[test]
+    fn collisions_are_not_forgotten() {
+        let status = |count: serde_json::Value| json!({"status": {"replicas": 0, "collisionCount": count}});
+        for rule in [DEPLOYMENT, STATEFUL_SET, DAEMON_SET] {
+            let told = |new: serde_json::Value, old: serde_json::Value| {
+                let (new, old, mut errors) = (status(new), status(old), Errors::default());
+                rule(&Field::root(&new), &Field::root(&old), &mut errors);
+                errors.into_vec().into_iter().map(|error| error.detail).collect::<Vec<_>>()
+            };
+            assert_eq!(told(json!(2), json!(1)), [""; 0]);
+            assert_eq!(told(json!(2), json!(null)), [""; 0]);
+            assert_eq!(told(json!(1), json!(2)), ["1: cannot be decremented"]);
+            assert_eq!(told(json!(null), json!(2)), ["0: cannot be decremented"]);
+        }
     }
 }

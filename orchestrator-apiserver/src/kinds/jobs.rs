@@ -1,14 +1,15 @@
-//! Work that ends: Job and CronJob.
+//! Jobs: work that ends.
 //!
 //! Upstream: `pkg/apis/batch/v1/defaults.go`, `pkg/registry/batch/job/strategy.go`, `pkg/apis/batch/validation`.
 
-use orchestrator_core::{cron::Schedule, status::FieldErrorKind};
+use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
-use super::{check, go, job_policies, job_status, podspec, rules::Rules};
+use super::{check, go, job_policies, job_status, podspec, rules::Rules, warnings};
 use crate::{
-    field::{Errors, Field, member, remove, set_default},
+    field::{Errors, Field, items_mut, member, remove, set_default},
     names,
+    strategy::Generation,
 };
 
 /// The label that ties pods to their job.
@@ -23,12 +24,10 @@ const COMPLETIONS_MANY: i64 = 100_000;
 const PARALLELISM_OF_MANY: i64 = 10_000;
 const FAILED_OF_MANY: i64 = 10_000;
 const MANAGER_BYTES: usize = 63;
-/// So long a name leaves room for what is appended to it: 52 letters for cron jobs.
-const CRON_NAME_LETTERS: usize = 52;
 
 /// Jobs.
 pub(super) const JOBS: Rules = Rules {
-    generation: true,
+    generation: Generation::Intent,
     status: true,
     default: default_job,
     create: |job| {
@@ -38,20 +37,11 @@ pub(super) const JOBS: Rules = Rules {
     validate: |job, errors| {
         tied_to_pods(job, errors);
         validate_job(job, errors);
+        pods_can_be_named(job, errors);
     },
-    validate_create: pods_can_be_named,
     validate_update: update_job,
     validate_status: job_status::validate,
-    ..Rules::NONE
-};
-
-/// Cron jobs.
-pub(super) const CRON_JOBS: Rules = Rules {
-    generation: true,
-    status: true,
-    default: default_cron_job,
-    create: |job| *member(job, "status") = json!({}),
-    validate: validate_cron_job,
+    warn: warnings::of_job,
     ..Rules::NONE
 };
 
@@ -68,6 +58,9 @@ fn default_job(job: &mut Value) {
     set_default(spec, "manualSelector", false);
     let on_failure = spec.get("podFailurePolicy").is_some();
     set_default(spec, "podReplacementPolicy", if on_failure { "Failed" } else { "TerminatingOrFailed" });
+    for rule in spec.get_mut("podFailurePolicy").into_iter().flat_map(|policy| items_mut(policy, "rules")) {
+        items_mut(rule, "onPodConditions").for_each(|condition| set_default(condition, "status", "True"));
+    }
     podspec::default_template(member(spec, "template"));
     let labels = spec["template"]["metadata"]["labels"].clone();
     // A job that is new gets its labels when it is tied to its pods.
@@ -159,7 +152,8 @@ fn validate_job(job: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn job_spec(spec: &Field<'_>, errors: &mut Errors) {
+/// The rules of a job's spec, but for its selector.
+pub(super) fn job_spec(spec: &Field<'_>, errors: &mut Errors) {
     for name in [
         "parallelism",
         "completions",
@@ -258,107 +252,161 @@ fn completion_mode(spec: &Field<'_>, errors: &mut Errors) {
 
 fn update_job(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     // Upstream looks at a changed job twice.
-    let mut again = Errors::default();
+    validate_job(new, errors);
     let (new_spec, old_spec) = (new.get("spec"), old.get("spec"));
-    validate_job(new, &mut again);
-    for error in again.into_vec() {
-        errors.add(error.field, error.kind, error.detail);
-    }
-    let indexed = new_spec.get("completionMode").text() == "Indexed";
-    if !indexed {
-        check::immutable(&new_spec, &old_spec, "completions", errors);
-    }
+    completions_stay(&new_spec, &old_spec, errors);
     check::immutable(&new_spec, &old_spec, "selector", errors);
-    template_stays(&new_spec, &old_spec, errors);
+    template_stays(&new_spec, old, errors);
     for name in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
         check::immutable(&new_spec, &old_spec, name, errors);
     }
 }
 
-/// While a job is suspended, where its pods run may change; otherwise nothing of them.
+/// An indexed job may grow and shrink, if it goes on in one step.
+fn completions_stay(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    if new.get("completionMode").text() != "Indexed" {
+        return check::immutable(new, old, "completions", errors);
+    }
+    let completions = new.get("completions");
+    let changed = completions.exists() && completions.value() != old.get("completions").value();
+    if changed && completions.int() != new.get("parallelism").int() {
+        completions.invalid(errors, "can only be modified in tandem with spec.parallelism");
+    }
+}
+
+/// While nothing of a job runs, where its pods run and what they get may change; otherwise nothing of them.
 fn template_stays(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
-    let mut changed = new.get("template").value().cloned().unwrap_or_default();
-    let before = old.get("template").value().cloned().unwrap_or_default();
-    if old.get("suspend").bool() == Some(true) {
-        for name in ["nodeSelector", "affinity", "tolerations", "schedulingGates"] {
-            match before["spec"].get(name) {
-                Some(value) => *member(member(&mut changed, "spec"), name) = value.clone(),
-                None => drop(remove(member(&mut changed, "spec"), name)),
-            }
+    let template = new.get("template");
+    let changed = template.value().cloned().unwrap_or_default();
+    let before = old.at("spec.template").value().cloned().unwrap_or_default();
+    if !rests(old) {
+        if changed != before {
+            template.wrong(errors, go::template(&changed), check::IMMUTABLE);
         }
-        for name in ["labels", "annotations"] {
-            match before["metadata"].get(name) {
-                Some(value) => *member(member(&mut changed, "metadata"), name) = value.clone(),
-                None => drop(remove(member(&mut changed, "metadata"), name)),
-            }
-        }
-    }
-    if changed != before {
-        new.get("template").wrong(errors, go::template(&changed), check::IMMUTABLE);
-    }
-}
-
-fn default_cron_job(job: &mut Value) {
-    let spec = member(job, "spec");
-    set_default(spec, "schedule", "");
-    set_default(spec, "concurrencyPolicy", "Allow");
-    set_default(spec, "suspend", false);
-    set_default(spec, "successfulJobsHistoryLimit", 3);
-    set_default(spec, "failedJobsHistoryLimit", 1);
-    let template = member(spec, "jobTemplate");
-    if template.get("metadata").is_none() {
-        *member(template, "metadata") = json!({});
-    }
-    podspec::default_template(member(member(template, "spec"), "template"));
-}
-
-fn validate_cron_job(job: &Field<'_>, errors: &mut Errors) {
-    let spec = job.get("spec");
-    let (schedule, zone) = (spec.get("schedule"), spec.get("timeZone"));
-    if schedule.text().is_empty() {
-        schedule.required(errors, "");
-    } else {
-        if let Err(why) = schedule.text().parse::<Schedule>() {
-            schedule.invalid(errors, &why.to_string());
-        }
-        if schedule.text().contains("TZ") {
-            schedule.invalid(errors, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
-        }
-    }
-    time_zone(&zone, errors);
-    spec.get("startingDeadlineSeconds").not_negative(errors);
-    spec.get("concurrencyPolicy").one_of(errors, &["Allow", "Forbid", "Replace"]);
-    let template = spec.at("jobTemplate.spec");
-    job_spec(&template, errors);
-    let selector = template.get("selector");
-    if selector.exists() {
-        let shown = go::show("Selector", selector.value().unwrap_or(&Value::Null));
-        selector.wrong(errors, shown, "`selector` will be auto-generated");
-    }
-    if template.get("manualSelector").bool() == Some(true) {
-        template.get("manualSelector").not_supported(errors, &["nil", "false"]);
-    }
-    spec.get("successfulJobsHistoryLimit").not_negative(errors);
-    spec.get("failedJobsHistoryLimit").not_negative(errors);
-    let name = job.at("metadata.name");
-    if name.text().len() > CRON_NAME_LETTERS {
-        name.invalid(errors, "must be no more than 52 characters");
-    }
-}
-
-fn time_zone(zone: &Field<'_>, errors: &mut Errors) {
-    if !zone.exists() {
         return;
     }
-    let text = zone.text();
-    if text.is_empty() {
-        return zone.invalid(errors, "timeZone must be nil or non-empty string");
+    let mut allowed = before;
+    take(member(&mut allowed, "metadata"), &changed["metadata"], &["labels", "annotations"]);
+    let spec = member(&mut allowed, "spec");
+    take(spec, &changed["spec"], &["nodeSelector", "tolerations", "schedulingGates"]);
+    take_node_affinity(spec, &changed["spec"]);
+    for list in ["containers", "initContainers"] {
+        let changed = changed["spec"][list].as_array().map(Vec::as_slice).unwrap_or_default();
+        for (container, changed) in items_mut(spec, list).zip(changed) {
+            take(container, changed, &["resources"]);
+        }
     }
-    if text.eq_ignore_ascii_case("local") {
-        return zone
-            .invalid(errors, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones");
+    if changed["spec"] != allowed["spec"] {
+        template.get("spec").wrong(errors, go::show("PodSpec", &changed["spec"]), check::IMMUTABLE);
     }
-    if jiff::tz::TimeZone::get(text).is_err() {
-        zone.invalid(errors, &format!("unknown time zone {text}"));
+}
+
+/// Whether a job is suspended and nothing of it runs.
+fn rests(job: &Field<'_>) -> bool {
+    let status = job.get("status");
+    let suspended = job.at("spec.suspend").bool() == Some(true);
+    let is_marked = || {
+        let conditions = status.get("conditions").items();
+        conditions.iter().any(|one| one.get("type").text() == "Suspended" && one.get("status").text() == "True")
+    };
+    suspended && (!status.get("startTime").exists() || is_marked()) && status.get("active").int().unwrap_or(0) == 0
+}
+
+/// Takes members of another tree, and removes those that it has not.
+fn take(tree: &mut Value, from: &Value, names: &[&str]) {
+    for name in names {
+        match from.get(name) {
+            Some(value) => *member(tree, name) = value.clone(),
+            None => drop(remove(tree, name)),
+        }
+    }
+}
+
+/// Of the affinity only that to nodes is taken; one that says nothing else may come and go.
+fn take_node_affinity(spec: &mut Value, from: &Value) {
+    if from.get("affinity").is_some() {
+        set_default(spec, "affinity", json!({}));
+        take(member(spec, "affinity"), &from["affinity"], &["nodeAffinity"]);
+    } else if let Some(affinity) = spec.get_mut("affinity") {
+        remove(affinity, "nodeAffinity");
+        if affinity.as_object().is_none_or(serde_json::Map::is_empty) {
+            remove(spec, "affinity");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::testing::{broken_by_change, with};
+
+    fn template() -> Value {
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {
+            "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}],
+        }})
+    }
+
+    fn job() -> Value {
+        json!({"metadata": {"name": "j", "namespace": "n"}, "spec": {
+            "manualSelector": true, "selector": {"matchLabels": {"a": "b"}}, "template": template(),
+        }})
+    }
+
+    #[test]
+    fn indexed_jobs_grow_in_one_step() {
+        let sized = |completions: i64, parallelism: i64| {
+            let indexed = with(job(), "spec.completionMode", "Indexed".into());
+            with(with(indexed, "spec.completions", completions.into()), "spec.parallelism", parallelism.into())
+        };
+        assert_eq!(broken_by_change(&JOBS, sized(2, 2), sized(3, 3)), [""; 0]);
+        assert_eq!(
+            broken_by_change(&JOBS, sized(2, 2), sized(3, 2)),
+            ["spec.completions: 3: can only be modified in tandem with spec.parallelism"]
+        );
+        assert_eq!(
+            broken_by_change(
+                &JOBS,
+                with(job(), "spec.completions", 1.into()),
+                with(job(), "spec.completions", 2.into())
+            ),
+            ["spec.completions: 2: field is immutable"]
+        );
+    }
+
+    #[test]
+    fn a_job_that_rests_may_move_and_get_more() {
+        let suspended = with(job(), "spec.suspend", true.into());
+        let change = |old: &Value, place: &str, value: Value| {
+            let found =
+                broken_by_change(&JOBS, old.clone(), with(old.clone(), &format!("spec.template.{place}"), value));
+            found.into_iter().map(|error| error.split(": ").next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        let selector = json!({"zone": "a"});
+        let affinity = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}});
+        let larger = json!([{"name": "c", "image": "i", "resources": {"requests": {"cpu": "2"}}}]);
+        for (place, value) in [
+            ("spec.nodeSelector", selector.clone()),
+            ("spec.affinity", affinity),
+            ("spec.containers", larger.clone()),
+            ("metadata.annotations", selector.clone()),
+        ] {
+            assert_eq!(change(&suspended, place, value.clone()), [""; 0], "{place}");
+            assert_eq!(change(&job(), place, value), ["spec.template"], "{place}");
+        }
+        assert_eq!(change(&suspended, "spec.hostname", json!("h")), ["spec.template.spec"]);
+        let pods = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": []}});
+        assert_eq!(change(&suspended, "spec.affinity", pods), ["spec.template.spec"]);
+        let started = with(suspended.clone(), "status.startTime", json!("2026-01-01T00:00:00Z"));
+        assert_eq!(change(&started, "spec.nodeSelector", selector.clone()), ["spec.template"]);
+        let marked = with(started, "status.conditions", json!([{"type": "Suspended", "status": "True"}]));
+        assert_eq!(change(&marked, "spec.nodeSelector", selector.clone()), [""; 0]);
+        assert_eq!(change(&with(marked, "status.active", 1.into()), "spec.nodeSelector", selector), ["spec.template"]);
+    }
+
+    #[test]
+    fn conditions_of_a_failure_policy_are_met_when_they_are_true() {
+        let mut job = with(job(), "spec.podFailurePolicy", json!({"rules": [{"onPodConditions": [{"type": "D"}]}]}));
+        default_job(&mut job);
+        assert_eq!(job["spec"]["podFailurePolicy"]["rules"][0]["onPodConditions"][0]["status"], "True");
     }
 }
