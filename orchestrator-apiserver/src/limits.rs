@@ -28,6 +28,9 @@ pub(crate) const UPDATE_ATTEMPTS: usize = 64;
 /// How often an address, a port or a generated name is drawn anew when it is taken.
 pub(crate) const ALLOCATION_ATTEMPTS: usize = 8;
 
+/// How often an address or a port is drawn without a look at which of them are taken.
+pub(crate) const BLIND_ATTEMPTS: usize = 3;
+
 /// Objects of one page when a whole collection is walked.
 pub(crate) const WALK_PAGE_OBJECTS: usize = 500;
 

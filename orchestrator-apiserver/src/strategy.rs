@@ -85,8 +85,8 @@ pub(crate) trait Strategy: Send + Sync + std::fmt::Debug {
         false
     }
 
-    /// Values that the server has to draw before the object can be stored.
-    fn allocations(&self, _object: &Value) -> Vec<Allocation> {
+    /// Values that the server has to draw before the object, which may be a new one, can be stored.
+    fn allocations(&self, _object: &Value, _is_new: bool) -> Vec<Allocation> {
         Vec::new()
     }
 
@@ -128,8 +128,8 @@ pub(crate) enum Allocation {
     ClusterIp,
     /// A port on every node, at `spec.ports[index].nodePort`.
     NodePort {
-        /// Which port of the service.
-        index: usize,
+        /// Which ports of the service are to have it.
+        indexes: Vec<usize>,
     },
     /// A port on every node, at `spec.healthCheckNodePort`.
     HealthCheckPort,

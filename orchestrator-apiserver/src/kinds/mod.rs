@@ -36,6 +36,7 @@ mod podspec;
 mod policy;
 mod quotas;
 mod rbac;
+pub(crate) mod reserved;
 mod rules;
 mod services;
 mod storage;

@@ -36,7 +36,7 @@ pub(crate) struct Rules {
     pub(crate) grace: fn(&Value, Option<i64>) -> i64,
     pub(crate) reservations: fn(&Value) -> Vec<Reservation>,
     /// `None` where the server draws nothing.
-    pub(crate) allocations: Option<fn(&Value) -> Vec<Allocation>>,
+    pub(crate) allocations: Option<fn(&Value, bool) -> Vec<Allocation>>,
 }
 
 impl Rules {
@@ -139,8 +139,8 @@ impl Strategy for Rules {
         self.allocations.is_some()
     }
 
-    fn allocations(&self, object: &Value) -> Vec<Allocation> {
-        self.allocations.map_or_else(Vec::new, |allocations| allocations(object))
+    fn allocations(&self, object: &Value, is_new: bool) -> Vec<Allocation> {
+        self.allocations.map_or_else(Vec::new, |allocations| allocations(object, is_new))
     }
 
     fn returns_deleted(&self) -> bool {

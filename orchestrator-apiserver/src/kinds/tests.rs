@@ -196,7 +196,9 @@ proptest! {
                 prop_assert_eq!(errors.into_vec(), vec![]);
             }
             kind.strategy.reservations(&object);
-            kind.strategy.allocations(&object);
+            for is_new in [true, false] {
+                kind.strategy.allocations(&object, is_new);
+            }
             kind.strategy.grace_seconds(&object, None);
             Ok(())
         })?;

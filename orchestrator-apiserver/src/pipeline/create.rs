@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{
     Scope, Server,
+    allocate::Draw,
     commit::{Refusal, place},
     metadata, store_error,
 };
@@ -81,12 +82,11 @@ impl Server {
             if let Some(schema) = kind.schema {
                 decode::settle(&mut candidate, schema);
             }
-            let drawn = self.allocate(scope, &mut candidate);
+            let drawn = self.allocate(scope, &mut candidate, None, Draw::at(attempt - 1, dry_run)).await?;
             self.validate_new(scope, &candidate)?;
             if attempt == 1 {
                 kind.strategy.warn(&Field::root(&candidate), None, warnings);
             }
-            self.refuse_foreign_address(scope, &candidate)?;
             self.admit_validating(scope, &candidate, None, warnings).await?;
             if attempt == 1 {
                 self.admit_by_quotas(scope, &candidate, None, dry_run).await?;

@@ -15,6 +15,7 @@ mod delete;
 mod input;
 mod limit_ranges;
 mod metadata;
+mod pool;
 mod quotas;
 mod read;
 mod replace;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::{
     Scope, Server,
+    allocate::Draw,
     change::{Change, check_name},
     commit::Refusal,
     create::{name_of, refuse},
@@ -101,13 +102,11 @@ impl Server {
                 return Ok(old_object);
             }
             let mut candidate = new;
-            let drawn = self.allocate(scope, &mut candidate);
+            let draw = Draw::at(attempt, options.dry_run);
+            let drawn = self.allocate(scope, &mut candidate, Some(&old), draw).await?;
             validate_changed(scope, &candidate, &old)?;
             if scope.subresource.is_none() {
                 kind.strategy.warn(&Field::root(&candidate), Some(&Field::root(&old)), warnings);
-            }
-            if candidate["spec"]["clusterIPs"] != old["spec"]["clusterIPs"] {
-                self.refuse_foreign_address(scope, &candidate)?;
             }
             self.admit_validating(scope, &candidate, Some(&old), warnings).await?;
             if attempt == 0 {

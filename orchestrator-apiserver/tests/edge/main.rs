@@ -4,4 +4,5 @@ mod forms;
 mod health;
 mod metrics;
 mod place;
+mod service_ranges;
 mod support;

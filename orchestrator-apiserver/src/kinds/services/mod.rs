@@ -9,15 +9,12 @@ use std::{collections::BTreeSet, net::IpAddr};
 use orchestrator_core::store::Key;
 use serde_json::{Value, json};
 
-use super::{check, load_balancers, rules::Rules};
+use super::{check, load_balancers, reserved, rules::Rules};
 use crate::{
     field::{Field, items_mut, member, remove, set_default},
     names::NameRule,
     strategy::{Allocation, Reservation},
 };
-
-/// Where the objects of addresses are stored.
-const ADDRESSES: &str = "/registry/ipaddresses";
 
 const NODE_PORTS: std::ops::RangeInclusive<i64> = 30_000..=32_767;
 const AFFINITY_SECONDS: i64 = 10_800;
@@ -109,9 +106,29 @@ fn default_address_modes(service: &mut Value) {
     }
 }
 
+/// Whether the server draws ports of nodes for a service, of which this is the spec.
+fn draws_ports(spec: &Value) -> bool {
+    spec["type"] == "NodePort" || (spec["type"] == "LoadBalancer" && spec["allocateLoadBalancerNodePorts"] != false)
+}
+
 fn create(service: &mut Value) {
     *member(service, "status") = json!({"loadBalancer": {}});
     families(service);
+    share_ports(member(service, "spec"));
+}
+
+/// One port, with several protocols, gets the port of the nodes that is given for any of them.
+fn share_ports(spec: &mut Value) {
+    if !draws_ports(spec) {
+        return;
+    }
+    let is_given = |port: &Value| port["nodePort"].as_i64().is_some_and(|number| number != 0);
+    let given: Vec<Value> = items_mut(spec, "ports").filter(|port| is_given(port)).map(|port| port.clone()).collect();
+    for port in items_mut(spec, "ports").filter(|port| !is_given(port)) {
+        if let Some(same) = given.iter().find(|given| given["port"] == port["port"]) {
+            *member(port, "nodePort") = same["nodePort"].clone();
+        }
+    }
 }
 
 /// The families of addresses, and both ways of writing the addresses. One family is served: IPv4.
@@ -245,9 +262,9 @@ fn reservations(service: &Value) -> Vec<Reservation> {
             object,
         };
         // Who deletes the object that shows it does not free the address.
-        reservations.push(reservation(format!("/reservations/clusterip/{address}"), None));
+        reservations.push(reservation(format!("{}/{address}", reserved::ADDRESSES), None));
         let object = address_object(address, &root);
-        reservations.push(reservation(format!("{ADDRESSES}/{address}"), Some(object)));
+        reservations.push(reservation(format!("{}/{address}", reserved::ADDRESS_OBJECTS), Some(object)));
     }
     // A port of the nodes belongs to one service, which may use it by several protocols.
     let ports = spec.get("ports").items();
@@ -255,7 +272,7 @@ fn reservations(service: &Value) -> Vec<Reservation> {
     let mut seen = BTreeSet::new();
     for number in numbers {
         let Some(value) = number.int().filter(|value| *value != 0 && seen.insert(*value)) else { continue };
-        let key = Key::new(format!("/reservations/nodeport/{value}"));
+        let key = Key::new(format!("{}/{value}", reserved::NODE_PORTS));
         let shown = format!("{value}: provided port is already allocated");
         reservations.push(Reservation { key, field: number.path().to_owned(), shown, object: None });
     }
@@ -280,7 +297,7 @@ fn address_object(address: IpAddr, service: &Field<'_>) -> Value {
     })
 }
 
-fn allocations(service: &Value) -> Vec<Allocation> {
+fn allocations(service: &Value, is_new: bool) -> Vec<Allocation> {
     let root = Field::root(service);
     let spec = root.get("spec");
     let of = spec.get("type").text();
@@ -289,12 +306,17 @@ fn allocations(service: &Value) -> Vec<Allocation> {
     if served && matches!(of, "ClusterIP" | "NodePort" | "LoadBalancer") && spec.get("clusterIP").text().is_empty() {
         allocations.push(Allocation::ClusterIp);
     }
-    let wanted = on_nodes(of) && (of == "NodePort" || spec.get("allocateLoadBalancerNodePorts").bool() != Some(false));
-    for (index, port) in spec.get("ports").items().iter().enumerate() {
-        if wanted && port.get("nodePort").int().unwrap_or(0) == 0 {
-            allocations.push(Allocation::NodePort { index });
+    let ports = if draws_ports(spec.value().unwrap_or(&Value::Null)) { spec.get("ports").items() } else { Vec::new() };
+    let mut of_numbers: Vec<(Option<i64>, Vec<usize>)> = Vec::new();
+    for (index, port) in ports.iter().enumerate().filter(|(_, port)| port.get("nodePort").int().unwrap_or(0) == 0) {
+        let number = port.get("port").int();
+        // The protocols of one port of a new service are reached at one port of the nodes.
+        match of_numbers.iter_mut().find(|(other, _)| is_new && *other == number) {
+            Some((_, indexes)) => indexes.push(index),
+            None => of_numbers.push((number, vec![index])),
         }
     }
+    allocations.extend(of_numbers.into_iter().map(|(_, indexes)| Allocation::NodePort { indexes }));
     let health = spec.get("healthCheckNodePort").int().unwrap_or(0);
     if needs_health_check(spec.value().unwrap_or(&Value::Null)) && health == 0 {
         allocations.push(Allocation::HealthCheckPort);
@@ -311,7 +333,7 @@ mod tests {
         let mut old = json!({"spec": {"type": "NodePort", "ports": [{"port": 80}]}});
         default(&mut old);
         create(&mut old);
-        assert_eq!(allocations(&old), [Allocation::ClusterIp, Allocation::NodePort { index: 0 }]);
+        assert_eq!(allocations(&old, true), [Allocation::ClusterIp, Allocation::NodePort { indexes: vec![0] }]);
         old["spec"]["clusterIP"] = "10.0.0.1".into();
         old["spec"]["clusterIPs"] = json!(["10.0.0.1"]);
         old["spec"]["ports"][0]["nodePort"] = 30_001.into();
@@ -323,7 +345,27 @@ mod tests {
         update(&mut new, &old);
         assert_eq!(new["spec"]["ports"], json!([{"port": 80, "protocol": "TCP", "targetPort": 80}]));
         assert_eq!(new["spec"].get("externalTrafficPolicy"), None);
-        assert_eq!(allocations(&new), []);
+        assert_eq!(allocations(&new, false), []);
+    }
+
+    #[test]
+    fn the_protocols_of_a_new_port_share_a_port_of_the_nodes() {
+        let port = |number: u16, protocol: &str| json!({"port": number, "protocol": protocol, "targetPort": number});
+        let ports = json!([port(53, "TCP"), port(80, "TCP"), port(53, "UDP")]);
+        let mut service = json!({"spec": {"type": "NodePort", "clusterIP": "10.0.0.1", "ports": ports}});
+        let drawn = |groups: &[&[usize]]| -> Vec<Allocation> {
+            groups.iter().map(|indexes| Allocation::NodePort { indexes: indexes.to_vec() }).collect()
+        };
+        create(&mut service);
+        assert_eq!(allocations(&service, true), drawn(&[&[0, 2], &[1]]));
+        assert_eq!(allocations(&service, false), drawn(&[&[0], &[1], &[2]]), "of a changed one each gets its own");
+        service["spec"]["ports"][2]["nodePort"] = 30_053.into();
+        create(&mut service);
+        assert_eq!(service["spec"]["ports"][0]["nodePort"], 30_053);
+        assert_eq!(allocations(&service, true), drawn(&[&[1]]));
+        service["spec"]["type"] = "LoadBalancer".into();
+        service["spec"]["allocateLoadBalancerNodePorts"] = false.into();
+        assert_eq!(allocations(&service, true), []);
     }
 
     #[test]
@@ -334,7 +376,7 @@ mod tests {
         let mut old = json!({"spec": spec});
         default(&mut old);
         create(&mut old);
-        assert_eq!(allocations(&old), [Allocation::HealthCheckPort]);
+        assert_eq!(allocations(&old, true), [Allocation::HealthCheckPort]);
         old["spec"]["healthCheckNodePort"] = 30_002.into();
         assert_eq!(reservations(&old).len(), 4);
 
