@@ -276,6 +276,34 @@ mod tests {
         });
     }
 
+    /// How many pieces a body comes in, and how long the longest is.
+    fn pieces(mut body: Body) -> (usize, usize) {
+        let (mut count, mut longest) = (0, 0);
+        while let Some(frame) = block_on(body.frame()) {
+            let length = frame.unwrap().into_data().map_or(0, |data| data.len());
+            (count, longest) = (count + 1, longest.max(length));
+        }
+        (count, longest)
+    }
+
+    #[test]
+    fn however_long_a_list_is_a_piece_is_not() {
+        let (items, metadata) = (maps(500), json!({"resourceVersion": "7"}));
+        let (name, meta_version) = (("v1", "ConfigMap"), "meta.k8s.io/v1");
+        let of_objects = ListWriter::new(name, &metadata, &items).unwrap();
+        let of_metadata = ListWriter::partial(meta_version, &metadata, &items).unwrap();
+        for body in [
+            json(&kind(), items.clone(), &metadata),
+            partial(items.clone(), &metadata, meta_version),
+            protobuf(of_objects, items.clone()),
+            protobuf(of_metadata, items),
+        ] {
+            let (count, longest) = pieces(body.unwrap());
+            assert!(count > 100, "{count} pieces");
+            assert!(longest <= 2 * limits::LIST_PIECE_BYTES, "{longest} bytes");
+        }
+    }
+
     #[test]
     fn lists_of_metadata_and_tables_are_whole() {
         each_length(|items, trees, metadata| {
