@@ -14,7 +14,7 @@ use orchestrator_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{kube_service::KubeService, link::Seat, lock::lock};
+use crate::{http::KubeService, link::Seat, lock::lock};
 
 /// What controllers publish as the certificate of the cluster's authority. Nobody checks it.
 pub(crate) const ROOT_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nc2ltdWxhdGVk\n-----END CERTIFICATE-----\n";

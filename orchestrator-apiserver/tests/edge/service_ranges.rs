@@ -19,7 +19,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn create(&self, name: &str, spec: Value, dry_run: bool) -> ApiResult<Service> {
+    async fn create(&self, name: &str, spec: Value, dry_run: bool) -> ApiResult<Arc<Service>> {
         let service = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap();
         self.services.create(&PostParams { dry_run, ..PostParams::default() }, &service).await
     }
@@ -116,14 +116,15 @@ fn a_range_gives_addresses_while_it_is_ready() {
         cluster.drawn("a").await.unwrap();
         let range = json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.8.0.0/28"]}});
         let params = PostParams::default();
-        let mut range = cluster.ranges.create(&params, &serde_json::from_value(range).unwrap()).await.unwrap();
+        let range = cluster.ranges.create(&params, &serde_json::from_value(range).unwrap()).await.unwrap();
+        let mut range = Arc::unwrap_or_clone(range);
         for (status, gives) in [("False", false), ("True", true)] {
             let condition = json!({
                 "type": "Ready", "status": status, "reason": "r", "message": "m",
                 "lastTransitionTime": "2026-01-01T00:00:00Z",
             });
             range.status = Some(serde_json::from_value(json!({"conditions": [condition]})).unwrap());
-            range = cluster.ranges.replace_status("more", &params, &range).await.unwrap();
+            range = Arc::unwrap_or_clone(cluster.ranges.replace_status("more", &params, &range).await.unwrap());
             assert_eq!(cluster.drawn("b").await.is_ok(), gives, "{status}");
         }
     });
