@@ -103,6 +103,7 @@ mod tests {
             object.pointer_mut(parent).unwrap()[name] = "odd".into();
             let mut errors = Errors::default();
             kind.strategy.validate(&Field::root(&object), &mut errors);
+            kind.strategy.validate_create(&Field::root(&object), &mut errors);
             let details: Vec<String> = errors.into_vec().into_iter().map(|error| error.detail).collect();
             let found = details.iter().find_map(|detail| detail.strip_prefix("\"odd\": supported values: "));
             let mut supported: Vec<&str> =
