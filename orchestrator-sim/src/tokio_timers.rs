@@ -1,7 +1,9 @@
 //! Tokio's timers and tasks in virtual time, for code that knows no other runtime.
+#![expect(clippy::disallowed_methods, reason = "the clock of tokio is what is led here")]
 
-use std::{fmt, future::poll_fn, pin::Pin, sync::OnceLock, time::Duration};
+use std::{fmt, pin::pin, sync::OnceLock, time::Duration};
 
+use futures::future::{Either, select};
 use orchestrator_core::env::Timers;
 use tokio::{
     runtime::{Builder, Runtime},
@@ -48,11 +50,9 @@ impl Timers for TokioTimers {
             let origin = *self.origin.get_or_init(|| Instant::now().checked_sub(now).unwrap_or_else(Instant::now));
             // Tokio counts in milliseconds, so that its clock may be ahead by a part of one.
             let end = origin + until.unwrap_or(now + limits::LONGEST_WAIT);
-            let woken = poll_fn(|context| Pin::new(&mut *woken).poll(context));
-            tokio::select! {
-                biased;
-                () = woken => Some(origin.elapsed()),
-                () = tokio::time::sleep_until(end) => until,
+            match select(woken, pin!(tokio::time::sleep_until(end))).await {
+                Either::Left(_) => Some(origin.elapsed()),
+                Either::Right(_) => until,
             }
         })
     }
