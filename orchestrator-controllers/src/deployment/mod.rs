@@ -190,6 +190,7 @@ impl Run<'_> {
         self.recorder.record(&object_reference(&**self.deployment), event);
     }
 
+    /// Through the status, as upstream does: annotations that are written otherwise count as a new generation.
     async fn note_revision(&self, revision: &str) -> ApiResult<Arc<Deployment>> {
         let metadata = &self.deployment.metadata;
         let patch = json!({"metadata": {
@@ -197,7 +198,7 @@ impl Run<'_> {
             "resourceVersion": metadata.resource_version,
             "annotations": {sets::REVISION: revision},
         }});
-        self.deployments().patch(self.name(), &PatchParams::default(), &Patch::Merge(patch)).await
+        self.deployments().patch_status(self.name(), &PatchParams::default(), &Patch::Merge(patch)).await
     }
 
     async fn write_status(&self, newest: &Deployment, status: DeploymentStatus) -> ApiResult<()> {
