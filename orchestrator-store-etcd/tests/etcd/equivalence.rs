@@ -107,6 +107,7 @@ impl Pair {
                 same(self.memory.commit(batch.clone()).await, self.etcd.commit(batch).await);
             }
             Step::Compact(distance) => {
+                self.catch_up().await;
                 let revision = self.back(*distance).await;
                 same(self.memory.compact(revision).await, self.etcd.compact(revision).await);
             }
@@ -173,6 +174,16 @@ impl Pair {
         }
     }
 
+    /// Watches in memory begin anew where they are. One that had nothing to tell stands where it began, where compaction may pass
+    /// it by; etcd's goes on with the server.
+    async fn catch_up(&mut self) {
+        let newest = self.back(0).await;
+        for watches in &mut self.watches {
+            let options = WatchOptions { after: Some(watches.after.max(newest)), bookmarks: false };
+            watches.memory = self.memory.watch(watches.range.clone(), options).await.unwrap();
+        }
+    }
+
     /// Connects anew; watches begin anew where they are.
     async fn reconnect(&mut self) {
         self.etcd.close();
@@ -185,8 +196,8 @@ impl Pair {
         for watches in &mut self.watches {
             let options = WatchOptions { after: Some(watches.after.max(newest)), bookmarks: false };
             watches.etcd = self.etcd.watch(watches.range.clone(), options).await.unwrap();
-            watches.memory = self.memory.watch(watches.range.clone(), options).await.unwrap();
         }
+        self.catch_up().await;
     }
 
     /// Both stand in the same place, and have told the same.
