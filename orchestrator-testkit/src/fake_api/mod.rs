@@ -105,9 +105,9 @@ impl FakeApi {
             Call::Create { object, .. } => (world.create(&self.env, at, &object)?, true),
             Call::Replace { object, .. } => {
                 let tree = object.to_tree()?;
-                (world.replace(&self.env, &at, request.subresource.as_deref(), tree)?, false)
+                (world.replace(&at, request.subresource.as_deref(), tree)?, false)
             }
-            Call::Patch { patch, .. } => (world.patch(&self.env, &at, request.subresource.as_deref(), patch)?, false),
+            Call::Patch { patch, .. } => (world.patch(&at, request.subresource.as_deref(), patch)?, false),
             Call::Delete(options) => (world.delete(&self.env, &at, &options)?, false),
             Call::DeleteCollection(options, _) => {
                 for key in world.keys(&at.resource, request.namespace.as_deref()) {

@@ -110,17 +110,17 @@ impl World {
         Ok(self.store(at, tree, WatchEvent::Added))
     }
 
-    pub(super) fn patch(&mut self, env: &Env, at: &At, part: Option<&str>, patch: PatchBody) -> ApiResult<Object> {
+    pub(super) fn patch(&mut self, at: &At, part: Option<&str>, patch: PatchBody) -> ApiResult<Object> {
         let patch = match patch {
             PatchBody::Merge(patch) | PatchBody::Strategic(patch) | PatchBody::Apply(patch) => patch,
             PatchBody::Json(_) => return Err(ApiError::new(Reason::UnsupportedMediaType, "no JSON patches here")),
         };
         let mut tree = self.get(at)?.to_tree()?;
         merge(&mut tree, patch);
-        self.replace(env, at, part, tree)
+        self.replace(at, part, tree)
     }
 
-    pub(super) fn replace(&mut self, env: &Env, at: &At, part: Option<&str>, mut tree: Value) -> ApiResult<Object> {
+    pub(super) fn replace(&mut self, at: &At, part: Option<&str>, mut tree: Value) -> ApiResult<Object> {
         let old = self.get(at)?.to_tree()?;
         let asked = tree["metadata"].get("resourceVersion").filter(|version| **version != json!(""));
         if asked.is_some_and(|version| *version != old["metadata"]["resourceVersion"]) {
@@ -131,7 +131,12 @@ impl World {
         }
         let mut new = old.clone();
         match part {
-            Some("status") => new["status"] = tree["status"].take(),
+            Some("status") => {
+                new["status"] = tree["status"].take();
+                for field in ["annotations", "labels"] {
+                    set(metadata_of(&mut new), field, tree["metadata"].get(field).cloned());
+                }
+            }
             Some("finalize") => new["spec"]["finalizers"] = tree["spec"]["finalizers"].take(),
             _ => {
                 let status = old.get("status").cloned();
@@ -151,7 +156,6 @@ impl World {
         if new == old {
             return self.get(at);
         }
-        let _ = env;
         let at = At { resource: at.resource.clone(), key: at.key.clone() };
         if is_done(&new) {
             return Ok(self.remove(at, new));
