@@ -43,6 +43,15 @@ pub(crate) const GONE_OBJECTS: usize = 64;
 /// Size of what is told about broken rules; whatever is found beyond that is not.
 pub(crate) const ERROR_BYTES: usize = 64 << 10;
 
+/// Letters of all warnings of an answer; upstream's limit. Where they are more, each is cut.
+pub(crate) const WARNING_LETTERS: usize = 4096;
+
+/// Letters of a warning that is cut; upstream's limit.
+pub(crate) const CUT_WARNING_LETTERS: usize = 256;
+
+/// Ports, and files of volumes, of a pod that are compared with each other for warnings; of more nothing is told.
+pub(crate) const COMPARED: usize = 512;
+
 /// Unknown or repeated fields that are named in one answer.
 pub(crate) const STRICT_ERRORS: usize = 64;
 

@@ -29,6 +29,7 @@ mod spdy;
 mod tls;
 mod turn;
 mod upgrade;
+mod warnings;
 mod watch;
 mod websocket;
 

@@ -15,6 +15,7 @@ use super::{
     body::Body,
     list,
     negotiate::{Discovery, Form, Style, View},
+    warnings,
 };
 use crate::{
     pipeline::Server,
@@ -29,15 +30,6 @@ use crate::{
 /// How OpenAPI 2 in protobuf is named.
 const OPEN_API_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
-/// Adds a warning to an answer.
-pub(super) fn warn(response: &mut Response<Body>, warning: Option<&str>) {
-    if let Some(value) =
-        warning.and_then(|warning| HeaderValue::from_str(&format!("299 - {}", Value::from(warning))).ok())
-    {
-        response.headers_mut().append(header::WARNING, value);
-    }
-}
-
 /// An error as a `Status`.
 pub(super) fn error(error: &ApiError, form: Form) -> Response<Body> {
     let code = u16::try_from(error.code()).ok().and_then(|code| StatusCode::from_u16(code).ok());
@@ -47,9 +39,7 @@ pub(super) fn error(error: &ApiError, form: Form) -> Response<Body> {
     if let Some(seconds) = retry {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(0)));
     }
-    for warning in error.warnings() {
-        warn(&mut response, Some(warning));
-    }
+    warnings::add(&mut response, error.warnings().iter().map(String::as_str));
     response
 }
 
@@ -73,9 +63,7 @@ impl Answer<'_> {
         match reply {
             Reply::Object { object, created, warnings } => {
                 let mut response = self.object(if created { StatusCode::CREATED } else { StatusCode::OK }, &object)?;
-                for warning in &warnings {
-                    warn(&mut response, Some(warning));
-                }
+                warnings::add(&mut response, warnings.iter().map(String::as_str));
                 Ok(response)
             }
             Reply::List { items, resource_version, continue_token, remaining } => {

@@ -23,7 +23,7 @@ use super::{
     respond::{self, Answer},
     turn::{self, Way},
     upgrade::Running,
-    watch,
+    warnings, watch,
 };
 use crate::{
     decode, kinds, limits,
@@ -122,7 +122,7 @@ impl Exchange<'_> {
                 let notice = kinds::deprecation(&path.resource.group, &path.resource.plural);
                 let answer = self.resource(path, request).await;
                 let mut response = answer.unwrap_or_else(|error| self.error(&error));
-                respond::warn(&mut response, notice);
+                warnings::add(&mut response, notice);
                 response
             }
             Path::Other(parts) => {
@@ -195,7 +195,7 @@ impl Exchange<'_> {
         let answer = Answer { server, kind: &kind, style, table: self.table };
         let answer = reply.and_then(|reply| answer.reply(reply));
         let mut response = answer.unwrap_or_else(|error| self.error(&error));
-        respond::warn(&mut response, notice);
+        warnings::add(&mut response, notice);
         Ok(response)
     }
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::all_containers;
-use crate::{field::Field, kinds::check};
+use crate::{field::Field, kinds::check, limits};
 
 /// Labels of nodes that have got other names.
 const LABELS: [(&str, &str); 5] = [
@@ -141,7 +141,10 @@ impl Warnings<'_> {
                 }
             }
         }
-        volumes.items().iter().for_each(|volume| self.overlapping(volume));
+        let volumes = volumes.items();
+        if volumes.iter().map(count_files).sum::<usize>() <= limits::COMPARED {
+            volumes.iter().for_each(|volume| self.overlapping(volume));
+        }
     }
 
     /// Files of a volume that get in each other's way.
@@ -174,8 +177,7 @@ impl Warnings<'_> {
     fn overlaps(&mut self, paths: &[String], words: &str) {
         let mut seen: Vec<&str> = Vec::new();
         for path in paths.iter().map(|path| path.trim_end_matches('/')) {
-            let under = |one: &str, other: &str| format!("{one}/").starts_with(other);
-            let other = seen.iter().find(|seen| under(seen, path) || under(path, seen));
+            let other = seen.iter().find(|seen| seen.starts_with(path) || path.starts_with(**seen));
             if let Some(other) = other.filter(|other| !path.is_empty() && !other.is_empty()) {
                 self.0.push(format!("{words}: {path:?} with {other:?}"));
             }
@@ -275,7 +277,11 @@ impl Warnings<'_> {
 
     fn ports(&mut self, spec: &Field<'_>) {
         let mut seen: BTreeMap<(i64, &str), Vec<Field<'_>>> = BTreeMap::new();
-        for port in all_containers(spec).iter().flat_map(|container| container.get("ports").items()) {
+        let ports: Vec<_> = all_containers(spec).iter().flat_map(|container| container.get("ports").items()).collect();
+        if ports.len() > limits::COMPARED {
+            return;
+        }
+        for port in ports {
             let number = |port: &Field<'_>, name: &'static str| port.get(name).int().unwrap_or(0);
             let (address, host) = (port.get("hostIP").text(), number(&port, "hostPort"));
             let (own, protocol) = (number(&port, "containerPort"), port.get("protocol").text());
@@ -320,6 +326,14 @@ impl Warnings<'_> {
 /// What to say about a label of nodes that has got another name.
 pub(crate) fn old_label(key: &str) -> Option<&'static str> {
     LABELS.iter().find(|(old, _)| *old == key).map(|(_, what)| *what)
+}
+
+/// Files that a volume names.
+fn count_files(volume: &Field<'_>) -> usize {
+    let listed = |source: &Field<'_>| {
+        ["configMap", "secret", "downwardAPI"].iter().map(|of| source.get(of).get("items").len()).sum::<usize>()
+    };
+    listed(volume) + volume.at("projected.sources").items().iter().map(|source| 1 + listed(source)).sum::<usize>()
 }
 
 fn files(source: &Field<'_>) -> Vec<String> {
@@ -427,6 +441,15 @@ mod tests {
                 "volume \"v\" (Projected) has no sources provided",
             ]
         );
+    }
+
+    #[test]
+    fn of_very_many_nothing_is_told() {
+        let many = |value: Value| Value::Array(vec![value; 50_000]);
+        let token = json!({"serviceAccountToken": {"path": "a"}});
+        assert_eq!(told(json!({"volumes": [{"name": "v", "projected": {"sources": many(token)}}]})), [""; 0]);
+        let port = json!({"containerPort": 80, "protocol": "TCP"});
+        assert_eq!(told(json!({"containers": [{"name": "c", "ports": many(port)}]})), [""; 0]);
     }
 
     #[test]
