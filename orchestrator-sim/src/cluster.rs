@@ -30,7 +30,7 @@ use crate::{
     nodes::Nodes,
     recorder::Recorder,
     snapshot::Snapshot,
-    tokio_timers::TokioTimers,
+    tokio_timers,
 };
 
 /// A cluster in virtual time: API server, store, controllers, scheduler, and nodes on simulated machines, all on one
@@ -88,10 +88,7 @@ impl SimCluster {
     }
 
     pub(crate) fn start(builder: SimClusterBuilder, image: &Image) -> Result<Self, BuildError> {
-        let mut simulation = Simulation::starting_at(builder.seed, image.elapsed);
-        if builder.beside_tokio {
-            simulation = simulation.with_timers(TokioTimers::new()?);
-        }
+        let simulation = tokio_timers::simulation(builder.seed, image.elapsed, builder.beside_tokio)?;
         let env = simulation.env();
         let store = image.store.fork(&env);
         let recorder = simulation.run(Recorder::start(&env, Arc::new(store.clone())))??;

@@ -4,13 +4,22 @@
 use std::{fmt, pin::pin, sync::OnceLock, time::Duration};
 
 use futures::future::{Either, select};
-use orchestrator_core::env::Timers;
+use orchestrator_core::env::{Simulation, Timers};
 use tokio::{
     runtime::{Builder, Runtime},
     time::Instant,
 };
 
 use crate::limits;
+
+/// A world in which so much time has passed already, with tokio's timers in it where they are asked for.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) fn simulation(seed: u64, elapsed: Duration, beside_tokio: bool) -> std::io::Result<Simulation> {
+    let simulation = Simulation::starting_at(seed, elapsed);
+    Ok(if beside_tokio { simulation.with_timers(TokioTimers::new()?) } else { simulation })
+}
 
 /// A runtime of tokio whose clock follows that of a world.
 pub(crate) struct TokioTimers {
@@ -26,9 +35,7 @@ impl fmt::Debug for TokioTimers {
 }
 
 impl TokioTimers {
-    /// # Errors
-    /// The system refuses.
-    pub(crate) fn new() -> std::io::Result<Self> {
+    fn new() -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;
         Ok(Self { runtime, origin: OnceLock::new() })
     }
@@ -62,13 +69,13 @@ impl Timers for TokioTimers {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use orchestrator_core::env::{Simulation, Stuck};
+    use orchestrator_core::env::Stuck;
 
     use super::*;
     use crate::lock::lock;
 
     fn world() -> Simulation {
-        Simulation::new(0).with_timers(TokioTimers::new().unwrap())
+        simulation(0, Duration::ZERO, true).unwrap()
     }
 
     #[test]

@@ -75,6 +75,21 @@ pub(crate) fn problems(field: &Field<'_>, problems: &[String], errors: &mut Erro
     }
 }
 
+/// Refuses all that is wrong with a text at once.
+pub(crate) fn at_once(field: &Field<'_>, problems: &[String], errors: &mut Errors) {
+    if !problems.is_empty() {
+        field.invalid(errors, &problems.join(","));
+    }
+}
+
+/// Refuses the name of a kind that breaks the rules of DNS labels, but for its upper case.
+pub(crate) fn mixed_case(name: &Field<'_>, errors: &mut Errors) {
+    let problems = names::label_1035(&name.text().to_lowercase());
+    if !name.text().is_empty() && !problems.is_empty() {
+        name.invalid(errors, &format!("may have mixed case, but should otherwise match: {}", problems.join(",")));
+    }
+}
+
 /// Refuses a text that is given and breaks a rule of names.
 pub(crate) fn given(field: &Field<'_>, rule: fn(&str) -> Vec<String>, errors: &mut Errors) {
     if !field.text().is_empty() {
@@ -291,6 +306,20 @@ pub(crate) fn selects(selector: &Field<'_>, labels: &Field<'_>) -> bool {
                 _ => false,
             }
         })
+}
+
+/// Refuses a template whose pods a workload would not select: no selector selects nothing, and an empty one everything.
+pub(crate) fn selects_template(spec: &Field<'_>, errors: &mut Errors) {
+    let (selector, labels) = (spec.get("selector"), spec.at("template.metadata.labels"));
+    if !selector.exists() || !selects(&selector, &labels) {
+        not_selected(&labels, errors);
+    }
+}
+
+/// Refuses labels that a selector does not match.
+pub(crate) fn not_selected(labels: &Field<'_>, errors: &mut Errors) {
+    let shown = labels.value().map_or_else(|| "null".to_owned(), Value::to_string);
+    labels.wrong(errors, shown, "`selector` does not match template `labels`");
 }
 
 /// What is wrong with a key of a config map or a secret.

@@ -17,7 +17,6 @@ const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 /// The names of both labels before they had a domain; still written.
 const OLD_LABELS: [(&str, &str); 2] = [(CONTROLLER_UID, "controller-uid"), (JOB_NAME, "job-name")];
-const NO_MATCH: &str = "`selector` does not match template `labels`";
 const INDEXES_MAX: i64 = 100_000;
 /// With more completions than this, a job with a limit for each index keeps to narrower bounds.
 const COMPLETIONS_MANY: i64 = 100_000;
@@ -140,15 +139,15 @@ fn pods_can_be_named(job: &Field<'_>, errors: &mut Errors) {
 fn validate_job(job: &Field<'_>, errors: &mut Errors) {
     let spec = job.get("spec");
     job_spec(&spec, errors);
-    let (selector, labels) = (spec.get("selector"), spec.at("template.metadata.labels"));
+    let selector = spec.get("selector");
     let valid = if selector.exists() {
         check::valid_label_selector(&selector, errors)
     } else {
         selector.required(errors, "");
         true
     };
-    if valid && (!selector.exists() || !check::selects(&selector, &labels)) {
-        labels.wrong(errors, labels.value().map_or_else(|| "null".to_owned(), Value::to_string), NO_MATCH);
+    if valid {
+        check::selects_template(&spec, errors);
     }
 }
 

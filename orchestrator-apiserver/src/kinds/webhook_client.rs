@@ -2,11 +2,15 @@
 //!
 //! Upstream: `k8s.io/apiserver/pkg/util/webhook/validation.go`.
 
+use std::collections::BTreeSet;
+
+use super::check;
 use crate::{
     field::{Errors, Field},
     names,
 };
 
+const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const FORM: &str = "; desired format: https://host[/path]";
 
 /// The rules of a client's configuration.
@@ -16,6 +20,24 @@ pub(super) fn validate(client: &Field<'_>, errors: &mut Errors) {
         (true, false) => validate_url(&url, errors),
         (false, true) => validate_service(&service, errors),
         _ => client.required(errors, "exactly one of url or service is required"),
+    }
+}
+
+/// The versions of reviews that a webhook knows: one of ours, at least. `when_missing` says what is wrong with none.
+pub(super) fn review_versions(versions: &Field<'_>, when_missing: &str, errors: &mut Errors) {
+    if versions.len() == 0 {
+        return versions.required(errors, when_missing);
+    }
+    let mut seen = BTreeSet::new();
+    for version in versions.items() {
+        if seen.insert(version.text()) {
+            check::problems(&version, &names::label_1035(version.text()), errors);
+        } else {
+            version.invalid(errors, "duplicate version");
+        }
+    }
+    if !REVIEW_VERSIONS.iter().any(|known| seen.contains(known)) {
+        versions.invalid(errors, &format!("must include at least one of {}", REVIEW_VERSIONS.join(", ")));
     }
 }
 

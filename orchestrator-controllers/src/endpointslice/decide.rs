@@ -234,12 +234,12 @@ fn merged(present: &ObjectMeta, wanted: ObjectMeta) -> ObjectMeta {
 
 /// Whether ports are the same; their order does not matter.
 fn same_ports(one: &[EndpointPort], other: &[EndpointPort]) -> bool {
-    let sorted = |ports: &[EndpointPort]| {
-        let mut ports: Vec<_> =
-            ports.iter().map(|it| (it.name.clone(), it.port, it.protocol.clone(), it.app_protocol.clone())).collect();
-        ports.sort();
-        ports
-    };
+    fn sorted(ports: &[EndpointPort]) -> Vec<impl Ord + '_> {
+        let mut keys: Vec<_> =
+            ports.iter().map(|port| (&port.name, port.port, &port.protocol, &port.app_protocol)).collect();
+        keys.sort();
+        keys
+    }
     one.len() == other.len() && (one == other || sorted(one) == sorted(other))
 }
 

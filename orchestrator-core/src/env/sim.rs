@@ -202,11 +202,7 @@ impl World {
         if state.queued.insert(id) {
             state.ready.push(id);
         }
-        let passing = state.passing.take();
-        drop(state);
-        if let Some(passing) = passing {
-            passing.wake();
-        }
+        look_again(state);
     }
 
     /// The present time, and that of the next timer.
@@ -265,6 +261,15 @@ impl Future for Woken {
         }
         state.passing = Some(context.waker().clone());
         Poll::Pending
+    }
+}
+
+/// Tells whoever lets time pass that there is something new to look at.
+fn look_again(mut state: MutexGuard<'_, State>) {
+    let passing = state.passing.take();
+    drop(state);
+    if let Some(passing) = passing {
+        passing.wake();
     }
 }
 
@@ -339,11 +344,7 @@ impl Future for Timer {
             (deadline, state.next_timer)
         });
         state.timers.insert(key, Some(context.waker().clone()));
-        let passing = state.passing.take();
-        drop(state);
-        if let Some(passing) = passing {
-            passing.wake();
-        }
+        look_again(state);
         Poll::Pending
     }
 }

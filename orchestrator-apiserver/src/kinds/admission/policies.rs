@@ -193,12 +193,10 @@ fn parameter_kind(kind: &Field<'_>, errors: &mut Errors) {
         [group, number] => group_version(&version, group, number, errors),
         _ => version.invalid(errors, &format!("unexpected GroupVersion string: {}", version.text())),
     }
-    let problems = names::label_1035(&name.text().to_lowercase());
     if name.text().is_empty() {
         name.required(errors, "");
-    } else if !problems.is_empty() {
-        name.invalid(errors, &format!("may have mixed case, but should otherwise match: {}", problems.join(",")));
     }
+    check::mixed_case(&name, errors);
 }
 
 fn group_version(field: &Field<'_>, group: &str, number: &str, errors: &mut Errors) {

@@ -12,7 +12,6 @@ use crate::{
     strategy::Generation,
 };
 
-const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
 
 /// Webhooks that may only refuse.
@@ -52,7 +51,8 @@ fn validate(configuration: &Field<'_>, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     for webhook in configuration.get("webhooks").items() {
         validate_webhook(&webhook, errors);
-        review_versions(&webhook.get("admissionReviewVersions"), errors);
+        let versions = webhook.get("admissionReviewVersions");
+        webhook_client::review_versions(&versions, "must specify one of v1, v1beta1", errors);
         let name = webhook.get("name");
         if !name.text().is_empty() && !seen.insert(name.text()) {
             name.duplicate(errors);
@@ -94,24 +94,6 @@ fn qualified(name: &Field<'_>, errors: &mut Errors) {
         name.invalid(errors, &problems.join(","));
     } else if name.text().split('.').count() < 3 {
         name.invalid(errors, "should be a domain with at least three segments separated by dots");
-    }
-}
-
-fn review_versions(versions: &Field<'_>, errors: &mut Errors) {
-    let known = REVIEW_VERSIONS.join(", ");
-    if versions.len() == 0 {
-        return versions.required(errors, &format!("must specify one of {known}"));
-    }
-    let mut seen = BTreeSet::new();
-    for version in versions.items() {
-        if seen.insert(version.text()) {
-            check::problems(&version, &names::label_1035(version.text()), errors);
-        } else {
-            version.invalid(errors, "duplicate version");
-        }
-    }
-    if !REVIEW_VERSIONS.iter().any(|known| seen.contains(known)) {
-        versions.invalid(errors, &format!("must include at least one of {known}"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{runs_for_good, selector_stays, selects_template, status};
+use super::{runs_for_good, selector_stays, status};
 use crate::{
     field::{Errors, Field, member, set_default},
     kinds::{check, go, podspec, rules::Rules, warnings},
@@ -63,7 +63,7 @@ fn validate(set: &Field<'_>, errors: &mut Errors) {
     let spec = set.get("spec");
     let selector = spec.get("selector");
     if check::valid_label_selector(&selector, errors) {
-        selects_template(&spec, errors);
+        check::selects_template(&spec, errors);
     }
     if selector.exists() && check::is_empty_selector(&selector) {
         selector.wrong(errors, "{}", "empty selector is invalid for daemonset");

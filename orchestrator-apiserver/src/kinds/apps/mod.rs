@@ -17,7 +17,6 @@ use crate::{
     strategy::Generation,
 };
 
-const NO_MATCH: &str = "`selector` does not match template `labels`";
 const INVALID_SELECTOR: &str = "invalid label selector";
 
 /// Deployments.
@@ -134,15 +133,6 @@ fn selector(spec: &Field<'_>, empty: &str, invalid: &str, errors: &mut Errors) -
     valid
 }
 
-/// No selector selects nothing, and an empty one everything.
-fn selects_template(spec: &Field<'_>, errors: &mut Errors) {
-    let (selector, labels) = (spec.get("selector"), spec.at("template.metadata.labels"));
-    if !selector.exists() || !check::selects(&selector, &labels) {
-        let shown = labels.value().map_or_else(|| "null".to_owned(), Value::to_string);
-        labels.wrong(errors, shown, NO_MATCH);
-    }
-}
-
 /// A template of pods that run for good.
 fn template(spec: &Field<'_>, errors: &mut Errors) {
     podspec::validate_template(&spec.get("template"), errors);
@@ -164,7 +154,7 @@ fn validate_deployment(deployment: &Field<'_>, errors: &mut Errors) {
     let spec = deployment.get("spec");
     spec.get("replicas").not_negative(errors);
     if selector(&spec, "empty selector is invalid for deployment", INVALID_SELECTOR, errors) {
-        selects_template(&spec, errors);
+        check::selects_template(&spec, errors);
         template(&spec, errors);
     }
     deployment_strategy(&spec.get("strategy"), errors);
@@ -205,7 +195,7 @@ fn validate_replica_set(set: &Field<'_>, errors: &mut Errors) {
     spec.get("replicas").not_negative(errors);
     spec.get("minReadySeconds").not_negative(errors);
     if selector(&spec, "empty selector is invalid for deployment", INVALID_SELECTOR, errors) {
-        selects_template(&spec, errors);
+        check::selects_template(&spec, errors);
         template(&spec, errors);
     }
 }
@@ -225,8 +215,7 @@ fn validate_replication_controller(controller: &Field<'_>, errors: &mut Errors) 
     let labels = pod.at("metadata.labels");
     let label = |key: &str| labels.value().and_then(|labels| labels.get(key)).and_then(Value::as_str);
     if selector.entries().iter().any(|(key, value)| label(key) != Some(value.text())) {
-        let shown = labels.value().map_or_else(|| "null".to_owned(), Value::to_string);
-        labels.wrong(errors, shown, NO_MATCH);
+        check::not_selected(&labels, errors);
     }
     podspec::validate_template(&spec.get("template"), errors);
     runs_for_good(&spec.at("template.spec"), "ReplicationController", errors);

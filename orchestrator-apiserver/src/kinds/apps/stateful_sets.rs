@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{runs_for_good, selector, selects_template, status};
+use super::{runs_for_good, selector, status};
 use crate::{
     field::{Errors, Field, items_mut, member, remove, set_default},
     kinds::{check, go, podspec, rules::Rules, storage, warnings},
@@ -83,7 +83,7 @@ fn validate(set: &Field<'_>, extent: &Extent, errors: &mut Errors) {
         check::given(&spec.get("serviceName"), names::label, errors);
     }
     if selector(&spec, "empty selector is invalid for statefulset", "", errors) {
-        selects_template(&spec, errors);
+        check::selects_template(&spec, errors);
         if extent.template {
             let with_claims = with_claims(set);
             podspec::validate_template(&Field::root(&with_claims).at("spec.template"), errors);

@@ -1,18 +1,14 @@
 //! How objects get from one version of a kind to another.
 
-use std::collections::BTreeSet;
-
 use base64::{Engine, prelude::BASE64_STANDARD};
 use x509_parser::pem::Pem;
 
 use super::is_established;
 use crate::{
     field::{Errors, Field},
-    kinds::{check, webhook_client},
-    names,
+    kinds::webhook_client,
 };
 
-const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const NOT_ASKED: &str = "should not be set when strategy is not set to Webhook";
 
 /// The rules of a conversion. Errors name its members as upstream keeps them.
@@ -47,7 +43,7 @@ pub(super) fn validate(conversion: &Field<'_>, old: Option<&Field<'_>>, errors: 
     } else {
         client.required(errors, "required when strategy is set to Webhook");
     }
-    review_versions(&versions, errors);
+    webhook_client::review_versions(&versions, "", errors);
 }
 
 fn holds_certificates(encoded: &str) -> bool {
@@ -55,23 +51,6 @@ fn holds_certificates(encoded: &str) -> bool {
     let blocks = Pem::iter_from_buffer(&text).map_while(Result::ok);
     let mut certificates = blocks.filter(|block| block.label == "CERTIFICATE");
     certificates.any(|block| block.parse_x509().is_ok())
-}
-
-fn review_versions(versions: &Field<'_>, errors: &mut Errors) {
-    if versions.len() == 0 {
-        return versions.required(errors, "");
-    }
-    let mut seen = BTreeSet::new();
-    for version in versions.items() {
-        if seen.insert(version.text()) {
-            check::problems(&version, &names::label_1035(version.text()), errors);
-        } else {
-            version.invalid(errors, "duplicate version");
-        }
-    }
-    if !REVIEW_VERSIONS.iter().any(|known| seen.contains(known)) {
-        versions.invalid(errors, &format!("must include at least one of {}", REVIEW_VERSIONS.join(", ")));
-    }
 }
 
 #[cfg(test)]

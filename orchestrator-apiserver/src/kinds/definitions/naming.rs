@@ -2,6 +2,7 @@
 
 use crate::{
     field::{Errors, Field},
+    kinds::check,
     names,
 };
 
@@ -16,15 +17,13 @@ pub(super) fn required(kinds: &Field<'_>, errors: &mut Errors) {
 
 /// The rules of names that are given.
 pub(super) fn validate(kinds: &Field<'_>, errors: &mut Errors) {
-    for name in ["plural", "singular", "kind", "listKind"] {
-        let (field, is_kind) = (kinds.get(name), matches!(name, "kind" | "listKind"));
-        let text = if is_kind { field.text().to_lowercase() } else { field.text().to_owned() };
-        let mixed = if is_kind { "may have mixed case, but should otherwise match: " } else { "" };
-        let problems = names::label_1035(&text);
-        if !text.is_empty() && !problems.is_empty() {
-            field.invalid(errors, &format!("{mixed}{}", problems.join(",")));
+    for name in ["plural", "singular"].map(|name| kinds.get(name)) {
+        if !name.text().is_empty() {
+            check::at_once(&name, &names::label_1035(name.text()), errors);
         }
     }
+    check::mixed_case(&kinds.get("kind"), errors);
+    check::mixed_case(&kinds.get("listKind"), errors);
     labels(&kinds.get("shortNames"), errors);
     let (kind, list) = (kinds.get("kind"), kinds.get("listKind"));
     if !kind.text().is_empty() && kind.text() == list.text() {
@@ -35,9 +34,6 @@ pub(super) fn validate(kinds: &Field<'_>, errors: &mut Errors) {
 
 fn labels(list: &Field<'_>, errors: &mut Errors) {
     for name in list.items() {
-        let problems = names::label_1035(name.text());
-        if !problems.is_empty() {
-            name.invalid(errors, &problems.join(","));
-        }
+        check::at_once(&name, &names::label_1035(name.text()), errors);
     }
 }

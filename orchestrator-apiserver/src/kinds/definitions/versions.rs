@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::schema;
 use crate::{
     field::{Errors, Field},
+    kinds::check,
     names,
 };
 
@@ -32,10 +33,7 @@ pub(super) fn validate(spec: &Field<'_>, errors: &mut Errors) {
     for version in &versions {
         let name = version.get("name");
         unique &= seen.insert(name.text());
-        let problems = names::label_1035(name.text());
-        if !problems.is_empty() {
-            name.invalid(errors, &problems.join(","));
-        }
+        check::at_once(&name, &names::label_1035(name.text()), errors);
         validate_version(version, &shared, errors);
     }
     let mut refuse = |detail: &str| spec.get("versions").wrong(errors, shared.show(&versions), detail);
