@@ -15,7 +15,9 @@ use orchestrator_core::{
     object::ObjectKey,
     status::{ApiError, ApiResult},
 };
-use orchestrator_sim::explore::{Counterexample, Explorer, Failure, Objects, Process, explore, explore_reconciler};
+use orchestrator_sim::explore::{
+    Counterexample, Explorer, Failure, Objects, Process, explore, explore_reconciler, generate,
+};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -575,4 +577,67 @@ fn too_much_is_written() {
     assert_eq!(counterexample.actions.len(), 1, "{counterexample}");
     let ran = counterexample.timeline.iter().any(|line| line.contains("because configmaps default/"));
     assert!(ran, "it tells why the reconciler ran: {counterexample}");
+}
+
+/// Copies a size into a child. Without one it takes a thousand.
+fn sized(right: bool) -> Explorer {
+    let run = move |key: ObjectKey, context: Context| async move {
+        let Some(map) = context.caches().cache::<ConfigMap>().get(&key) else { return Ok(()) };
+        let size = map.data.as_ref().and_then(|data| data.get("size")).cloned();
+        let size = size.or_else(|| (!right).then(|| "1000".to_owned()));
+        let patch = Patch::Merge(json!({"data": {"copied": size}}));
+        if map.data.as_ref().and_then(|data| data.get("copied")) != size.as_ref() {
+            maps(&context).patch(&key.name, &PatchParams::default(), &patch).await?;
+        }
+        Ok::<_, ApiError>(())
+    };
+    let make = move || Copies(Arc::new(move |key, context| Box::pin(run(key, context))));
+    let example = map("a", json!({"size": "3", "one": "x", "two": "y"}));
+    explore_reconciler(make).creates_any(generate::like(&example)).seeds(60).eventually(
+        "a size is copied, and nothing else",
+        |objects| {
+            let data = objects.get::<ConfigMap>(NAMESPACE, "a").and_then(|map| map.data).unwrap_or_default();
+            data.get("size") == data.get("copied")
+        },
+    )
+}
+
+/// One run, as a closure.
+struct Copies(Arc<dyn Fn(ObjectKey, Context) -> BoxFuture<'static, ApiResult<()>> + Send + Sync>);
+
+#[async_trait]
+impl Reconciler for Copies {
+    type Object = ConfigMap;
+    type Error = ApiError;
+
+    async fn reconcile(&self, key: &ObjectKey, context: &Context) -> ApiResult<Action> {
+        if key.namespace == NAMESPACE {
+            (self.0)(key.clone(), context.clone()).await?;
+        }
+        Ok(Action::Done)
+    }
+}
+
+#[test]
+fn drawn_objects_show_what_an_example_does_not() {
+    let counterexample = found(&sized(false));
+    let drawn: Value = serde_json::from_str(&counterexample.drawn[0]).unwrap();
+    assert!(drawn["data"].get("size").is_none(), "{counterexample}");
+    assert_eq!((&drawn["data"]["one"], &drawn["data"]["two"]), (&json!("x"), &json!("y")), "nothing else is changed");
+    passes(&sized(true));
+}
+
+#[test]
+fn time_is_a_budget() {
+    let heard = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let explored = |seeds| {
+        let heard = heard.clone();
+        sized(true).seeds(seeds).tells(move |progress| {
+            heard.store(progress.runs, std::sync::atomic::Ordering::Relaxed);
+        })
+    };
+    let none = explored(1_000_000).for_at_most(Duration::ZERO).run().unwrap();
+    assert_eq!((none.runs, none.seeds), (1, 0));
+    let few = explored(3).for_at_most(Duration::from_secs(3600)).run().unwrap();
+    assert_eq!((few.seeds, few.runs), (3, heard.load(std::sync::atomic::Ordering::Relaxed)));
 }

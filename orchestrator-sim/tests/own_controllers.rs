@@ -22,7 +22,8 @@ use orchestrator_core::{
     status::{ApiError, ApiResult},
 };
 use orchestrator_scheduler::Scheduling;
-use orchestrator_sim::explore::{Explorer, Fault, Objects, Process, explore};
+use orchestrator_sim::explore::{Explorer, Fault, Objects, Process, explore, generate};
+use proptest::strategy::Strategy;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -124,6 +125,42 @@ fn replica_sets() {
             pods(objects, "app:1") == 1
                 && (status.replicas, status.ready_replicas, status.available_replicas) == (1, Some(1), Some(1))
                 && status.observed_generation == Some(3)
+        });
+    passes(&explorer);
+}
+
+#[test]
+fn whatever_a_replica_set_says() {
+    let few = |set: &ReplicaSet| set.spec.as_ref().and_then(|spec| spec.replicas).is_none_or(|number| number <= 10);
+    let explorer = controllers(&["replicaset-controller"])
+        .creates_any(generate::built_in::<ReplicaSet>().unwrap().prop_filter("more than a test needs", few))
+        .seeds(25)
+        .eventually("it has as many pods as it says, and tells so", |objects| {
+            let set = objects.get::<ReplicaSet>(NAMESPACE, "example").unwrap_or_default();
+            let (wanted, status) = (set.spec.and_then(|spec| spec.replicas), set.status.unwrap_or_default());
+            objects.list::<Pod>().len() == wanted.unwrap_or(1) as usize
+                && (Some(status.replicas), status.observed_generation) == (wanted, set.metadata.generation)
+        });
+    passes(&explorer);
+}
+
+#[test]
+fn whatever_a_deployment_says() {
+    let few = |it: &Deployment| it.spec.as_ref().and_then(|spec| spec.replicas).is_none_or(|number| number <= 10);
+    let image = json!({"spec": {"template": {"metadata": {"annotations": {"changed": "so"}}}}});
+    let explorer = controllers(&["deployment-controller", "replicaset-controller"])
+        .creates_any(generate::built_in::<Deployment>().unwrap().prop_filter("more than a test needs", few))
+        .settles()
+        .patches::<Deployment>(NAMESPACE, "example", image)
+        .seeds(25)
+        .eventually("all of it is new, unless it is paused, and tells so", |objects| {
+            let deployment = objects.get::<Deployment>(NAMESPACE, "example").unwrap_or_default();
+            let (spec, status) = (deployment.spec.unwrap_or_default(), deployment.status.unwrap_or_default());
+            let (wanted, paused) = (spec.replicas.unwrap_or(1), spec.paused == Some(true));
+            let updated = status.updated_replicas.unwrap_or(0);
+            let asked = objects.list::<ReplicaSet>().iter().filter_map(|set| set.spec.as_ref()?.replicas).sum::<i32>();
+            (paused || (updated, objects.list::<Pod>().len()) == (wanted, wanted as usize) && asked == wanted)
+                && status.observed_generation == deployment.metadata.generation
         });
     passes(&explorer);
 }

@@ -30,3 +30,5 @@ pub(super) const TIMELINE_LINES: usize = 400;
 pub(super) const SHOWN_LETTERS: usize = 200;
 /// Seeds that are tried if nobody says how many.
 pub(super) const SEEDS: u64 = 100;
+/// Objects that are drawn until the server takes one.
+pub(super) const DRAWS: usize = 256;

@@ -36,6 +36,10 @@
 //! was written; [`Explorer::replay`] repeats it.
 
 mod action;
+mod budget;
+mod drawn;
+mod exploration;
+pub mod generate;
 mod limits;
 mod plan;
 mod property;
@@ -51,8 +55,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use orchestrator_core::{
     client::Request,
     controller::{Kind, Reconciler},
-    env::Simulation,
 };
+use proptest::strategy::Strategy;
 use serde_json::Value;
 
 pub use plan::{Extent, Fault, NoPlan, Plan};
@@ -61,11 +65,10 @@ pub use world::WorldError;
 pub use crate::{objects::Objects, process::Process};
 
 use action::Action;
+use drawn::Draw;
 use property::{Property, Rule};
-use world::{Base, Run};
 
 use crate::{
-    objects,
     process::{self, Begin},
     requests,
 };
@@ -140,6 +143,8 @@ pub struct Explorer {
     same_end: bool,
     writes_per_action: Option<usize>,
     seeds: u64,
+    budget: Option<Duration>,
+    hear: Arc<dyn Fn(Progress) + Send + Sync>,
     may_strike: Arc<dyn Fn(&Fault) -> bool + Send + Sync>,
 }
 
@@ -152,11 +157,22 @@ struct Setup {
     beside_tokio: bool,
 }
 
+/// How far an exploration is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Runs that were made.
+    pub runs: usize,
+    /// Seeds that have drawn their faults.
+    pub seeds: u64,
+}
+
 /// What was explored without finding anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     /// How many runs there were.
     pub runs: usize,
+    /// How many seeds drew faults: all of them, unless the time was up before.
+    pub seeds: u64,
     /// What the process does when all goes well.
     pub extent: Extent,
 }
@@ -186,6 +202,8 @@ pub struct Counterexample {
     pub seed: u64,
     /// What people do.
     pub actions: Vec<String>,
+    /// The objects that were drawn, whole, to be pasted into a test of their own.
+    pub drawn: Vec<String>,
     /// What happened.
     pub timeline: Vec<String>,
 }
@@ -199,6 +217,7 @@ impl fmt::Display for Counterexample {
         }
         writeln!(f, "what people do:")?;
         self.actions.iter().try_for_each(|action| writeln!(f, "  {action}"))?;
+        self.drawn.iter().try_for_each(|object| writeln!(f, "drawn: {object}"))?;
         writeln!(f, "what happened:")?;
         self.timeline.iter().try_for_each(|line| writeln!(f, "  {line}"))
     }
@@ -225,6 +244,8 @@ impl Explorer {
             same_end: false,
             writes_per_action: None,
             seeds: limits::SEEDS,
+            budget: None,
+            hear: Arc::new(|_| {}),
             may_strike: Arc::new(|_| true),
         }
     }
@@ -260,6 +281,17 @@ impl Explorer {
     /// Somebody creates an object.
     pub fn creates<K: Kind>(self, object: &K) -> Self {
         self.then(requests::create(object).into())
+    }
+
+    /// Somebody creates an object that each seed draws, such as one from [`generate`]. What the server refuses is drawn anew. A
+    /// counterexample shows the simplest object that was found to fail.
+    pub fn creates_any<K, S>(self, objects: S) -> Self
+    where
+        K: Kind,
+        S: Strategy<Value = K> + Send + Sync + 'static,
+        S::Tree: 'static,
+    {
+        self.then(Action::Drawn(Draw::new(objects)))
     }
 
     /// Somebody changes an object by a JSON merge patch. What belongs to the cluster has an empty namespace.
@@ -337,127 +369,21 @@ impl Explorer {
         self
     }
 
+    /// Ends after this time on the clock of the machine, however many seeds are left then.
+    pub fn for_at_most(mut self, time: Duration) -> Self {
+        self.budget = Some(time);
+        self
+    }
+
+    /// Tells how far it is, after every run.
+    pub fn tells(mut self, hear: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.hear = Arc::new(hear);
+        self
+    }
+
     /// Only faults that pass; all of them do unless something else is said.
     pub fn faults(mut self, passes: impl Fn(&Fault) -> bool + Send + Sync + 'static) -> Self {
         self.may_strike = Arc::new(passes);
         self
     }
-
-    /// Looks for a run in which something does not hold.
-    ///
-    /// # Errors
-    /// There is one, made as small as it gets; or the world cannot be made.
-    pub fn run(&self) -> Result<Report, Failure> {
-        let base = Base::new(&self.given)?;
-        let well = self.one(&base, None, &self.actions, 0, &Plan::default())?;
-        if well.broken.is_some() {
-            return Err(self.smallest(&base, None, 0, &Plan::default())?.into());
-        }
-        let (extent, end) = (well.extent, Some(well.objects));
-        let drawn = (0..self.seeds).map(|seed| (seed, Plan::draw(&Simulation::new(seed).env(), &extent)));
-        let mut runs = 1;
-        for (seed, mut plan) in Plan::singles(&extent).into_iter().map(|plan| (0, plan)).chain(drawn) {
-            plan.faults.retain(|fault| (self.may_strike)(fault));
-            if plan.faults.is_empty() {
-                continue;
-            }
-            runs += 1;
-            if self.one(&base, end.as_ref(), &self.actions, seed, &plan)?.broken.is_some() {
-                return Err(self.smallest(&base, end.as_ref(), seed, &plan)?.into());
-            }
-        }
-        Ok(Report { runs, extent })
-    }
-
-    /// Repeats one run, by the seed and the faults of a counterexample.
-    ///
-    /// # Errors
-    /// Something does not hold; or the text is no plan, or the world cannot be made.
-    pub fn replay(&self, seed: u64, plan: &str) -> Result<Report, Failure> {
-        let plan: Plan = plan.parse()?;
-        let base = Base::new(&self.given)?;
-        let well = self.one(&base, None, &self.actions, 0, &Plan::default())?;
-        let run = self.one(&base, Some(&well.objects), &self.actions, seed, &plan)?;
-        match run.broken {
-            None => Ok(Report { runs: 2, extent: run.extent }),
-            Some(property) => {
-                let timeline = run.timeline.lines(&run.runs);
-                Err(self.counterexample(property, seed, plan, &self.actions, timeline).into())
-            }
-        }
-    }
-
-    fn one(
-        &self,
-        base: &Base,
-        end: Option<&Objects>,
-        actions: &[Action],
-        seed: u64,
-        plan: &Plan,
-    ) -> Result<Run, WorldError> {
-        let mut run = base.run(&self.setup, actions, seed, plan)?;
-        if let (None, true, Some(end)) = (&run.broken, self.same_end, end) {
-            let difference = objects::difference(&end.meaning(), &run.objects.meaning());
-            run.broken = difference.map(|difference| format!("it ends as without faults, but: {difference}"));
-        }
-        if let (None, true, Some(most)) = (&run.broken, plan.faults.is_empty(), self.writes_per_action) {
-            let (writes, all) = (run.extent.writes, actions.len().max(1).saturating_mul(most));
-            run.broken = (writes > all).then(|| {
-                format!("it writes at most {most} times for each thing that people do, but: it writes {writes} times")
-            });
-        }
-        Ok(run)
-    }
-
-    /// The same failure with fewer faults and fewer actions.
-    fn smallest(
-        &self,
-        base: &Base,
-        end: Option<&Objects>,
-        seed: u64,
-        plan: &Plan,
-    ) -> Result<Box<Counterexample>, WorldError> {
-        let property = self.one(base, end, &self.actions, seed, plan)?.broken.unwrap_or_default();
-        let mut runs = limits::SHRINKING_RUNS;
-        let fails = |actions: &[Action], faults: &[Fault]| {
-            let run = |faults: &[Fault]| self.one(base, end, actions, seed, &Plan { faults: faults.to_vec() });
-            let broken = run(faults).is_ok_and(|run| run.broken.is_some_and(|broken| is_same(&broken, &property)));
-            // What also fails when all goes well is another failure.
-            broken && (faults.is_empty() || run(&[]).is_ok_and(|run| run.broken.is_none()))
-        };
-        let faults = shrink::without_needless(&plan.faults, &mut runs, |faults| fails(&self.actions, faults));
-        // The end without faults is that of all actions; and what does not come about by itself may not without any.
-        let actions = if self.same_end || faults.is_empty() && self.is_eventual(&property) {
-            self.actions.clone()
-        } else {
-            shrink::without_needless(&self.actions, &mut runs, |actions| fails(actions, &faults))
-        };
-        let plan = Plan { faults };
-        let run = self.one(base, end, &actions, seed, &plan)?;
-        let timeline = run.timeline.lines(&run.runs);
-        Ok(self.counterexample(run.broken.unwrap_or(property), seed, plan, &actions, timeline))
-    }
-
-    fn is_eventual(&self, name: &str) -> bool {
-        let is_meant = |property: &Property| property.name == name && matches!(property.rule, Rule::Eventually(_));
-        self.setup.properties.iter().any(is_meant)
-    }
-
-    fn counterexample(
-        &self,
-        property: String,
-        seed: u64,
-        plan: Plan,
-        actions: &[Action],
-        timeline: Vec<String>,
-    ) -> Box<Counterexample> {
-        let actions = actions.iter().map(ToString::to_string).collect();
-        Box::new(Counterexample { property, plan, seed, actions, timeline })
-    }
-}
-
-/// Whether two failures are of one property: details may follow its name.
-fn is_same(one: &str, other: &str) -> bool {
-    let name = |text: &str| text.split(", but: ").next().unwrap_or_default().to_owned();
-    name(one) == name(other)
 }

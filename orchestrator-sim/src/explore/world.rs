@@ -26,15 +26,14 @@ use crate::{
     objects::Objects,
     process::{Process, Runs},
     recorder::Recorder,
-    requests,
-    tokio_timers::TokioTimers,
+    requests, tokio_timers,
 };
 
 /// The state that runs begin with: a server has been here, and what is given is there.
 #[derive(Debug)]
 pub(super) struct Base {
-    store: MemStore,
-    elapsed: Duration,
+    pub(super) store: MemStore,
+    pub(super) elapsed: Duration,
     /// Time stands still in it.
     _still: Simulation,
 }
@@ -64,6 +63,9 @@ pub enum WorldError {
     /// Tokio's runtime cannot be made.
     #[error("tokio's runtime cannot be made: {0}")]
     Tokio(#[from] std::io::Error),
+    /// Nothing could be drawn that the server takes.
+    #[error("nothing could be drawn: {0}")]
+    Undrawn(String),
     /// The server did not start, or refused what was given.
     #[error("{0}")]
     Api(#[from] orchestrator_core::status::ApiError),
@@ -93,10 +95,7 @@ impl Base {
 
     /// A run in which everything follows from the seed and the plan.
     pub(super) fn run(&self, setup: &Setup, actions: &[Action], seed: u64, plan: &Plan) -> Result<Run, WorldError> {
-        let mut simulation = Simulation::starting_at(seed, self.elapsed);
-        if setup.beside_tokio {
-            simulation = simulation.with_timers(TokioTimers::new()?);
-        }
+        let simulation = tokio_timers::simulation(seed, self.elapsed, setup.beside_tokio)?;
         let env = simulation.env();
         let store = self.store.fork(&env);
         let recorder = simulation.run(Recorder::start(&env, Arc::new(store.clone())))??;
@@ -168,6 +167,8 @@ impl World<'_> {
             }
             Action::Wait(time) => self.look_for(*time, seen).await,
             Action::Settle => self.settle(seen).await,
+            // Scripts have none of them any more.
+            Action::Drawn(_) => None,
         }
     }
 
