@@ -2,7 +2,7 @@
 //!
 //! Upstream: `k8s.io/apiserver/pkg/endpoints/filters/warning.go`.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use http::{HeaderValue, Response, header};
 use serde_json::Value;
@@ -19,7 +19,7 @@ pub(super) fn add<'a, B>(response: &mut Response<B>, warnings: impl IntoIterator
 }
 
 fn bounded<'a>(warnings: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     let mut told: Vec<&str> =
         warnings.into_iter().filter(|warning| !warning.is_empty() && seen.insert(*warning)).collect();
     let letters = |warning: &str| warning.chars().count();

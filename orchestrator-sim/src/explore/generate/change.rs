@@ -111,7 +111,7 @@ fn places(object: &Value) -> Vec<Vec<Step>> {
                 }
             }
             // An object without its spec is none; what the spec says may go.
-            "spec" => below(value, &vec![Step::Member(name.clone())], &mut found),
+            "spec" => below(value, &[Step::Member(name.clone())], &mut found),
             _ => {
                 let path = vec![Step::Member(name.clone())];
                 found.push(path.clone());
@@ -123,7 +123,7 @@ fn places(object: &Value) -> Vec<Vec<Step>> {
 }
 
 /// All places below a value.
-fn below(value: &Value, path: &Vec<Step>, found: &mut Vec<Vec<Step>>) {
+fn below(value: &Value, path: &[Step], found: &mut Vec<Vec<Step>>) {
     let mut visit = |step: Step, value: &Value| {
         let path: Vec<Step> = path.iter().cloned().chain([step]).collect();
         found.push(path.clone());
