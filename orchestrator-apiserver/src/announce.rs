@@ -11,7 +11,20 @@ use serde_json::{Value, json};
 use crate::{bootstrap::apply_as, kinds::check, pipeline::Server, server::OWN_MANAGER};
 
 /// The service, its `Endpoints` and its `EndpointSlice` have one name.
-const SERVICE: &str = "kubernetes";
+pub(crate) const SERVICE: &str = "kubernetes";
+
+/// What is written: resource, namespace and name.
+pub(crate) fn own_objects() -> [(Resource, &'static str, &'static str); 2] {
+    [whole(), sliced()].map(|resource| (resource, "default", SERVICE))
+}
+
+fn whole() -> Resource {
+    Resource::new("", "v1", "endpoints")
+}
+
+fn sliced() -> Resource {
+    Resource::new("discovery.k8s.io", "v1", "endpointslices")
+}
 
 impl Server {
     /// Writes down where the server is; what an earlier server left is replaced.
@@ -20,23 +33,21 @@ impl Server {
     pub(crate) async fn announce(&self) -> ApiResult<()> {
         let address = self.known_address().and_then(|address| address.parse().ok());
         let address = address.filter(|address: &SocketAddr| check::is_reachable(&address.ip()));
-        let whole = Resource::new("", "v1", "endpoints");
-        let sliced = Resource::new("discovery.k8s.io", "v1", "endpointslices");
         match address {
             Some(address) => {
-                self.put_endpoints(whole, endpoints(address)).await?;
-                match self.put_endpoints(sliced.clone(), slice(address)).await {
+                self.put_endpoints(whole(), endpoints(address)).await?;
+                match self.put_endpoints(sliced(), slice(address)).await {
                     // A slice is of one family of addresses for as long as it lives.
                     Err(error) if error.code() == 422 => {
-                        self.remove_endpoints(sliced.clone()).await?;
-                        self.put_endpoints(sliced, slice(address)).await
+                        self.remove_endpoints(sliced()).await?;
+                        self.put_endpoints(sliced(), slice(address)).await
                     }
                     put => put,
                 }
             }
             None => {
-                self.remove_endpoints(whole).await?;
-                self.remove_endpoints(sliced).await
+                self.remove_endpoints(whole()).await?;
+                self.remove_endpoints(sliced()).await
             }
         }
     }

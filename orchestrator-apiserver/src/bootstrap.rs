@@ -8,7 +8,7 @@ use orchestrator_core::{
 };
 use serde_json::{Value, json};
 
-use crate::{address_range::AddressRange, pipeline::Server, server::OWN_MANAGER};
+use crate::{address_range::AddressRange, announce, pipeline::Server, server::OWN_MANAGER};
 
 /// Upstream's `--secure-port`.
 const USUAL_PORT: u16 = 6443;
@@ -17,6 +17,16 @@ const USUAL_PORT: u16 = 6443;
 const DEFAULT_RANGE: &str = "kubernetes";
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// Those of them that come back when they are deleted: resource, namespace and name.
+pub(crate) fn own_objects() -> Vec<(Resource, &'static str, &'static str)> {
+    let namespaces = NAMESPACES.map(|name| (Resource::new("", "v1", "namespaces"), "", name));
+    let others = [
+        (Resource::new("", "v1", "services"), "default", announce::SERVICE),
+        (Resource::new("networking.k8s.io", "v1", "servicecidrs"), "", DEFAULT_RANGE),
+    ];
+    namespaces.into_iter().chain(others).collect()
+}
 
 impl Server {
     /// Makes what is missing. Running it again changes nothing.

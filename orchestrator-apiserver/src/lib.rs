@@ -18,6 +18,7 @@ mod limits;
 mod metrics;
 mod names;
 mod objects;
+mod own;
 mod patch;
 mod pipeline;
 mod protobuf;

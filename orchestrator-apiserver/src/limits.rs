@@ -37,6 +37,9 @@ pub(crate) const WALK_PAGE_OBJECTS: usize = 500;
 /// Pause before the store is followed anew, after it could not be followed.
 pub(crate) const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
 
+/// Time until what a server made for itself is there again after it was deleted; upstream's, of its service.
+pub(crate) const OWN_AGAIN: Duration = Duration::from_secs(10);
+
 /// Objects that went last of which selectors still know what they look at.
 pub(crate) const GONE_OBJECTS: usize = 64;
 

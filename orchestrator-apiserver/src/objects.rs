@@ -178,6 +178,10 @@ pub(crate) async fn follow(server: Weak<Server>, env: Env) {
         if matches!(ended, Err(StoreError::Closed)) {
             return;
         }
+        // What was deleted meanwhile is not told.
+        if let Some(server) = server.upgrade() {
+            server.own.look();
+        }
         env.sleep(limits::FOLLOW_AGAIN).await;
     }
 }
@@ -214,7 +218,10 @@ async fn follow_once(server: &Weak<Server>, store: &dyn Store) -> Result<(), Sto
                 // Keys that are only reserved have no object.
                 Some(entry) if entry.value.is_empty() => {}
                 Some(entry) => drop(server.objects.of(entry)),
-                None => server.objects.deleted(&change.key, revision),
+                None => {
+                    server.objects.deleted(&change.key, revision);
+                    server.own.deleted(&change.key);
+                }
             }
         }
     }

@@ -30,6 +30,7 @@ use crate::{
     flow::{self, Flows},
     metrics::{MeasuredStore, Metrics, StoreTimes},
     objects::{self, Objects},
+    own::{self, Own},
     pipeline::Server,
     recent::Recent,
     registry::Registry,
@@ -45,14 +46,14 @@ pub(crate) const OWN_MANAGER: &str = "kube-apiserver";
 pub struct ApiServer {
     server: Arc<Server>,
     /// Keep the shared objects and the flow schemas true to the store; they end with the last clone.
-    followers: Arc<[TaskHandle; 2]>,
+    followers: Arc<[TaskHandle; 3]>,
 }
 
 /// An API server that may be gone.
 #[derive(Clone, Debug)]
 pub(crate) struct WeakApiServer {
     server: Weak<Server>,
-    followers: Weak<[TaskHandle; 2]>,
+    followers: Weak<[TaskHandle; 3]>,
 }
 
 impl WeakApiServer {
@@ -226,10 +227,12 @@ impl ApiServerBuilder {
         let registry = Registry::new();
         let times = Arc::new(StoreTimes::new(&registry.kinds()));
         let store = Arc::new(MeasuredStore::new(self.store, &self.env, times.clone()));
+        let own = Arc::new(Own::new(&registry));
         let server = Server {
             env: self.env,
             store,
             registry,
+            own: own.clone(),
             objects: Objects::default(),
             recent: Recent::default(),
             config: self.config,
@@ -250,6 +253,7 @@ impl ApiServerBuilder {
         let followers = Arc::new([
             env.spawn("api-objects", objects::follow(Arc::downgrade(&server), env.clone())),
             env.spawn("api-flows", flow::follow(Arc::downgrade(&server), env.clone())),
+            env.spawn("api-own", own::keep(Arc::downgrade(&server), own, env.clone())),
         ]);
         Ok(ApiServer { server, followers })
     }

@@ -3,6 +3,7 @@
 mod forms;
 mod health;
 mod metrics;
+mod own;
 mod place;
 mod service_ranges;
 mod support;
