@@ -133,11 +133,8 @@ impl SimMachine {
         let fork = Self::new(env, self.0.config.clone());
         let present = self.0.lock();
         let mut state = fork.0.lock();
-        let sandbox = |(key, sandbox): (&_, &Sandbox)| {
-            (Clone::clone(key), Sandbox { status: sandbox.status.clone(), address_index: sandbox.address_index })
-        };
         *state = State {
-            sandboxes: present.sandboxes.iter().map(sandbox).collect(),
+            sandboxes: present.sandboxes.clone(),
             sandbox_keys: present.sandbox_keys.clone(),
             containers: present
                 .containers
@@ -251,7 +248,7 @@ impl SimMachine {
             let running = inside.filter(|it| it.status.state.is_running()).map(|it| it.status.key.name.clone());
             (sandbox.status.clone(), running.collect())
         };
-        state.sandboxes.values().map(in_sandbox).collect()
+        state.sandboxes.values().map(|sandbox| in_sandbox(sandbox)).collect()
     }
 
     /// The running container of this name in the pod of this name.

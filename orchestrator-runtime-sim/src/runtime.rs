@@ -76,7 +76,7 @@ impl ContainerRuntime for SimRuntime {
         };
         state.sandbox_keys.insert(status.id.clone(), config.key.clone());
         let sandbox = Sandbox { status: status.clone(), address_index: address.map(|(index, _)| index) };
-        state.sandboxes.insert(config.key.clone(), sandbox);
+        state.sandboxes.insert(config.key.clone(), Box::new(sandbox));
         self.0.tell_sandbox(&status);
         Ok(status)
     }

@@ -23,9 +23,10 @@ use crate::{
 /// Everything on a machine.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    pub(crate) sandboxes: BTreeMap<SandboxKey, Sandbox>,
-    pub(crate) sandbox_keys: BTreeMap<SandboxId, SandboxKey>,
     /// On the heap one by one: most machines have a few, and a map makes room for eleven.
+    pub(crate) sandboxes: BTreeMap<SandboxKey, Box<Sandbox>>,
+    pub(crate) sandbox_keys: BTreeMap<SandboxId, SandboxKey>,
+    /// As the sandboxes.
     pub(crate) containers: BTreeMap<ContainerId, Box<Container>>,
     pub(crate) rules: Vec<(Matcher, Script)>,
     pub(crate) images: BTreeMap<String, ImageScript>,
@@ -37,7 +38,7 @@ pub(crate) struct State {
     pub(crate) not_ready: Option<String>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sandbox {
     pub(crate) status: SandboxStatus,
     pub(crate) address_index: Option<u32>,
@@ -82,11 +83,11 @@ impl Container {
 
 impl State {
     pub(crate) fn sandbox(&self, id: &SandboxId) -> Option<&Sandbox> {
-        self.sandboxes.get(self.sandbox_keys.get(id)?)
+        self.sandboxes.get(self.sandbox_keys.get(id)?).map(|sandbox| &**sandbox)
     }
 
     pub(crate) fn sandbox_mut(&mut self, id: &SandboxId) -> Option<&mut Sandbox> {
-        self.sandboxes.get_mut(self.sandbox_keys.get(id)?)
+        self.sandboxes.get_mut(self.sandbox_keys.get(id)?).map(|sandbox| &mut **sandbox)
     }
 
     pub(crate) fn containers_of(&self, sandbox: &SandboxId) -> Vec<ContainerId> {
