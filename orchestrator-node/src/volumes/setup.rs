@@ -1,9 +1,8 @@
 //! Makes a pod's volumes ready, and keeps projected ones up to date.
 
 use std::{
-    collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -33,8 +32,8 @@ use crate::{
 /// A pod's volumes on this machine.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct VolumeSet {
-    /// By name.
-    pub(crate) mounted: BTreeMap<String, Mounted>,
+    /// With their names. A list, as pods have few volumes and a map makes room for eleven.
+    pub(crate) mounted: Vec<(String, Mounted)>,
     /// When the projected ones are to be looked at again.
     pub(crate) refresh_at: Option<Timestamp>,
 }
@@ -47,9 +46,43 @@ pub(crate) struct Mounted {
     pub(crate) writable: bool,
 }
 
-/// Tokens of a pod, by volume and file, with the time to ask for new ones.
+impl VolumeSet {
+    fn find(&self, name: &str) -> Option<&Mounted> {
+        self.mounted.iter().find(|(present, _)| present == name).map(|(_, mounted)| mounted)
+    }
+}
+
+/// Tokens of a pod: one in nearly all cases.
 #[derive(Debug, Default)]
-pub(crate) struct Tokens(Mutex<BTreeMap<(String, String), (String, Timestamp)>>);
+pub(crate) struct Tokens(Mutex<Vec<Token>>);
+
+#[derive(Debug)]
+struct Token {
+    volume: String,
+    file: String,
+    text: String,
+    /// When to ask for a new one.
+    renew_at: Timestamp,
+}
+
+impl Tokens {
+    fn lock(&self) -> MutexGuard<'_, Vec<Token>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, volume: &str, file: &str, now: Timestamp) -> Option<String> {
+        let tokens = self.lock();
+        let is_meant = |token: &&Token| token.volume == volume && token.file == file && token.renew_at > now;
+        tokens.iter().find(is_meant).map(|token| token.text.clone())
+    }
+
+    fn put(&self, token: Token) {
+        let mut tokens = self.lock();
+        tokens.retain(|other| (&other.volume, &other.file) != (&token.volume, &token.file));
+        tokens.reserve_exact(1);
+        tokens.push(token);
+    }
+}
 
 /// Makes all volumes ready; repeated, it brings projected ones up to date.
 pub(crate) async fn set_up(
@@ -58,14 +91,15 @@ pub(crate) async fn set_up(
     status: &PodStatus,
     tokens: &Tokens,
 ) -> Result<VolumeSet, (String, String)> {
-    let mut set = VolumeSet::default();
+    let volumes = pod::spec(pod).volumes.as_deref().unwrap_or_default();
+    let mut set = VolumeSet { mounted: Vec::with_capacity(volumes.len()), refresh_at: None };
     let work = Work { node, pod, status, tokens };
-    for volume in pod::spec(pod).volumes.iter().flatten() {
+    for volume in volumes {
         let mounted = work.volume(volume).await.map_err(|error| (volume.name.clone(), error))?;
         if !mounted.writable {
             set.refresh_at = Some(after(node.env.now(), VOLUME_REFRESH));
         }
-        set.mounted.insert(volume.name.clone(), mounted);
+        set.mounted.push((volume.name.clone(), mounted));
     }
     Ok(set)
 }
@@ -178,13 +212,9 @@ impl Work<'_> {
 
     /// A token of the pod's service account, new once four fifths of its life are over.
     async fn token(&self, volume: &str, source: &ServiceAccountTokenProjection) -> Result<String, String> {
-        let key = (volume.to_owned(), source.path.clone());
         let now = self.node.env.now();
-        let known = self.tokens.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some((token, renew_at)) = known
-            && renew_at > now
-        {
-            return Ok(token);
+        if let Some(known) = self.tokens.find(volume, &source.path, now) {
+            return Ok(known);
         }
         let seconds = source.expiration_seconds.unwrap_or(TOKEN_SECONDS).max(TOKEN_SECONDS_MIN);
         let request = TokenRequest {
@@ -209,8 +239,8 @@ impl Work<'_> {
         let end = status.expiration_timestamp.map_or_else(|| after(now, Duration::from_secs(3600)), |time| time.0);
         let life = end.duration_since(now).max(SignedDuration::ZERO);
         let renew_at = now.saturating_add(life * 4 / 5).unwrap_or(now);
-        let mut tokens = self.tokens.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.insert(key, (token.clone(), renew_at));
+        let (volume, file) = (volume.to_owned(), source.path.clone());
+        self.tokens.put(Token { volume, file, text: token.clone(), renew_at });
         Ok(token)
     }
 
@@ -252,7 +282,7 @@ pub(crate) async fn mounts(
 ) -> Result<Vec<Mount>, String> {
     let mut mounts = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let volume = volumes.mounted.get(&mount.name);
+        let volume = volumes.find(&mount.name);
         let volume = volume.ok_or_else(|| format!("volume \"{}\" is not mounted", mount.name))?;
         let lookup =
             |name: &str| environment.iter().find(|(present, _)| present == name).map(|(_, value)| value.clone());
