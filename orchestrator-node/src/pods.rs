@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -132,7 +133,8 @@ impl Pods {
         let mut events = self.node.runtime.events();
         let shutdown = self.shutdown.clone();
         // An API server that does not answer does not hold up the end.
-        let heard = first(self.hear().map(Some), asked_to_stop(&shutdown).map(|()| None)).await;
+        let stopped = pin!(asked_to_stop(&shutdown).map(|()| None));
+        let heard = first(pin!(self.hear().map(Some)), stopped).await;
         self.ask_the_runtime().await;
         if let Some(sink) = &heard {
             self.take_in(sink);
@@ -172,9 +174,9 @@ impl Pods {
         let roster = self.roster.clone();
         let mut relist_in = self.node.env.sleep(RELIST);
         loop {
-            let stop = asked_to_stop(&shutdown).map(|()| Step::Stop);
-            let ended = roster.changed.notified().map(|()| Step::Ended);
-            let changed = sink.changed.notified().map(|()| Step::Changed);
+            let stop = pin!(asked_to_stop(&shutdown).map(|()| Step::Stop));
+            let ended = pin!(roster.changed.notified().map(|()| Step::Ended));
+            let changed = pin!(sink.changed.notified().map(|()| Step::Changed));
             let event = events.next().map(Step::Event);
             let relist = (&mut relist_in).map(|()| Step::Relist);
             match first(stop, first(ended, first(changed, first(event, relist)))).await {
@@ -255,13 +257,11 @@ impl Pods {
         let rejected = rejection.is_some();
         let mailbox = Arc::new(Mailbox::new(pod, wanted));
         let observed = self.listed.remove(&uid).unwrap_or_default();
-        let worker = Worker::new(self.node.clone(), mailbox.clone(), observed, rejection);
+        let worker = Box::new(Worker::new(self.node.clone(), mailbox.clone(), observed, rejection));
         let notice = EndNotice(Arc::downgrade(&self.roster), uid.clone());
-        // On the heap by itself: the task would hold room for it twice.
-        let work = Box::pin(worker.run());
         let task = self.node.env.spawn("pod worker", async move {
             let _notice = notice;
-            work.await;
+            worker.run().await;
         });
         lock(&self.roster.workers).insert(uid, Member { mailbox, task, rejected });
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::Poll,
     time::Duration,
@@ -112,11 +112,12 @@ impl Worker {
         }
     }
 
-    /// Works until nothing of the pod is left on this node.
-    pub(crate) async fn run(mut self) {
+    /// Works until nothing of the pod is left on this node. Boxed, as a future has room for each argument twice.
+    pub(crate) async fn run(mut self: Box<Self>) {
         loop {
             self.take_mail();
-            self.look_and_go_on().await;
+            // Boxed, because a worker mostly waits and there is one for each pod.
+            Box::pin(self.look_and_go_on()).await;
             self.seed_probes();
             self.show();
             let plan = decide(&self.situation());
@@ -196,7 +197,7 @@ impl Worker {
     async fn look_and_go_on(&mut self) {
         while self.has_to_look() && !self.running.is_empty() {
             let mut running = std::mem::take(&mut self.running);
-            let done = beside(self.look(), &mut running).await;
+            let done = beside(pin!(self.look()), &mut running).await;
             self.running = running;
             if done.is_empty() {
                 return;
@@ -437,18 +438,16 @@ impl Worker {
         let wait = wait.into_iter().chain(unseen.then_some(API_RETRY)).min();
         let mailbox = self.mailbox.clone();
         let node = self.node.clone();
-        let sleep = async {
+        let sleep = pin!(async {
             match wait {
                 Some(wait) => node.env.sleep(wait).await,
                 None => std::future::pending().await,
             }
-        };
+        });
         let running = &mut self.running;
-        let next = async { if running.is_empty() { std::future::pending().await } else { running.next().await } };
-        let woken = async {
-            first(mailbox.changed(), sleep).await;
-            None
-        };
+        let next = pin!(async { if running.is_empty() { std::future::pending().await } else { running.next().await } });
+        let changed = pin!(mailbox.changed());
+        let woken = first(changed, sleep).map(|()| None);
         if let Some(done) = first(next, woken).await {
             self.take_in(done);
         }
@@ -600,8 +599,7 @@ impl Worker {
 }
 
 /// Finishes some work, and gives what ended beside it.
-async fn beside(work: impl Future<Output = ()>, running: &mut Running) -> Vec<Done> {
-    let mut work = pin!(work);
+async fn beside(mut work: Pin<&mut impl Future<Output = ()>>, running: &mut Running) -> Vec<Done> {
     let mut done = Vec::new();
     let worked = poll_fn(|context| {
         while let Poll::Ready(Some(ended)) = running.poll_next_unpin(context) {
