@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use k8s_openapi::{
-    api::core::v1::{Binding as ApiBinding, ObjectReference, Pod, PodCondition},
+    api::{
+        core::v1::{Binding as ApiBinding, ObjectReference, Pod, PodCondition},
+        resource::v1::ResourceClaim,
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube_core::params::{DeleteParams, Preconditions};
@@ -12,8 +15,8 @@ use orchestrator_core::{
     controller::Caches,
     env::Env,
     events::{Event, EventRecorder},
-    meta::{condition, object_reference},
-    object,
+    meta::{self, condition, object_reference},
+    object::{self, ObjectKey},
     scheduler::{PodInfo, Preemption, Rejection, Unschedulable},
     status::{ApiError, ApiResult},
 };
@@ -22,6 +25,7 @@ use serde_json::{Value, json};
 use crate::{
     framework::{BindError, Binding, Profile},
     limits::STATUS_ATTEMPTS,
+    plugins,
 };
 
 /// Calls the API for the scheduler. Cheap to clone.
@@ -50,7 +54,8 @@ impl Apply {
 
     /// Waits for permission, prepares and binds.
     pub(crate) async fn bind(&self, profile: &Profile, pod: Arc<PodInfo>, node: String) -> Outcome {
-        let binding = Binding { pod: pod.clone(), node: node.clone(), caches: self.caches.clone() };
+        let (caches, events) = (self.caches.clone(), self.events.clone());
+        let binding = Binding { pod: pod.clone(), node: node.clone(), caches, events };
         match self.try_bind(profile, &binding).await {
             Ok(()) => {
                 let message = format!("Successfully assigned {} to {node}", pod.key());
@@ -63,11 +68,18 @@ impl Apply {
             }
             Err(error) => {
                 tracing::debug!(pod = %pod.key(), node, %error, "the pod was not bound");
+                for plugin in profile.pre_bind.iter().rev() {
+                    plugin.undo(&binding).await;
+                }
                 let message = error.to_string();
                 match error {
                     BindError::Refused(rejection) => {
                         self.tell(&pod, "Unschedulable", &message, None).await;
                         Outcome::Refused(pod, node, rejection)
+                    }
+                    BindError::Failed(..) => {
+                        self.tell(&pod, "SchedulerError", &message, None).await;
+                        Outcome::Failed(pod, node)
                     }
                     BindError::Api(error) => {
                         if !error.is_not_found() {
@@ -104,8 +116,19 @@ impl Apply {
             None => None,
         };
         self.tell(pod, "Unschedulable", &why.message(), nominated).await;
+        if let Some(claim) = &why.give_back {
+            self.give_back(claim).await;
+        }
         if let Some(preemption) = &why.preemption {
             self.make_room(pod, preemption).await;
+        }
+    }
+
+    async fn give_back(&self, claim: &ResourceClaim) {
+        let api = Api::namespaced(self.caches.client(), meta::namespace(&claim.metadata));
+        if let Err(error) = plugins::give_back(&api, claim).await {
+            let claim = ObjectKey::of(&claim.metadata);
+            tracing::debug!(%claim, %error, "the claim's devices were not given back");
         }
     }
 

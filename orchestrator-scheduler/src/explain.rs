@@ -63,7 +63,7 @@ impl NodeExplanation {
 /// assert_eq!(explanation.waits_for.first(), Some(&"Node/Add"));
 /// ```
 pub fn explain(profile: &Profile, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Explanation {
-    let gates = profile.pre_enqueue.iter().filter_map(|plugin| plugin.pre_enqueue(pod)).collect();
+    let gates = profile.pre_enqueue.iter().filter_map(|plugin| plugin.pre_enqueue(pod, cluster)).collect();
     let mut nodes: BTreeMap<_, _> =
         cluster.nodes().map(|node| (node.name().to_owned(), NodeExplanation::default())).collect();
     refuse(profile, pod, cluster, &mut nodes);

@@ -16,6 +16,7 @@ use k8s_openapi::api::{
     apps::v1::{ReplicaSet, StatefulSet},
     core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service},
     policy::v1::PodDisruptionBudget,
+    resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
     storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
 use orchestrator_core::{
@@ -40,6 +41,9 @@ pub(crate) struct Pending {
     pub(crate) csi_drivers: Changes<CSIDriver>,
     pub(crate) capacities: Changes<CSIStorageCapacity>,
     pub(crate) attachments: Changes<VolumeAttachment>,
+    pub(crate) resource_claims: Changes<ResourceClaim>,
+    pub(crate) device_classes: Changes<DeviceClass>,
+    pub(crate) resource_slices: Changes<ResourceSlice>,
     pub(crate) budgets: Changes<PodDisruptionBudget>,
     pub(crate) services: Changes<Service>,
     pub(crate) replication_controllers: Changes<ReplicationController>,
@@ -81,6 +85,9 @@ impl Inbox {
             follow::<CSIDriver>(caches, &shared, |pending| &mut pending.csi_drivers),
             follow::<CSIStorageCapacity>(caches, &shared, |pending| &mut pending.capacities),
             follow::<VolumeAttachment>(caches, &shared, |pending| &mut pending.attachments),
+            follow::<ResourceClaim>(caches, &shared, |pending| &mut pending.resource_claims),
+            follow::<DeviceClass>(caches, &shared, |pending| &mut pending.device_classes),
+            follow::<ResourceSlice>(caches, &shared, |pending| &mut pending.resource_slices),
             follow::<PodDisruptionBudget>(caches, &shared, |pending| &mut pending.budgets),
             follow::<Service>(caches, &shared, |pending| &mut pending.services),
             follow::<ReplicationController>(caches, &shared, |pending| &mut pending.replication_controllers),

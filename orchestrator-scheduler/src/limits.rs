@@ -28,3 +28,16 @@ pub const VOLUME_BINDING_LONGEST: Duration = Duration::from_secs(600);
 pub const ASSUMED_LONGEST: Duration = Duration::from_secs(900);
 /// How often a pod's status is tried to be written while others write it.
 pub const STATUS_ATTEMPTS: usize = 4;
+/// How many devices one claim can have, in devices.
+pub const CLAIM_DEVICES: usize = 32;
+/// How many pods can use one claim, in pods.
+pub const CLAIM_USERS: usize = 256;
+/// How long the devices of a claim may take to be prepared.
+pub const DEVICE_BINDING_LONGEST: Duration = Duration::from_secs(600);
+/// How much the search for devices may cost in one decision, on all nodes together, in steps: each device that is tried is one,
+/// and so is each part of an expression that is worked out.
+pub const ALLOCATION_STEPS: u64 = 10_000_000;
+/// How long an expression that selects devices may be, in bytes.
+pub const EXPRESSION_BYTES: usize = 10 << 10;
+/// How much one expression may cost on one device, in steps.
+pub const EXPRESSION_STEPS: u64 = 1_000_000;

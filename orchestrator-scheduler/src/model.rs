@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod},
+    resource::v1::ResourceClaim,
+};
 use orchestrator_core::{
     object::ObjectKey,
     scheduler::{ClusterChange, PodInfo, Scheduler, Snapshot, Unschedulable, Verdict},
@@ -123,6 +126,26 @@ impl Model {
         self.wake(&ClusterChange::Node { old: old.map(AsRef::as_ref), new: new.map(AsRef::as_ref) }, now);
     }
 
+    /// A claim of devices came, changed or went.
+    pub fn change_claim(
+        &mut self,
+        key: &ObjectKey,
+        old: Option<&Arc<ResourceClaim>>,
+        new: Option<&Arc<ResourceClaim>>,
+        now: Duration,
+    ) {
+        self.cluster.devices.set_claim(key.clone(), new.cloned());
+        let change = ClusterChange::ResourceClaim { old: old.map(AsRef::as_ref), new: new.map(AsRef::as_ref) };
+        self.wake(&change, now);
+        if new.is_some() {
+            let (schedulers, cluster) = (&self.schedulers, &self.cluster);
+            let gated = |pod: &PodInfo| {
+                schedulers.get(scheduler_name(pod)).is_some_and(|deciding| deciding.profile.is_gated(pod, cluster))
+            };
+            self.queue.open_gates(&key.namespace, now, gated);
+        }
+    }
+
     /// A pod came, changed or went.
     pub fn change_pod(&mut self, key: &ObjectKey, new: Option<&Arc<Pod>>, now: Duration) {
         match new.filter(|pod| !has_ended(pod)).map(|pod| PodInfo::new(pod.clone())) {
@@ -178,9 +201,9 @@ impl Model {
         }
         let old = self.queue.get(pod.key()).cloned().filter(|old| old.uid() == pod.uid());
         let key = pod.key().clone();
-        let gated = self.deciding(&pod).is_some_and(|deciding| deciding.profile.is_gated(&pod));
+        let gated = self.deciding(&pod).is_some_and(|deciding| deciding.profile.is_gated(&pod, &self.cluster));
         self.queue.put(pod.clone(), gated, now);
-        if let Some(old) = old.filter(|old| old.spec != pod.spec || old.metadata.labels != pod.metadata.labels) {
+        if let Some(old) = old.filter(|old| may_matter(old, &pod)) {
             let change = ClusterChange::WaitingPod { old: &old, new: &pod };
             let schedulers = &self.schedulers;
             self.queue.wake_one(&key, now, |pod, why| may_help(schedulers, &change, pod, why));
@@ -202,7 +225,7 @@ impl Model {
         match guard::schedule(&*deciding.scheduler, &pod, &self.cluster, tie) {
             Verdict::Node(node) => {
                 let mut reserve = deciding.profile.reserve.iter();
-                if let Some(rejection) = reserve.find_map(|plugin| plugin.reserve(&pod, &node, &self.cluster)) {
+                if let Some(rejection) = reserve.find_map(|plugin| plugin.reserve(&pod, &node, &mut self.cluster)) {
                     self.unreserve(&pod, &node);
                     let mut why = Unschedulable::new(self.cluster.len());
                     why.per_node.insert(&node, rejection);
@@ -242,6 +265,7 @@ impl Model {
 
     /// The pod was bound. It is counted until it is seen.
     pub fn bound(&mut self, pod: &PodInfo, now: Duration) {
+        self.cluster.devices.settle(pod.uid());
         // By now another pod of that name may be waiting.
         if self.queue.get(pod.key()).is_some_and(|waiting| waiting.uid() == pod.uid()) {
             self.queue.remove(pod.key());
@@ -283,9 +307,11 @@ impl Model {
         self.queue.refuse(pod.key(), why.clone(), now, alike);
     }
 
-    fn unreserve(&self, pod: &PodInfo, node: &str) {
-        let plugins = self.deciding(pod).map(|deciding| deciding.profile.reserve.as_slice()).unwrap_or_default();
-        plugins.iter().rev().for_each(|plugin| plugin.unreserve(pod, node));
+    fn unreserve(&mut self, pod: &PodInfo, node: &str) {
+        let profile = self.deciding(pod).map(|deciding| deciding.profile.clone());
+        let plugins = profile.iter().flat_map(|profile| profile.reserve.iter().rev());
+        plugins.for_each(|plugin| plugin.unreserve(pod, node, &mut self.cluster));
+        self.cluster.devices.settle(pod.uid());
     }
 
     /// Pods that were bound long ago and never seen: they are no longer counted, and should be looked at anew.
@@ -319,6 +345,12 @@ impl Model {
 fn summary(why: &Unschedulable) -> Unschedulable {
     let (whole, others) = (why.whole.clone(), why.others.clone());
     Unschedulable { whole, others, per_node: why.per_node.examples(), ..Unschedulable::new(why.nodes) }
+}
+
+/// Whether a waiting pod has changed in anything that scheduling looks at.
+fn may_matter(old: &Pod, new: &Pod) -> bool {
+    let claims = |pod: &Pod| pod.status.as_ref().and_then(|status| status.resource_claim_statuses.clone());
+    old.spec != new.spec || old.metadata.labels != new.metadata.labels || claims(old) != claims(new)
 }
 
 fn may_help(

@@ -215,6 +215,7 @@ impl Running {
             model.change_cluster(change, &ClusterChange::Namespace(&key.name), now);
         }
         take_in_volumes(model, &mut pending, now);
+        take_in_devices(model, &mut pending, now);
         take_in_workloads(model, &mut pending);
         for (old, new) in pending.nodes.into_values() {
             model.change_node(old.as_ref(), new.as_ref(), now);
@@ -295,6 +296,20 @@ fn take_in_volumes(model: &mut Model, pending: &mut Pending, now: Duration) {
     change(model, take(&mut pending.attachments), now, |cluster, key, new| {
         set(&mut cluster.volumes.attachments, key.name, new);
     });
+}
+
+fn take_in_devices(model: &mut Model, pending: &mut Pending, now: Duration) {
+    for (key, (_, new)) in take(&mut pending.device_classes) {
+        let change = |cluster: &mut Snapshot| set(&mut cluster.devices.classes, key.name, new);
+        model.change_cluster(change, &ClusterChange::Devices, now);
+    }
+    for (key, (_, new)) in take(&mut pending.resource_slices) {
+        let change = |cluster: &mut Snapshot| set(&mut cluster.devices.slices, key.name, new);
+        model.change_cluster(change, &ClusterChange::Devices, now);
+    }
+    for (key, (old, new)) in take(&mut pending.resource_claims) {
+        model.change_claim(&key, old.as_ref(), new.as_ref(), now);
+    }
 }
 
 /// What makes nobody schedulable, but decides where pods go and who makes room.

@@ -4,6 +4,7 @@
 //! `orchestrator-scheduler` keeps the snapshot, binds, and tells users. [`matching`] and [`Resources`] hold the rules
 //! that others need too, such as which nodes a pod's affinity and tolerations let it onto.
 
+mod devices;
 mod history;
 pub mod matching;
 mod pod;
@@ -12,6 +13,7 @@ mod resources;
 mod snapshot;
 mod verdict;
 
+pub use devices::{DeviceId, Devices, PendingAllocation, Taken};
 pub use history::Version;
 pub use pod::{Affinity, AffinityTerm, HostPort, PodInfo};
 pub use refusals::Refusals;
@@ -19,7 +21,10 @@ pub use resources::{Resources, container_requests, pod_requests};
 pub use snapshot::{ImageState, NodeState, Snapshot, Volumes, Workloads};
 pub use verdict::{Preemption, Rejection, Unschedulable, Verdict};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod},
+    resource::v1::ResourceClaim,
+};
 
 /// Decides where a pod runs.
 ///
@@ -93,6 +98,15 @@ pub enum ClusterChange<'a> {
     },
     /// A volume, a claim, a class or a driver came, changed or went.
     Volumes,
+    /// A claim of devices came, changed or went.
+    ResourceClaim {
+        /// As it was.
+        old: Option<&'a ResourceClaim>,
+        /// As it is.
+        new: Option<&'a ResourceClaim>,
+    },
+    /// A class of devices or what a driver has of them came, changed or went.
+    Devices,
     /// The labels of a namespace changed.
     Namespace(&'a str),
 }

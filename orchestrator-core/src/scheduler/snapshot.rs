@@ -15,7 +15,7 @@ use k8s_openapi::api::{
 };
 
 use super::{
-    HostPort, PodInfo, Resources,
+    Devices, HostPort, PodInfo, Resources,
     history::{History, Version},
 };
 use crate::object::ObjectKey;
@@ -40,6 +40,8 @@ pub struct Snapshot {
     history: History,
     /// Volumes and what belongs to them.
     pub volumes: Volumes,
+    /// Devices, and who claims them.
+    pub devices: Devices,
     /// How many pods may be disrupted.
     pub budgets: BTreeMap<ObjectKey, Arc<PodDisruptionBudget>>,
     /// What pods belong to.

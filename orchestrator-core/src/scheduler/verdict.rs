@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use k8s_openapi::api::resource::v1::ResourceClaim;
+
 use super::{PodInfo, Refusals};
 
 /// Where a pod runs, or why nowhere.
@@ -31,6 +33,8 @@ pub struct Unschedulable {
     pub afterwards: String,
     /// Room that can be made by removing pods.
     pub preemption: Option<Preemption>,
+    /// A claim whose devices are in the way, and which nobody uses: they are to be given back.
+    pub give_back: Option<Arc<ResourceClaim>>,
     /// Nothing can be done, and what was promised before is void: the pod's `nominatedNodeName` is to be cleared.
     pub clear_nomination: bool,
 }

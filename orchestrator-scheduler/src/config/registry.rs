@@ -136,9 +136,12 @@ pub(super) fn plain(name: &str) -> Option<Parts> {
             score: Some(plugin),
             ..Parts::default()
         }),
-        "DynamicResources" => shared(plugins::DynamicResources, |plugin| Parts {
+        "DynamicResources" => shared(plugins::DynamicResources::default(), |plugin| Parts {
+            pre_enqueue: Some(plugin.clone()),
             filter: Some(plugin.clone()),
-            post_filter: Some(plugin),
+            post_filter: Some(plugin.clone()),
+            reserve: Some(plugin.clone()),
+            pre_bind: Some(plugin),
             ..Parts::default()
         }),
         "ImageLocality" => Parts { score: Some(Arc::new(plugins::ImageLocality)), ..Parts::default() },

@@ -16,8 +16,10 @@ mod tournament;
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use orchestrator_core::{
     controller::Caches,
+    events::EventRecorder,
     scheduler::{ClusterChange, NodeState, PodInfo, Preemption, Rejection, Snapshot, Unschedulable},
     status::ApiError,
 };
@@ -109,10 +111,10 @@ impl Lasting for Indifferent {
     }
 }
 
-/// Keeps pods out of the queue until they change.
+/// Keeps pods out of the queue until they or their claims change.
 pub trait PreEnqueue: Plugin {
-    /// Why the pod must not be scheduled yet.
-    fn pre_enqueue(&self, pod: &PodInfo) -> Option<Rejection>;
+    /// Why the pod must not be scheduled yet. Asked again when the pod or any claim of devices in its namespace changes.
+    fn pre_enqueue(&self, pod: &PodInfo, cluster: &Snapshot) -> Option<Rejection>;
 }
 
 /// Orders the pods that wait for scheduling.
@@ -224,6 +226,8 @@ pub trait StandingPostFilter: Send {
 pub enum Afterwards {
     /// Room can be made.
     Preempt(Preemption),
+    /// Devices can be given back that this claim has and nobody uses; in words.
+    GiveBack(Arc<ResourceClaim>, String),
     /// Nothing, in words.
     Nothing(String),
     /// Nothing, in words, and what was promised to the pod before is void.
@@ -295,6 +299,8 @@ pub struct Binding {
     pub node: String,
     /// What exists, with the client and the environment.
     pub caches: Caches,
+    /// Tells users.
+    pub events: EventRecorder,
 }
 
 /// Something kept a pod from being bound.
@@ -303,6 +309,9 @@ pub enum BindError {
     /// A plugin refuses after all.
     #[error("{}", .0.reasons.join(", "))]
     Refused(Rejection),
+    /// What a plugin had to do before has failed; its name, and why.
+    #[error("running PreBind plugin {0:?}: {1}")]
+    Failed(&'static str, String),
     /// A call failed.
     #[error(transparent)]
     Api(#[from] ApiError),
@@ -310,11 +319,11 @@ pub enum BindError {
 
 /// Notes what a pod will use on its node, until it is bound.
 pub trait Reserve: Plugin {
-    /// Called once a node is chosen. `Some` sends the pod back.
-    fn reserve(&self, pod: &PodInfo, node: &str, cluster: &Snapshot) -> Option<Rejection>;
+    /// Called once a node is chosen. `Some` sends the pod back. What others must know of may be noted in the cluster.
+    fn reserve(&self, pod: &PodInfo, node: &str, cluster: &mut Snapshot) -> Option<Rejection>;
 
     /// Called when the pod is not bound after all. May be called without [`Self::reserve`], and more than once.
-    fn unreserve(&self, pod: &PodInfo, node: &str);
+    fn unreserve(&self, pod: &PodInfo, node: &str, cluster: &mut Snapshot);
 }
 
 /// Lets a pod wait before it is bound.
@@ -329,6 +338,9 @@ pub trait Permit: Plugin {
 pub trait PreBind: Plugin {
     /// Acts.
     async fn pre_bind(&self, binding: &Binding) -> Result<(), BindError>;
+
+    /// Takes back what can be, when the pod is not bound after all. May be called without [`Self::pre_bind`].
+    async fn undo(&self, _binding: &Binding) {}
 }
 
 /// Binds a pod to its node.

@@ -61,8 +61,8 @@ impl Profile {
     }
 
     /// Whether a pod must not be scheduled yet.
-    pub fn is_gated(&self, pod: &PodInfo) -> bool {
-        self.pre_enqueue.iter().any(|plugin| plugin.pre_enqueue(pod).is_some())
+    pub fn is_gated(&self, pod: &PodInfo, cluster: &Snapshot) -> bool {
+        self.pre_enqueue.iter().any(|plugin| plugin.pre_enqueue(pod, cluster).is_some())
     }
 
     /// The verdict on a pod that no node is right for. `ask` asks a post-filter, by its place.
@@ -77,6 +77,10 @@ impl Profile {
                 Afterwards::Preempt(preemption) => {
                     why.preemption = Some(preemption);
                     return why.into();
+                }
+                Afterwards::GiveBack(claim, text) => {
+                    why.give_back = Some(claim);
+                    words.push(text);
                 }
                 Afterwards::Nothing(text) => words.push(text),
                 Afterwards::Hopeless(text) => {
@@ -112,7 +116,7 @@ impl Profile {
 
 impl Scheduler for Profile {
     fn schedule(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Verdict {
-        if self.is_gated(pod) {
+        if self.is_gated(pod, cluster) {
             return Verdict::Gated;
         }
         let mut why = Unschedulable::new(cluster.len());

@@ -1,6 +1,7 @@
 //! The plugins of upstream's default profile, one per file.
 
 mod default_binder;
+mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node;
@@ -11,7 +12,6 @@ mod node_volume_limits;
 mod pod_topology_spread;
 mod preemption;
 mod queue_sort;
-mod resource_claims;
 mod scheduling_gates;
 mod taint_toleration;
 mod volume_binding;
@@ -20,6 +20,8 @@ mod volume_restrictions;
 use std::sync::Arc;
 
 pub use default_binder::DefaultBinder;
+pub use dynamic_resources::DynamicResources;
+pub(crate) use dynamic_resources::{give_back, take_devices};
 pub use image_locality::ImageLocality;
 pub use inter_pod_affinity::InterPodAffinity;
 pub use node::{NodeName, NodeUnschedulable};
@@ -30,7 +32,6 @@ pub use node_volume_limits::NodeVolumeLimits;
 pub use pod_topology_spread::{Defaults, PodTopologySpread};
 pub use preemption::DefaultPreemption;
 pub use queue_sort::PrioritySort;
-pub use resource_claims::DynamicResources;
 pub use scheduling_gates::SchedulingGates;
 pub use taint_toleration::TaintToleration;
 pub use volume_binding::VolumeBinding;
@@ -41,6 +42,7 @@ use crate::framework::{PreFilter, PreScore, Profile};
 /// Upstream's default profile, with a way to use nodes.
 pub(crate) fn default_profile(name: &str, strategy: Strategy) -> Profile {
     let volume_binding = Arc::new(VolumeBinding::default());
+    let devices = Arc::new(DynamicResources::default());
     let spread = Arc::new(PodTopologySpread::default());
     let fit = Arc::new(NodeResourcesFit::new(strategy));
     let filters: Vec<Arc<dyn PreFilter>> = vec![
@@ -56,7 +58,7 @@ pub(crate) fn default_profile(name: &str, strategy: Strategy) -> Profile {
         Arc::new(VolumeZone),
         spread.clone(),
         Arc::new(InterPodAffinity::default()),
-        Arc::new(DynamicResources),
+        devices.clone(),
     ];
     let scores: Vec<(i64, Arc<dyn PreScore>)> = vec![
         (3, Arc::new(TaintToleration)),
@@ -69,14 +71,14 @@ pub(crate) fn default_profile(name: &str, strategy: Strategy) -> Profile {
     ];
     Profile {
         name: name.to_owned(),
-        pre_enqueue: vec![Arc::new(SchedulingGates)],
+        pre_enqueue: vec![Arc::new(SchedulingGates), devices.clone()],
         queue_sort: Arc::new(PrioritySort),
         filters,
-        post_filters: vec![Arc::new(DynamicResources), Arc::new(DefaultPreemption::default())],
+        post_filters: vec![devices.clone(), Arc::new(DefaultPreemption::default())],
         scores,
-        reserve: vec![volume_binding.clone()],
+        reserve: vec![volume_binding.clone(), devices.clone()],
         permit: Vec::new(),
-        pre_bind: vec![volume_binding],
+        pre_bind: vec![volume_binding, devices],
         bind: vec![Arc::new(DefaultBinder)],
         post_bind: Vec::new(),
     }

@@ -1,6 +1,6 @@
 //! `SchedulingGates`: pods that others hold back until they are ready.
 
-use orchestrator_core::scheduler::{ClusterChange, PodInfo, Rejection};
+use orchestrator_core::scheduler::{ClusterChange, PodInfo, Rejection, Snapshot};
 
 use crate::framework::{Plugin, PreEnqueue};
 
@@ -14,16 +14,21 @@ impl Plugin for SchedulingGates {
     }
 
     fn may_help(&self, change: &ClusterChange<'_>, pod: &PodInfo) -> bool {
-        matches!(change, ClusterChange::WaitingPod { .. }) && self.pre_enqueue(pod).is_none()
+        matches!(change, ClusterChange::WaitingPod { .. }) && closed_gates(pod).is_empty()
     }
 }
 
 impl PreEnqueue for SchedulingGates {
-    fn pre_enqueue(&self, pod: &PodInfo) -> Option<Rejection> {
-        let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_deref()).unwrap_or_default();
-        let names: Vec<_> = gates.iter().map(|gate| gate.name.as_str()).collect();
+    fn pre_enqueue(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<Rejection> {
+        let names = closed_gates(pod);
         (!names.is_empty()).then(|| {
             Rejection::unresolvable(self.name(), format!("waiting for scheduling gates: [{}]", names.join(" ")))
         })
     }
+}
+
+/// The names of a pod's gates.
+fn closed_gates(pod: &PodInfo) -> Vec<&str> {
+    let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_deref()).unwrap_or_default();
+    gates.iter().map(|gate| gate.name.as_str()).collect()
 }

@@ -31,6 +31,8 @@ pub struct Queue {
     /// When to look at pods again that wait for time, and which.
     timers: BTreeSet<(Duration, ObjectKey)>,
     refused: Refused,
+    /// The pods that are gated.
+    gated: BTreeSet<ObjectKey>,
     backoff: (Duration, Duration),
 }
 
@@ -104,6 +106,7 @@ impl Queue {
             active: BTreeSet::new(),
             timers: BTreeSet::new(),
             refused: Refused::default(),
+            gated: BTreeSet::new(),
             backoff: (BACKOFF_START, BACKOFF_LONGEST),
         }
     }
@@ -122,6 +125,7 @@ impl Queue {
         if !known {
             self.remove(&key);
             self.pods.insert(key.clone(), Entry { pod, state: State::Gated, attempts: 0, tried: now });
+            self.gated.insert(key.clone());
             if !gated {
                 self.change(&key, State::Active(now));
             }
@@ -147,6 +151,7 @@ impl Queue {
     /// A pod waits no longer.
     pub fn remove(&mut self, key: &ObjectKey) {
         self.change(key, State::Gated);
+        self.gated.remove(key);
         self.pods.remove(key);
     }
 
@@ -185,6 +190,15 @@ impl Queue {
     /// The pod that was tried is gated.
     pub fn gate(&mut self, key: &ObjectKey) {
         self.change(key, State::Gated);
+    }
+
+    /// Something happened in a namespace: its gated pods that are so no longer are tried.
+    pub fn open_gates(&mut self, namespace: &str, now: Duration, gated: impl Fn(&PodInfo) -> bool) {
+        let first = ObjectKey::new(namespace, "");
+        let of_namespace = self.gated.range(first..).take_while(|key| key.namespace == namespace);
+        let is_open = |key: &&ObjectKey| self.pods.get(key).is_some_and(|entry| !gated(&entry.pod));
+        let open: Vec<_> = of_namespace.filter(is_open).cloned().collect();
+        open.iter().for_each(|key| self.change(key, State::Active(now)));
     }
 
     /// Something happened: the refused pods for which it may help are tried again, those that were just tried after a
@@ -259,12 +273,14 @@ impl Queue {
                 self.timers.remove(&(*time, key.clone()));
                 self.refused.leave(*group, key);
             }
-            State::Gated | State::InFlight => {}
+            State::Gated => drop(self.gated.remove(key)),
+            State::InFlight => {}
         }
         match &state {
             State::Active(since) => drop(self.active.insert(waiting(*since, entry, &self.sort))),
             State::BackingOff(time) | State::Refused(time, _) => drop(self.timers.insert((*time, key.clone()))),
-            State::Gated | State::InFlight => {}
+            State::Gated => drop(self.gated.insert(key.clone())),
+            State::InFlight => {}
         }
         entry.state = state;
     }

@@ -36,7 +36,7 @@ impl fmt::Debug for Remembering {
 
 impl Scheduler for Remembering {
     fn schedule(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Verdict {
-        if self.profile.is_gated(pod) || cluster.is_empty() {
+        if self.profile.is_gated(pod, cluster) || cluster.is_empty() {
             return self.profile.schedule(pod, cluster, tie);
         }
         let on_promised = self.on_promised(pod, cluster).map(Verdict::Node);

@@ -328,7 +328,7 @@ impl VolumeBinding {
 }
 
 impl Reserve for VolumeBinding {
-    fn reserve(&self, pod: &PodInfo, node: &str, cluster: &Snapshot) -> Option<Rejection> {
+    fn reserve(&self, pod: &PodInfo, node: &str, cluster: &mut Snapshot) -> Option<Rejection> {
         claims_of(pod).next()?;
         let claims = match Claims::of(pod, &cluster.volumes) {
             Ok(claims) => claims,
@@ -345,7 +345,7 @@ impl Reserve for VolumeBinding {
         }
     }
 
-    fn unreserve(&self, pod: &PodInfo, _node: &str) {
+    fn unreserve(&self, pod: &PodInfo, _node: &str, _cluster: &mut Snapshot) {
         self.reserved().remove(pod.key());
     }
 }
@@ -478,12 +478,12 @@ mod tests {
         let first = pod("first", &["data"]);
         assert_eq!(reasons(&cluster, &first), [Some(NO_VOLUME.to_owned()), None]);
         let plugin = VolumeBinding::default();
-        assert_eq!(plugin.reserve(&first, "b", &cluster), None);
+        assert_eq!(plugin.reserve(&first, "b", &mut cluster), None);
         assert_eq!(plugin.reserved()[first.key()].bind[0].0, "small");
         let second = pod("second", &["data", "more"]);
-        assert_eq!(plugin.reserve(&second, "b", &cluster).unwrap().reasons, [NO_VOLUME]);
-        plugin.unreserve(&first, "b");
-        assert_eq!(plugin.reserve(&second, "b", &cluster), None);
+        assert_eq!(plugin.reserve(&second, "b", &mut cluster).unwrap().reasons, [NO_VOLUME]);
+        plugin.unreserve(&first, "b", &mut cluster);
+        assert_eq!(plugin.reserve(&second, "b", &mut cluster), None);
     }
 
     #[test]
