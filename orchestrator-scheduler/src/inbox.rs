@@ -85,9 +85,9 @@ impl Inbox {
             follow::<CSIDriver>(caches, &shared, |pending| &mut pending.csi_drivers),
             follow::<CSIStorageCapacity>(caches, &shared, |pending| &mut pending.capacities),
             follow::<VolumeAttachment>(caches, &shared, |pending| &mut pending.attachments),
-            follow::<ResourceClaim>(caches, &shared, |pending| &mut pending.resource_claims),
-            follow::<DeviceClass>(caches, &shared, |pending| &mut pending.device_classes),
-            follow::<ResourceSlice>(caches, &shared, |pending| &mut pending.resource_slices),
+            follow_if_served::<ResourceClaim>(caches, &shared, |pending| &mut pending.resource_claims),
+            follow_if_served::<DeviceClass>(caches, &shared, |pending| &mut pending.device_classes),
+            follow_if_served::<ResourceSlice>(caches, &shared, |pending| &mut pending.resource_slices),
             follow::<PodDisruptionBudget>(caches, &shared, |pending| &mut pending.budgets),
             follow::<Service>(caches, &shared, |pending| &mut pending.services),
             follow::<ReplicationController>(caches, &shared, |pending| &mut pending.replication_controllers),
@@ -116,11 +116,24 @@ impl Inbox {
     }
 }
 
-fn follow<K: Kind>(
+type Of<K> = fn(&mut Pending) -> &mut Changes<K>;
+
+fn follow<K: Kind>(caches: &Caches, shared: &Arc<Shared>, of: Of<K>) -> (Subscription, BoxFuture<'static, ()>) {
+    let (subscription, cache) = subscribe(caches, shared, of);
+    (subscription, Box::pin(async move { cache.synced().await }))
+}
+
+/// Servers without the kind do not hold scheduling up.
+fn follow_if_served<K: Kind>(
     caches: &Caches,
     shared: &Arc<Shared>,
-    of: fn(&mut Pending) -> &mut Changes<K>,
+    of: Of<K>,
 ) -> (Subscription, BoxFuture<'static, ()>) {
+    let (subscription, cache) = subscribe(caches, shared, of);
+    (subscription, Box::pin(async move { cache.synced_or_not_served().await }))
+}
+
+fn subscribe<K: Kind>(caches: &Caches, shared: &Arc<Shared>, of: Of<K>) -> (Subscription, Cache<K>) {
     let (cache, shared) = (caches.cache::<K>(), shared.clone());
     let subscription = cache.on_change(move |change: &Change<K>| {
         let mut pending = lock(&shared.pending);
@@ -129,7 +142,7 @@ fn follow<K: Kind>(
         drop(pending);
         shared.changed.notify_one();
     });
-    (subscription, Box::pin(async move { cache.synced().await }))
+    (subscription, cache)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -24,6 +24,10 @@ pub(in crate::controller) async fn follow<K>(core: Arc<Core<K>>, client: Client,
                 core.apply(vec![Step::Listed(objects, parse(&version))]);
                 watch_until_expired(&core, &client, &env, &resource, version, &mut backoff).await;
             }
+            Err(error) if error.is_not_found() => {
+                tracing::debug!(%resource, %error, "the server has no such resource");
+                core.set_not_served();
+            }
             Err(error) => tracing::warn!(%resource, %error, "cannot list"),
         }
         backoff.pause().await;

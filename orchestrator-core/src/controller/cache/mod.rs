@@ -113,6 +113,12 @@ impl<K: Send + Sync + 'static> Cache<K> {
         self.core().wait(|progress| progress.synced).await;
     }
 
+    /// As [`Self::synced`], but also once the server says that it has no such resource: then there are no objects of the
+    /// kind. Should the server come to have it, the cache contains it from then on.
+    pub async fn synced_or_not_served(&self) {
+        self.core().wait(|progress| progress.synced || progress.not_served).await;
+    }
+
     /// Whether the first list is complete.
     pub fn is_synced(&self) -> bool {
         self.core().progress.get().synced
@@ -202,6 +208,8 @@ pub(super) struct Core<K> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     pub(super) synced: bool,
+    /// The server has no such resource.
+    pub(super) not_served: bool,
     /// How often the collection was listed. What happened between the last watch and a list stays unknown.
     pub(super) lists: u64,
     pub(super) revision: Revision,
@@ -258,13 +266,19 @@ impl<K> Core<K> {
         }
         self.progress.update(|progress| {
             let lists = progress.lists + u64::from(listed);
-            let now = Progress { synced: progress.synced || listed, lists, revision };
+            let synced = progress.synced || listed;
+            let now = Progress { synced, not_served: progress.not_served && !listed, lists, revision };
             let moved = *progress != now || !changes.is_empty();
             *progress = now;
             moved
         });
         drop(dispatch);
         in_order
+    }
+
+    /// Notes that the server has no such resource.
+    fn set_not_served(&self) {
+        self.progress.update(|progress| !std::mem::replace(&mut progress.not_served, true));
     }
 
     fn subscribe(&self, handler: Handler<K>) -> u64 {
