@@ -115,7 +115,8 @@ impl Apply {
             None if why.clear_nomination && pod.nominated_node_name().is_some() => Some(None),
             None => None,
         };
-        self.tell(pod, "Unschedulable", &why.message(), nominated).await;
+        let reason = if why.failure.is_some() { "SchedulerError" } else { "Unschedulable" };
+        self.tell(pod, reason, &why.message(), nominated).await;
         if let Some(claim) = &why.give_back {
             self.give_back(claim).await;
         }

@@ -34,9 +34,15 @@ pub const CLAIM_DEVICES: usize = 32;
 pub const CLAIM_USERS: usize = 256;
 /// How long the devices of a claim may take to be prepared.
 pub const DEVICE_BINDING_LONGEST: Duration = Duration::from_secs(600);
-/// How much the search for devices may cost in one decision, on all nodes together, in steps: each device that is tried is one,
-/// and so is each part of an expression that is worked out.
+/// How long the search for devices on one node may take.
+pub const DEVICE_FILTER_LONGEST: Duration = Duration::from_secs(10);
+/// How many alternatives a request of a claim can have.
+pub const ALTERNATIVES: usize = 8;
+/// How much the search for devices may cost in one decision, on all nodes together, in steps: each device that is looked at is one,
+/// and so is each byte of an expression that is read, and each part of one that is worked out.
 pub const ALLOCATION_STEPS: u64 = 10_000_000;
+/// How many such steps count as a second.
+pub const ALLOCATION_STEPS_PER_SECOND: u64 = 1_000_000;
 /// How long an expression that selects devices may be, in bytes.
 pub const EXPRESSION_BYTES: usize = 10 << 10;
 /// How much one expression may cost on one device, in steps.

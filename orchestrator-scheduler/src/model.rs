@@ -228,6 +228,10 @@ impl Model {
                 if let Some(rejection) = reserve.find_map(|plugin| plugin.reserve(&pod, &node, &mut self.cluster)) {
                     self.unreserve(&pod, &node);
                     let mut why = Unschedulable::new(self.cluster.len());
+                    if rejection.failed {
+                        let (plugin, reasons) = (rejection.plugin, rejection.reasons.join(", "));
+                        why.failure = Some(format!("running Reserve plugin {plugin:?}: {reasons}"));
+                    }
                     why.per_node.insert(&node, rejection);
                     return Some(self.refuse(pod, why, now));
                 }
@@ -258,7 +262,11 @@ impl Model {
         } else if why.clear_nomination {
             self.cluster.forget_nomination(pod.key());
         }
-        self.refused(&pod, &why, now);
+        if why.failure.is_some() {
+            self.queue.retry(pod.key(), now);
+        } else {
+            self.refused(&pod, &why, now);
+        }
         let why = Arc::new(why);
         Decision::Refuse { pod, why, void }
     }

@@ -169,10 +169,10 @@ impl Running {
     /// Takes in what has happened, decides about one pod, or waits until there is something to do.
     async fn step(&mut self) {
         let now = self.env.monotonic();
+        // What a binding wrote is taken in before its end, which says that it is there to be seen.
+        let outcomes: Vec<Outcome> = std::iter::from_fn(|| self.finished.try_recv().ok()).collect();
         self.take_in(now);
-        while let Ok(outcome) = self.finished.try_recv() {
-            self.take_outcome(outcome);
-        }
+        outcomes.into_iter().for_each(|outcome| self.take_outcome(outcome));
         if self.model.next_time(now).is_some_and(|time| time <= now) {
             let tie = self.env.random();
             let decision = self.model.decide(now, tie);
@@ -195,6 +195,7 @@ impl Running {
             }
         };
         if let Some(outcome) = outcome {
+            self.take_in(self.env.monotonic());
             self.take_outcome(outcome);
         }
     }

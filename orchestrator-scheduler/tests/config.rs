@@ -78,6 +78,7 @@ profiles:
             (7, "TaintToleration"),
             (1, "NodeResourcesFit"),
             (2, "PodTopologySpread"),
+            (1, "DynamicResources"),
             (1, "NodeResourcesBalancedAllocation"),
         ]
     );
@@ -146,6 +147,29 @@ fn arguments_are_heeded() {
     assert_eq!(verdict(&ignoring, &greedy, &cluster), "a");
 }
 
+#[test]
+fn the_search_for_devices_takes_as_long_as_it_may() {
+    let mut cluster = Snapshot::default();
+    cluster.set_node(node("a", json!({})));
+    let class = json!({"metadata": {"name": "gpu"}, "spec": {}});
+    cluster.devices.classes.insert("gpu".to_owned(), Arc::new(serde_json::from_value(class).unwrap()));
+    let devices: Vec<_> = (0..128).map(|at| json!({ "name": at.to_string() })).collect();
+    let slice = json!({"metadata": {"name": "a"}, "spec": {
+        "driver": "d", "nodeName": "a", "devices": devices, "pool": {"name": "a", "generation": 1, "resourceSliceCount": 1},
+    }});
+    cluster.devices.slices.insert("a".to_owned(), Arc::new(serde_json::from_value(slice).unwrap()));
+    let requests = json!([{"name": "r", "exactly": {"deviceClassName": "gpu"}}]);
+    let claim = json!({"metadata": {"name": "c", "namespace": "x"}, "spec": {"devices": {"requests": requests}}});
+    let key = orchestrator_core::object::ObjectKey::new("x", "c");
+    cluster.devices.set_claim(key, Some(Arc::new(serde_json::from_value(claim).unwrap())));
+    let pod = pod(json!({"resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}]}));
+    for args in ["{}", "{filterTimeout: 0s, bindingTimeout: 1s}", "{filterTimeout: 1ms}"] {
+        assert_eq!(verdict(&configured("DynamicResources", args), &pod, &cluster), "a", "{args}");
+    }
+    let hurried = verdict(&configured("DynamicResources", "{filterTimeout: 1us}"), &pod, &cluster);
+    assert!(hurried.starts_with("0/1 nodes are available: 1 timed out trying to allocate devices."), "{hurried}");
+}
+
 fn named(name: &str) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
     k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
         name: Some(name.to_owned()),
@@ -203,6 +227,20 @@ fn what_is_wrong_is_refused_where_it_stands() {
         format!("{path}.args.defaultConstraints[0].maxSkew")
     );
     assert_eq!(plugin("{name: NodePorts, args: {kind: InterPodAffinityArgs}}").0, format!("{path}.args.kind"));
+    let devices = |args: &str| plugin(&format!("{{name: DynamicResources, args: {args}}}"));
+    let invalid =
+        |value: &str, expected: &str| ConfigReason::Invalid { value: value.into(), expected: expected.into() };
+    assert_eq!(
+        devices("{filterTimeout: -1s}"),
+        (format!("{path}.args.filterTimeout"), invalid("-1s", "must be zero or positive"))
+    );
+    assert_eq!(
+        devices("{bindingTimeout: 999ms}"),
+        (format!("{path}.args.bindingTimeout"), invalid("999ms", "must be at least 1 second"))
+    );
+    assert_eq!(devices("{bindingTimeout: 5}").1, ConfigReason::Type("a string"));
+    assert_eq!(devices("{bindingTimeout: soon}").1, invalid("soon", "must be a time such as 15s"));
+    assert_eq!(devices("{timeout: 5s}"), (format!("{path}.args.timeout"), ConfigReason::UnknownField));
     let error = Configuration::from_yaml("kind: KubeSchedulerConfiguration").unwrap_err();
     assert_eq!(error.to_string(), "apiVersion: required");
 }

@@ -33,16 +33,30 @@ use orchestrator_testkit::fake_api::FakeApi;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-/// Binds pods, as the API server does, unless it is told not to.
+/// Binds pods, as the API server does, unless it is told not to. May be slow, and have no devices.
 #[derive(Debug)]
 struct Binder {
     api: FakeApi,
+    env: Env,
     refuses: Arc<AtomicBool>,
+    slow: bool,
+    served: Arc<AtomicBool>,
+}
+
+impl Binder {
+    fn serves(&self, group: &str) -> ApiResult<()> {
+        let served = self.served.load(Ordering::Relaxed) || group != "resource.k8s.io";
+        if served { Ok(()) } else { Err(ApiError::no_such_path()) }
+    }
 }
 
 #[async_trait]
 impl Backend for Binder {
     async fn request(&self, mut request: Request) -> ApiResult<Reply> {
+        self.serves(&request.resource.group)?;
+        if self.slow {
+            self.env.sleep(Duration::from_micros(self.env.random_below(5000))).await;
+        }
         if request.subresource.as_deref() == Some("binding")
             && let Call::Create { object, .. } = &request.call
         {
@@ -53,7 +67,11 @@ impl Backend for Binder {
             let name = request.name.clone().unwrap_or_default();
             let namespace = request.namespace.as_deref().unwrap_or_default();
             let pod = self.api.tree(&request.resource, namespace, &name);
-            pod.ok_or_else(|| ApiError::not_found(Subject { resource: "pods", name: &name, ..Subject::default() }))?;
+            let subject = || Subject { resource: "pods", name: &name, ..Subject::default() };
+            let pod = pod.ok_or_else(|| ApiError::not_found(subject()))?;
+            if pod["spec"]["nodeName"].is_string() {
+                return Err(ApiError::conflict(subject(), "pod is already assigned to node"));
+            }
             request.subresource = None;
             let patch = PatchBody::Merge(json!({"spec": {"nodeName": node}}));
             request.call = Call::Patch { patch, options: WriteOptions::default() };
@@ -62,6 +80,7 @@ impl Backend for Binder {
     }
 
     async fn watch(&self, request: WatchRequest) -> ApiResult<WatchStream> {
+        self.serves(&request.resource.group)?;
         self.api.watch(request).await
     }
 }
@@ -71,16 +90,31 @@ struct World {
     client: Client,
     env: Env,
     refuses: Arc<AtomicBool>,
-    running: Option<(CancellationToken, TaskHandle, Caches)>,
+    served: Arc<AtomicBool>,
+    running: Vec<(CancellationToken, TaskHandle, Caches)>,
 }
 
 impl World {
     /// Nodes `a` and `b`, each with so many devices.
     async fn start(env: &Env, devices: usize) -> Self {
+        let mut world = Self::new(env, false);
+        world.fill(devices).await;
+        world.schedule();
+        world
+    }
+
+    /// Nothing in it, and nobody who schedules.
+    fn new(env: &Env, slow: bool) -> Self {
         let api = FakeApi::new(env);
-        let refuses = Arc::new(AtomicBool::new(false));
-        let client = Client::new(Arc::new(Binder { api: api.clone(), refuses: refuses.clone() }));
-        let mut world = Self { api, client, env: env.clone(), refuses, running: None };
+        let (refuses, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
+        let binder =
+            Binder { api: api.clone(), env: env.clone(), refuses: refuses.clone(), slow, served: served.clone() };
+        let client = Client::new(Arc::new(binder));
+        Self { api, client, env: env.clone(), refuses, served, running: Vec::new() }
+    }
+
+    async fn fill(&self, devices: usize) {
+        let world = self;
         let class: DeviceClass = read(json!({"metadata": {"name": "gpu"}, "spec": {"selectors": [
             {"cel": {"expression": "device.driver == 'gpu.example.com'"}},
         ]}}));
@@ -92,8 +126,6 @@ impl World {
             Api::all(&world.client).create(&PostParams::default(), &node).await.unwrap();
             world.slice(name, (0..devices).map(|at| json!({"name": format!("gpu-{at}")})).collect()).await;
         }
-        world.schedule();
-        world
     }
 
     async fn slice(&self, node: &str, devices: Vec<Value>) {
@@ -109,12 +141,18 @@ impl World {
         let shutdown = CancellationToken::new();
         let scheduling = Scheduling::builder(&caches, &self.env).build();
         let scheduler = self.env.spawn("scheduler", scheduling.run(shutdown.clone()));
-        self.running = Some((shutdown, scheduler, caches));
+        self.running.push((shutdown, scheduler, caches));
     }
 
-    /// The scheduler's process ends, wherever it is.
+    /// The schedulers' processes end, wherever they are.
     async fn stop(&mut self) {
-        let Some((shutdown, scheduler, caches)) = self.running.take() else { return };
+        while !self.running.is_empty() {
+            self.stop_one(0).await;
+        }
+    }
+
+    async fn stop_one(&mut self, at: usize) {
+        let (shutdown, scheduler, caches) = self.running.remove(at);
         shutdown.cancel();
         scheduler.join().await;
         caches.shutdown().await;
@@ -402,6 +440,96 @@ fn a_scheduler_that_dies_anywhere_allocates_nothing_twice() {
             world.stop().await;
         });
     }
+}
+
+/// The pods that have a node: each has its claim, on its node, and no device is had by two of them.
+async fn pods_have_devices_of_their_own(world: &World, names: impl Iterator<Item = usize>) -> usize {
+    let mut seen = BTreeSet::new();
+    for name in names.map(|name| name.to_string()) {
+        let Some(node) = world.place(&name).await else { continue };
+        let uid = world.pods().get(&name).await.unwrap().metadata.uid.clone();
+        let status = world.status(&name).await;
+        let device = &status["allocation"]["devices"]["results"][0];
+        assert_eq!(device["pool"].as_str(), Some(&*node), "{name}: {status}");
+        assert_eq!(status["reservedFor"][0]["uid"].as_str(), uid.as_deref(), "{name}: {status}");
+        assert!(seen.insert((node, device["device"].to_string())), "{name}: {status}");
+    }
+    seen.len()
+}
+
+#[test]
+fn two_schedulers_that_know_nothing_of_each_other_allocate_nothing_twice() {
+    for seed in 0..12 {
+        simulate(seed, async move |env| {
+            let mut world = World::new(&env, true);
+            world.fill(3).await;
+            world.schedule();
+            world.schedule();
+            for number in 0..10 {
+                let name = number.to_string();
+                world.claim(&name, json!({})).await;
+                world.pod(&name, &name).await;
+                world.env.sleep(Duration::from_millis(world.env.random_below(10))).await;
+                if seed % 3 == 0 && number % 4 == 3 {
+                    world.api.fail_requests(world.env.random_below(4) as u32);
+                    let dies = world.env.random_below(2) as usize;
+                    world.stop_one(dies).await;
+                    world.api.fail_requests(0);
+                    world.schedule();
+                }
+                pods_have_devices_of_their_own(&world, 0..10).await;
+            }
+            for _ in 0..120 {
+                world.env.sleep(Duration::from_secs(1)).await;
+                pods_have_devices_of_their_own(&world, 0..10).await;
+            }
+            let placed = pods_have_devices_of_their_own(&world, 0..10).await;
+            assert_eq!((placed, world.nothing_is_had_twice().await), (6, 6), "seed {seed}");
+            world.stop().await;
+        });
+    }
+}
+
+#[test]
+fn a_server_without_devices_is_scheduled_on_and_may_get_them_later() {
+    simulate(8, async |env| {
+        let mut world = World::new(&env, false);
+        world.fill(1).await;
+        world.served.store(false, Ordering::Relaxed);
+        world.schedule();
+        world.create_pod("plain", json!([])).await;
+        world.placed("plain").await;
+        world.pod("p", "c").await;
+        world.served.store(true, Ordering::Relaxed);
+        world.claim("c", json!({})).await;
+        world.placed("p").await;
+        world.stop().await;
+    });
+}
+
+#[test]
+fn a_claim_that_cannot_be_read_is_told_as_an_error_and_tried_again() {
+    simulate(9, async |env| {
+        let mut world = World::start(&env, 1).await;
+        world.claim("c", json!({"selectors": [{"cel": {"expression": "device.attributes['d'].absent == 1"}}]})).await;
+        world.pod("p", "c").await;
+        world.eventually("it is told", async || world.message("p").await.is_some()).await;
+        let message = world.message("p").await.unwrap();
+        assert!(
+            message.starts_with("running \"DynamicResources\" filter plugin: claim x/c: selector #0 on device"),
+            "{message}"
+        );
+        let pod = world.pods().get("p").await.unwrap();
+        let conditions = pod.status.as_ref().unwrap().conditions.as_ref().unwrap();
+        assert_eq!(conditions[0].reason.as_deref(), Some("SchedulerError"));
+        for node in ["a", "b"] {
+            let attributes = json!({"d/absent": {"int": 1}});
+            let patch = Patch::Merge(json!({"spec": {"devices": [{"name": "gpu-0", "attributes": attributes}]}}));
+            Api::<ResourceSlice>::all(&world.client).patch(node, &PatchParams::default(), &patch).await.unwrap();
+        }
+        world.placed("p").await;
+        world.stop().await;
+    });
 }
 
 #[test]

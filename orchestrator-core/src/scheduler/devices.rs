@@ -217,10 +217,15 @@ mod tests {
         Arc::new(serde_json::from_value(claim).unwrap())
     }
 
+    /// Devices and kinds of allocations.
+    type Got = Vec<(u8, u8)>;
+
     #[derive(Clone, Debug)]
     enum Step {
-        Set(u8, Option<(u8, Option<Vec<(u8, u8)>>)>),
-        Choose(u8, u8, u8, Vec<(u8, u8)>),
+        /// A claim by its key; if there is one, its UID and what it has.
+        Set(u8, Option<(u8, Option<Got>)>),
+        /// A claim by its key and UID, the pod, and what the claim gets.
+        Choose(u8, u8, u8, Got),
         Settle(u8),
     }
 

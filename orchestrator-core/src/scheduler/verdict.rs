@@ -23,6 +23,8 @@ pub enum Verdict {
 pub struct Unschedulable {
     /// How many nodes there are.
     pub nodes: usize,
+    /// What went wrong, so that nothing is known of any node: the pod is to be tried again after a while.
+    pub failure: Option<String>,
     /// A reason that holds for the whole cluster.
     pub whole: Option<Rejection>,
     /// The reasons of single nodes.
@@ -48,6 +50,8 @@ pub struct Rejection {
     pub reasons: Vec<String>,
     /// Removing pods from the node cannot help.
     pub unresolvable: bool,
+    /// Who refused could not find out whether the node is right, which ends the attempt.
+    pub failed: bool,
 }
 
 /// Pods to remove from a node so that another fits.
@@ -62,12 +66,17 @@ pub struct Preemption {
 impl Rejection {
     /// A refusal that removing pods may resolve.
     pub fn new(plugin: &'static str, reason: impl Into<String>) -> Self {
-        Self { plugin, reasons: vec![reason.into()], unresolvable: false }
+        Self { plugin, reasons: vec![reason.into()], ..Self::default() }
     }
 
     /// A refusal that removing pods cannot resolve.
     pub fn unresolvable(plugin: &'static str, reason: impl Into<String>) -> Self {
-        Self { plugin, reasons: vec![reason.into()], unresolvable: true }
+        Self { unresolvable: true, ..Self::new(plugin, reason) }
+    }
+
+    /// Not a refusal: something went wrong.
+    pub fn failure(plugin: &'static str, what: impl Into<String>) -> Self {
+        Self { failed: true, ..Self::unresolvable(plugin, what) }
     }
 }
 
@@ -106,6 +115,9 @@ impl Unschedulable {
 
     /// All of it in upstream's words, as in the `PodScheduled` condition.
     pub fn message(&self) -> String {
+        if let Some(failure) = &self.failure {
+            return failure.clone();
+        }
         if self.nodes == 0 {
             return "no nodes available to schedule pods".to_owned();
         }

@@ -1,5 +1,7 @@
 //! The arguments of upstream's plugins.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{NodeAffinity as AddedAffinity, TopologySpreadConstraint};
 use serde_json::Value;
 
@@ -7,12 +9,13 @@ use super::{
     ConfigError, ConfigReason, Fields,
     registry::{Arguments, Parts, Registry, plain, shared},
 };
+use crate::limits::{DEVICE_BINDING_LONGEST, DEVICE_FILTER_LONGEST};
 use crate::plugins::{
-    DefaultPreemption, Defaults, InterPodAffinity, NodeAffinity, NodeResourcesBalancedAllocation, NodeResourcesFit,
-    PodTopologySpread, ScoredResource, ShapePoint, Strategy, VolumeBinding,
+    DefaultPreemption, Defaults, DynamicResources, InterPodAffinity, NodeAffinity, NodeResourcesBalancedAllocation,
+    NodeResourcesFit, PodTopologySpread, ScoredResource, ShapePoint, Strategy, VolumeBinding,
 };
 
-const PLAIN: [&str; 12] = [
+const PLAIN: [&str; 11] = [
     "SchedulingGates",
     "PrioritySort",
     "NodeUnschedulable",
@@ -22,7 +25,6 @@ const PLAIN: [&str; 12] = [
     "NodeVolumeLimits",
     "VolumeZone",
     "TaintToleration",
-    "DynamicResources",
     "ImageLocality",
     "DefaultBinder",
 ];
@@ -39,6 +41,7 @@ pub(super) fn register(registry: &mut Registry) {
     registry.add("InterPodAffinity", inter_pod_affinity);
     registry.add("DefaultPreemption", default_preemption);
     registry.add("VolumeBinding", volume_binding);
+    registry.add("DynamicResources", dynamic_resources);
 }
 
 fn node_affinity(Arguments(mut fields): Arguments) -> Result<Parts, ConfigError> {
@@ -201,11 +204,28 @@ fn volume_binding(Arguments(mut fields): Arguments) -> Result<Parts, ConfigError
         return Err(ConfigError::new(fields.path("shape"), reason));
     }
     fields.end()?;
-    let plugin = VolumeBinding::new(std::time::Duration::from_secs(timeout.unsigned_abs()));
+    let plugin = VolumeBinding::new(Duration::from_secs(timeout.unsigned_abs()));
     Ok(shared(plugin, |plugin| Parts {
         filter: Some(plugin.clone()),
         reserve: Some(plugin.clone()),
         pre_bind: Some(plugin),
+        ..Parts::default()
+    }))
+}
+
+fn dynamic_resources(Arguments(mut fields): Arguments) -> Result<Parts, ConfigError> {
+    let filter = fields.time("filterTimeout", Duration::ZERO, "must be zero or positive")?;
+    let binding = fields.time("bindingTimeout", Duration::from_secs(1), "must be at least 1 second")?;
+    let (filter, binding) = (filter.unwrap_or(DEVICE_FILTER_LONGEST), binding.unwrap_or(DEVICE_BINDING_LONGEST));
+    fields.end()?;
+    Ok(shared(DynamicResources::new(filter, binding), |plugin| Parts {
+        pre_enqueue: Some(plugin.clone()),
+        filter: Some(plugin.clone()),
+        post_filter: Some(plugin.clone()),
+        score: Some(plugin.clone()),
+        reserve: Some(plugin.clone()),
+        pre_bind: Some(plugin.clone()),
+        post_bind: Some(plugin),
         ..Parts::default()
     }))
 }

@@ -1,5 +1,8 @@
 //! Reading a tree field by field: what is not known or not of its kind is refused, with the way to it.
 
+use std::time::Duration;
+
+use jiff::SignedDuration;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -113,6 +116,20 @@ impl Fields {
             return Ok(Some(number));
         }
         Err(self.invalid(field, number, &format!("must be between {least} and {most}")))
+    }
+
+    /// A time as Go writes it, such as `1m30s`, that is long enough; `expected` says how long that is.
+    pub(super) fn time(
+        &mut self,
+        field: &str,
+        least: Duration,
+        expected: &str,
+    ) -> Result<Option<Duration>, ConfigError> {
+        let Some(text) = self.text(field)? else { return Ok(None) };
+        let time = if text == "0" { Ok(SignedDuration::ZERO) } else { text.parse() };
+        let Ok(time) = time else { return Err(self.invalid(field, text, "must be a time such as 15s")) };
+        let enough = Duration::try_from(time).ok().filter(|time| *time >= least);
+        enough.map(Some).ok_or_else(|| self.invalid(field, text, expected))
     }
 
     /// The items of a list, each with the way to it.

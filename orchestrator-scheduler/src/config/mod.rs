@@ -137,10 +137,9 @@ fn leader_election(mut fields: Fields) -> Result<Option<LeaderElection>, ConfigE
         ("renewDeadline", &mut election.renew_deadline),
         ("retryPeriod", &mut election.retry_period),
     ] {
-        let Some(text) = fields.text(field)? else { continue };
-        let written = text.parse::<jiff::SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
-        let written = written.filter(|time| !time.is_zero());
-        *time = written.ok_or_else(|| fields.invalid(field, text, "must be a time such as 15s, greater than zero"))?;
+        if let Some(written) = fields.time(field, Duration::from_nanos(1), "must be greater than zero")? {
+            *time = written;
+        }
     }
     if election.lease_duration <= election.renew_deadline {
         let expected = "LeaseDuration must be greater than RenewDeadline";

@@ -136,14 +136,6 @@ pub(super) fn plain(name: &str) -> Option<Parts> {
             score: Some(plugin),
             ..Parts::default()
         }),
-        "DynamicResources" => shared(plugins::DynamicResources::default(), |plugin| Parts {
-            pre_enqueue: Some(plugin.clone()),
-            filter: Some(plugin.clone()),
-            post_filter: Some(plugin.clone()),
-            reserve: Some(plugin.clone()),
-            pre_bind: Some(plugin),
-            ..Parts::default()
-        }),
         "ImageLocality" => Parts { score: Some(Arc::new(plugins::ImageLocality)), ..Parts::default() },
         "DefaultBinder" => Parts { bind: Some(Arc::new(plugins::DefaultBinder)), ..Parts::default() },
         _ => return None,

@@ -54,7 +54,7 @@ pub trait Plugin: Send + Sync + 'static {
 }
 
 /// What lets answers about nodes be kept from one pod to the next. They follow from the pod and the node alone, and from
-/// what [`Self::standing_filter`] and [`Self::standing_score`] know of the other nodes.
+/// what [`Self::standing_filter`] and [`Self::standing_score`] know of the other nodes, and are never failures.
 pub trait Lasting {
     /// Whether two pods get the same answer about every node, and [`Plugin::may_help`] says the same of both.
     fn alike(&self, a: &PodInfo, b: &PodInfo) -> bool;

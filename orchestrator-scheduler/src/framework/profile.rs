@@ -125,6 +125,11 @@ impl Scheduler for Profile {
         }
         let (mut filters, refusal) = Filters::prepare(&self.filters, pod, cluster);
         if let Some(refusal) = refusal {
+            if refusal.failed {
+                why.failure =
+                    Some(format!("running PreFilter plugin {:?}: {}", refusal.plugin, refusal.reasons.join(", ")));
+                return why.into();
+            }
             why.whole = Some(refusal);
             return self.unschedulable(why, |_, plugin, why| plugin.post_filter(pod, cluster, why, &mut filters, tie));
         }
@@ -139,6 +144,10 @@ impl Scheduler for Profile {
             None => cluster.nodes().map(AsRef::as_ref).collect(),
         };
         let (right, refused) = filters.feasible(&nodes);
+        if let Some((failed, _)) = refused.reasons().find(|(rejection, _)| rejection.failed) {
+            why.failure = Some(format!("running {:?} filter plugin: {}", failed.plugin, failed.reasons.join(", ")));
+            return why.into();
+        }
         match self.best(pod, cluster, &right, tie) {
             Some(node) => Verdict::Node(node.name().to_owned()),
             None => {

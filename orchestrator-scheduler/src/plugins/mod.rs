@@ -66,6 +66,7 @@ pub(crate) fn default_profile(name: &str, strategy: Strategy) -> Profile {
         (1, fit),
         (2, spread),
         (2, Arc::new(InterPodAffinity::default())),
+        (1, devices.clone()),
         (1, Arc::new(NodeResourcesBalancedAllocation::default())),
         (1, Arc::new(ImageLocality)),
     ];
@@ -78,8 +79,8 @@ pub(crate) fn default_profile(name: &str, strategy: Strategy) -> Profile {
         scores,
         reserve: vec![volume_binding.clone(), devices.clone()],
         permit: Vec::new(),
-        pre_bind: vec![volume_binding, devices],
+        pre_bind: vec![volume_binding, devices.clone()],
         bind: vec![Arc::new(DefaultBinder)],
-        post_bind: Vec::new(),
+        post_bind: vec![devices],
     }
 }

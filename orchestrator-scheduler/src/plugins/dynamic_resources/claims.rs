@@ -9,10 +9,10 @@ use k8s_openapi::api::{
 use orchestrator_core::{
     meta,
     object::ObjectKey,
-    scheduler::{Devices, PodInfo},
+    scheduler::{Devices, PodInfo, Rejection},
 };
 
-use super::allocator::requests_of;
+use super::{NAME, allocator::requests_of};
 use crate::limits::CLAIM_USERS;
 
 /// The claims in a pod's specification.
@@ -37,12 +37,6 @@ fn name_of<'a>(pod: &'a PodInfo, claim: &'a PodResourceClaim) -> Result<Option<(
         Some(status) => Ok(status.resource_claim_name.as_deref().map(|name| (name, true))),
         None => Err(format!("pod \"{}\": ResourceClaim not created yet", pod.key())),
     }
-}
-
-/// The keys of a pod's claims, as far as they are known, each once.
-pub(super) fn keys(pod: &PodInfo) -> BTreeSet<ObjectKey> {
-    let names = written(pod).iter().filter_map(|claim| name_of(pod, claim).ok().flatten());
-    names.map(|(name, _)| ObjectKey::new(&*pod.key().namespace, name)).collect()
 }
 
 /// Whether a pod uses a claim, as far as the names of its claims are known.
@@ -93,28 +87,30 @@ pub(super) fn is_reserved_for(claim: &ResourceClaim, pod: &PodInfo) -> bool {
 }
 
 /// Why a pod's claims let it onto no node at present.
-pub(super) fn obstacle(pod: &PodInfo, claims: &[&Arc<ResourceClaim>], devices: &Devices) -> Option<String> {
+pub(super) fn obstacle(pod: &PodInfo, claims: &[&Arc<ResourceClaim>], devices: &Devices) -> Option<Rejection> {
     claims.iter().find_map(|claim| {
         if allocation(claim).is_some() {
             let in_use = users(claim).len() >= CLAIM_USERS && !is_reserved_for(claim, pod);
-            return in_use.then(|| "resourceclaim in use".to_owned());
+            return in_use.then(|| Rejection::unresolvable(NAME, "resourceclaim in use"));
         }
         if devices.pending(meta::uid(&claim.metadata)).is_some() {
             let key = ObjectKey::of(&claim.metadata);
-            return Some(format!("resource claim {key} is in the process of being allocated"));
+            let message = format!("resource claim {key} is in the process of being allocated");
+            return Some(Rejection::unresolvable(NAME, message));
         }
         missing_class(claim, devices)
     })
 }
 
 /// Why the classes that a claim names do not do.
-fn missing_class(claim: &ResourceClaim, devices: &Devices) -> Option<String> {
+fn missing_class(claim: &ResourceClaim, devices: &Devices) -> Option<Rejection> {
     let missing = |class: &str, request: &str| {
         if class.is_empty() {
-            return Some(format!("request {request}: unsupported request type"));
+            return Some(Rejection::failure(NAME, format!("request {request}: unsupported request type")));
         }
         let exists = devices.classes.contains_key(class);
-        (!exists).then(|| format!("request {request}: device class {class} does not exist"))
+        let message = || format!("request {request}: device class {class} does not exist");
+        (!exists).then(|| Rejection::unresolvable(NAME, message()))
     };
     requests_of(claim).iter().find_map(|request| match (&request.exactly, request.first_available.as_deref()) {
         (Some(exactly), _) => missing(&exactly.device_class_name, &request.name),
@@ -124,7 +120,8 @@ fn missing_class(claim: &ResourceClaim, devices: &Devices) -> Option<String> {
         }
         _ => {
             let key = ObjectKey::of(&claim.metadata);
-            Some(format!("resource claim {key}, request {}: unknown request type", request.name))
+            let message = format!("resource claim {key}, request {}: unknown request type", request.name);
+            Some(Rejection::unresolvable(NAME, message))
         }
     })
 }

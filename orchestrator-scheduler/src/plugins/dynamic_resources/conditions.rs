@@ -7,7 +7,6 @@ use k8s_openapi::api::resource::v1::ResourceClaim;
 use orchestrator_core::meta::{self, condition, is_condition_true};
 
 use super::claims::{allocation, results};
-use crate::limits::DEVICE_BINDING_LONGEST;
 
 /// Whether any device of a claim must be prepared.
 pub(super) fn any(claim: &ResourceClaim) -> bool {
@@ -41,9 +40,9 @@ pub(super) fn are_met(claim: &ResourceClaim) -> Result<bool, String> {
     Ok(true)
 }
 
-/// How long the devices of a claim may still take to be prepared.
-pub(super) fn time_left(claim: &ResourceClaim, now: Timestamp) -> Duration {
+/// How long the devices of a claim may still take to be prepared, of so much time.
+pub(super) fn time_left(claim: &ResourceClaim, now: Timestamp, longest: Duration) -> Duration {
     let allocated = allocation(claim).and_then(|allocation| allocation.allocation_timestamp.as_ref());
     let passed = allocated.and_then(|allocated| Duration::try_from(now.duration_since(allocated.0)).ok());
-    DEVICE_BINDING_LONGEST.saturating_sub(passed.unwrap_or_default())
+    longest.saturating_sub(passed.unwrap_or_default())
 }

@@ -10,11 +10,14 @@ mod bind;
 mod cel;
 mod claims;
 mod conditions;
+mod score;
+mod twice;
 
 use std::{
     cell::RefCell,
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use k8s_openapi::api::{core::v1::Node, resource::v1::ResourceClaim};
@@ -25,10 +28,16 @@ use orchestrator_core::{
     },
 };
 
-use self::{allocator::Allocator, bind::Plan};
-use crate::framework::{
-    Afterwards, Filter, Filters, Indifferent, Lasting, Plugin, PostFilter, PreEnqueue, PreFilter, Prepared,
-    StandingPostFilter,
+use self::{
+    allocator::{Allocator, NoAllocation},
+    bind::Plan,
+};
+use crate::{
+    framework::{
+        Afterwards, Filter, Filters, Indifferent, Lasting, Plugin, PostFilter, PreEnqueue, PreFilter, Prepared,
+        StandingPostFilter,
+    },
+    limits::{ALLOCATION_STEPS, ALLOCATION_STEPS_PER_SECOND, DEVICE_BINDING_LONGEST, DEVICE_FILTER_LONGEST},
 };
 
 pub(crate) use self::bind::{give_back, take_devices};
@@ -39,13 +48,32 @@ const NOTHING: &str = "no new claims to deallocate";
 const NOT_AVAILABLE: &str = "resourceclaim not available on the node";
 
 /// Refuses nodes on which a pod's claims cannot have devices, and allocates devices to them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DynamicResources {
     /// What is to be written for pods that were given nodes, by their UIDs.
     plans: Mutex<BTreeMap<String, Plan>>,
+    /// How much the search may cost on one node, in steps.
+    steps_per_node: u64,
+    binding_timeout: Duration,
+}
+
+impl Default for DynamicResources {
+    fn default() -> Self {
+        Self::new(DEVICE_FILTER_LONGEST, DEVICE_BINDING_LONGEST)
+    }
 }
 
 impl DynamicResources {
+    /// With upstream's arguments: how long the search for devices on one node may take, where zero is as long as the whole
+    /// decision may, and how long devices may take to be prepared. A decision has no clock: the former is counted in steps, of
+    /// [`ALLOCATION_STEPS_PER_SECOND`].
+    pub fn new(filter_timeout: Duration, binding_timeout: Duration) -> Self {
+        let steps = filter_timeout.as_micros().saturating_mul(ALLOCATION_STEPS_PER_SECOND.into()) / 1_000_000;
+        let steps = u64::try_from(steps).unwrap_or(u64::MAX).min(ALLOCATION_STEPS);
+        let steps_per_node = if filter_timeout.is_zero() { ALLOCATION_STEPS } else { steps };
+        Self { plans: Mutex::default(), steps_per_node, binding_timeout }
+    }
+
     fn plans(&self) -> MutexGuard<'_, BTreeMap<String, Plan>> {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,10 +143,10 @@ impl PreEnqueue for DynamicResources {
 
 impl PreFilter for DynamicResources {
     fn pre_filter<'a>(&'a self, pod: &'a PodInfo, cluster: &'a Snapshot) -> Prepared<'a> {
-        match Allocating::of(pod, &cluster.devices) {
+        match Allocating::of(pod, &cluster.devices, self.steps_per_node) {
             Ok(None) => Prepared::Skip,
             Ok(Some(allocating)) => Prepared::filter(allocating),
-            Err(message) => Prepared::Refuse(Rejection::unresolvable(NAME, message)),
+            Err(rejection) => Prepared::Refuse(rejection),
         }
     }
 }
@@ -134,8 +162,8 @@ struct Allocating<'a> {
 
 impl<'a> Allocating<'a> {
     /// `None` for pods without claims.
-    fn of(pod: &PodInfo, devices: &'a Devices) -> Result<Option<Self>, String> {
-        let claims = claims::claims_of(pod, devices)?;
+    fn of(pod: &PodInfo, devices: &'a Devices, steps_per_node: u64) -> Result<Option<Self>, Rejection> {
+        let claims = claims::claims_of(pod, devices).map_err(|message| Rejection::unresolvable(NAME, message))?;
         if claims.is_empty() {
             return Ok(None);
         }
@@ -143,17 +171,30 @@ impl<'a> Allocating<'a> {
             return Err(obstacle);
         }
         let without = without_devices(&claims);
-        let allocator = (!without.is_empty()).then(|| Allocator::new(devices, &without));
+        let allocator = (!without.is_empty()).then(|| Allocator::new(devices, &without, steps_per_node));
         Ok(Some(Self { devices, claims, allocator, known: RefCell::default() }))
+    }
+
+    /// The claims that get devices.
+    fn without_devices(&self) -> Vec<&'a ResourceClaim> {
+        without_devices(&self.claims)
     }
 
     fn refusal(&self, node: &Node) -> Option<Rejection> {
         if let Some(Err(none)) = self.allocator.as_ref().map(|allocator| allocator.allocate(node)) {
-            return Some(Rejection::unresolvable(NAME, none.message()));
+            return Some(none.into());
         }
         let mut claims = self.claims.iter();
         let unavailable = claims.any(|claim| !is_available(claim, node, self.devices));
         unavailable.then(|| Rejection::unresolvable(NAME, NOT_AVAILABLE))
+    }
+}
+
+impl From<NoAllocation> for Rejection {
+    fn from(none: NoAllocation) -> Self {
+        let message = none.message();
+        let failed = matches!(none, NoAllocation::Failed(_));
+        if failed { Self::failure(NAME, message) } else { Self::unresolvable(NAME, message) }
     }
 }
 

@@ -1,10 +1,13 @@
 //! What the plugin says about pods, and what it notes in the cluster.
 
-use orchestrator_core::object::ObjectKey;
+use orchestrator_core::{
+    object::ObjectKey,
+    scheduler::{Scheduler, Verdict},
+};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::framework::Reserve;
+use crate::framework::{PreScore, Profile, Reserve};
 
 /// Two nodes, each with these devices of its own.
 fn cluster(devices: &[&str]) -> Snapshot {
@@ -236,4 +239,71 @@ fn pods_are_woken_by_what_may_help_them() {
     assert!(plugin.may_help(&ClusterChange::Devices, &own));
     let gone = |pod: &PodInfo| plugin.may_help(&ClusterChange::AssignedPod { old: Some(pod), new: None }, &other);
     assert!(gone(&own) && !gone(&PodInfo::default()));
+}
+
+#[test]
+fn nodes_with_what_a_claim_would_rather_have_are_preferred() {
+    let mut cluster = cluster(&[]);
+    for (name, models) in [("a", ["plain", "plain"]), ("b", ["plain", "best"])] {
+        let devices: Vec<_> = models
+            .iter()
+            .enumerate()
+            .map(|(at, model)| json!({"name": at.to_string(), "attributes": {"model": {"string": model}}}))
+            .collect();
+        let pool = json!({"name": name, "generation": 1, "resourceSliceCount": 1});
+        let slice = json!({"metadata": {"name": name}, "spec": {
+            "driver": "d", "pool": pool, "nodeName": name, "devices": devices,
+        }});
+        cluster.devices.slices.insert(name.to_owned(), Arc::new(serde_json::from_value(slice).unwrap()));
+    }
+    let choice = |name: &str| {
+        let selector = json!({"cel": {"expression": format!("device.attributes['d'].model == '{name}'")}});
+        json!({"name": name, "deviceClassName": "gpu", "selectors": [selector]})
+    };
+    let requests = json!([{"name": "r", "firstAvailable": [choice("best"), choice("plain")]}]);
+    let metadata = json!({"name": "c", "namespace": "x", "uid": "uid-c"});
+    put(
+        &mut cluster,
+        serde_json::from_value(json!({"metadata": metadata, "spec": {"devices": {"requests": requests}}})).unwrap(),
+    );
+    put(&mut cluster, claim("d", "gpu", json!({})));
+    let plugin = DynamicResources::default();
+    let scores = |pod: &PodInfo| {
+        let score = plugin.pre_score(pod, &cluster, &[])?;
+        Some(cluster.nodes().map(|node| score.score(node)).collect::<Vec<_>>())
+    };
+    assert_eq!(scores(&pod("p", &["d", "c"])), Some(vec![7, 8]));
+    assert_eq!(scores(&pod("p", &["d"])), None, "there is no choice");
+    assert_eq!(scores(&pod("p", &[])), None);
+}
+
+#[test]
+fn what_is_wrong_with_a_claim_ends_the_attempt() {
+    let mut cluster = cluster(&["0"]);
+    let broken = json!([{"name": "r", "exactly": {"deviceClassName": "gpu", "selectors": [
+        {"cel": {"expression": "device.attributes['d'].absent == 1"}},
+    ]}}]);
+    let metadata = json!({"name": "c", "namespace": "x", "uid": "uid-c"});
+    put(
+        &mut cluster,
+        serde_json::from_value(json!({"metadata": metadata, "spec": {"devices": {"requests": broken}}})).unwrap(),
+    );
+    let schedule = |cluster: &Snapshot| match Profile::default().schedule(&pod("p", &["c"]), cluster, 0) {
+        Verdict::Unschedulable(why) => *why,
+        other => panic!("{other:?}"),
+    };
+    let why = schedule(&cluster);
+    assert!(
+        why.message().starts_with(
+            "running \"DynamicResources\" filter plugin: claim x/c: selector #0 on device d/a/0: CEL runtime error: no such key"
+        ),
+        "{}",
+        why.message()
+    );
+    assert_eq!(why.failure, Some(why.message()));
+    put(&mut cluster, claim("c", "", json!({})));
+    assert_eq!(
+        schedule(&cluster).message(),
+        "running PreFilter plugin \"DynamicResources\": request r: unsupported request type"
+    );
 }

@@ -294,7 +294,7 @@ struct Reach<'a> {
 
 fn refusal(reasons: Vec<&'static str>) -> Rejection {
     let reasons = reasons.into_iter().map(str::to_owned).collect();
-    Rejection { plugin: NAME, reasons, unresolvable: true }
+    Rejection { plugin: NAME, reasons, unresolvable: true, failed: false }
 }
 
 impl PreFilter for VolumeBinding {

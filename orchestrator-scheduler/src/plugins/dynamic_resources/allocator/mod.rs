@@ -34,9 +34,12 @@ use crate::limits::ALLOCATION_STEPS;
 pub(super) struct Allocator<'a> {
     devices: &'a Devices,
     slices: Slices<'a>,
-    claims: Result<Vec<Wanted<'a>>, String>,
+    claims: Result<Vec<Wanted<'a>>, NoAllocation>,
     /// How many steps are left for all nodes together.
     steps: Cell<u64>,
+    /// Of these, how many may be taken for one node, and how many must not be touched for the present one.
+    per_node: u64,
+    reserve: Cell<u64>,
     known: RefCell<Known>,
 }
 
@@ -79,19 +82,24 @@ impl NoAllocation {
 
 impl<'a> Allocator<'a> {
     /// For claims that have no devices yet.
-    pub(super) fn new(devices: &'a Devices, claims: &[&'a ResourceClaim]) -> Self {
+    pub(super) fn new(devices: &'a Devices, claims: &[&'a ResourceClaim], per_node: u64) -> Self {
+        let mut steps = ALLOCATION_STEPS;
+        let claims = requests::read(claims, devices, &mut steps);
         Self {
             devices,
             slices: Slices::new(devices),
-            claims: requests::read(claims, devices),
-            steps: Cell::new(ALLOCATION_STEPS),
+            claims,
+            steps: Cell::new(steps),
+            per_node,
+            reserve: Cell::new(0),
             known: RefCell::default(),
         }
     }
 
     /// What each claim gets on a node, in their order. Parts of devices have no IDs yet.
     pub(super) fn allocate(&self, node: &Node) -> Result<Vec<AllocationResult>, NoAllocation> {
-        let pools = self.slices.pools(node);
+        self.reserve.set(self.steps.get().saturating_sub(self.per_node));
+        let pools = self.slices.pools(node, |steps| self.spend(steps))?;
         let mut search = Search::new(self, &pools)?;
         if !search.run()? {
             let invalid = pools.iter().any(|pool| pool.state == PoolState::Invalid);
@@ -106,7 +114,7 @@ impl<'a> Allocator<'a> {
     }
 
     fn claims(&self) -> Result<&[Wanted<'a>], NoAllocation> {
-        self.claims.as_deref().map_err(|error| NoAllocation::Failed(error.clone()))
+        self.claims.as_deref().map_err(NoAllocation::clone)
     }
 
     /// The claims; none if they cannot be read.
@@ -116,9 +124,14 @@ impl<'a> Allocator<'a> {
 
     /// Takes steps away.
     fn spend(&self, steps: u64) -> Result<(), NoAllocation> {
-        let left = self.steps.get().checked_sub(steps);
-        self.steps.set(left.unwrap_or(0));
+        let left = self.left().checked_sub(steps);
+        self.steps.set(self.reserve.get() + left.unwrap_or(0));
         left.map(drop).ok_or(NoAllocation::Spent)
+    }
+
+    /// How many steps are left for the present node.
+    fn left(&self) -> u64 {
+        self.steps.get().saturating_sub(self.reserve.get())
     }
 
     /// Whether the selectors of a request and its class select a device. Asked once for both.
@@ -147,9 +160,9 @@ impl<'a> Allocator<'a> {
                 Ok(selector) => selector,
                 Err(error) => return Err(NoAllocation::Failed(format!("{place}: CEL compile error: {error}"))),
             };
-            let mut steps = self.steps.get();
-            let selected = selector.selects(&view, &mut steps);
-            self.steps.set(steps);
+            let mut left = self.left();
+            let selected = selector.selects(&view, &mut left);
+            self.steps.set(self.reserve.get() + left);
             match selected {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),

@@ -273,7 +273,7 @@ proptest! {
     fn an_allocation_is_found_if_and_only_if_there_is_one(case in case()) {
         let (devices, claims) = (devices(&case), claims(&case));
         let wanted: Vec<_> = claims.iter().collect();
-        match Allocator::new(&devices, &wanted).allocate(&Node::default()) {
+        match Allocator::new(&devices, &wanted, ALLOCATION_STEPS).allocate(&Node::default()) {
             Ok(allocations) => prop_assert!(is_right(&case, &read(&case, &allocations))),
             Err(none) => {
                 prop_assert_eq!(none, NoAllocation::TooFew);

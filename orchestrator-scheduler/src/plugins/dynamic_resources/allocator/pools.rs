@@ -58,11 +58,21 @@ impl<'a> Slices<'a> {
     }
 
     /// The pools that a node can use devices of, those whose devices need no preparation first.
-    pub(super) fn pools(&self, node: &Node) -> Vec<Pool<'a>> {
+    /// `spend` takes steps away: one for each slice and each device that is looked at.
+    pub(super) fn pools<E>(
+        &self,
+        node: &Node,
+        mut spend: impl FnMut(u64) -> Result<(), E>,
+    ) -> Result<Vec<Pool<'a>>, E> {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let mut found: BTreeMap<PoolKey<'a>, Vec<&'a ResourceSlice>> = BTreeMap::new();
         let own = self.of_node.get(name).into_iter().flatten().chain(&self.shared).copied();
-        for slice in own.filter(|slice| has_counters(slice) || is_on(slice, node)) {
+        for slice in own {
+            let per_device = slice.spec.per_device_node_selection == Some(true);
+            spend(1 + if per_device { device_count(slice) } else { 0 })?;
+            if !has_counters(slice) && !is_on(slice, node) {
+                continue;
+            }
             let slices = found.entry(pool_key(slice)).or_default();
             let generation = |slice: &ResourceSlice| slice.spec.pool.generation;
             slices.retain(|known| generation(known) >= generation(slice));
@@ -70,9 +80,14 @@ impl<'a> Slices<'a> {
                 slices.push(slice);
             }
         }
-        let mut pools: Vec<_> = found.into_iter().filter_map(|(key, slices)| self.pool(key, slices, node)).collect();
+        let mut pools = Vec::with_capacity(found.len());
+        for (key, slices) in found {
+            let all = self.of_pool.get(&key).into_iter().flatten();
+            spend(all.map(|slice| 1 + device_count(slice)).sum())?;
+            pools.extend(self.pool(key, slices, node));
+        }
         pools.sort_by_cached_key(|pool| (pool.needs_preparation(), pool.to_string()));
-        pools
+        Ok(pools)
     }
 
     /// `None` if there is a newer generation elsewhere.
@@ -168,6 +183,10 @@ fn pool_key(slice: &ResourceSlice) -> PoolKey<'_> {
 fn device_id(slice: &ResourceSlice, device: &Device) -> DeviceId {
     let (driver, pool) = pool_key(slice);
     DeviceId { driver: driver.to_owned(), pool: pool.to_owned(), device: device.name.clone() }
+}
+
+fn device_count(slice: &ResourceSlice) -> u64 {
+    slice.spec.devices.as_ref().map_or(0, Vec::len) as u64
 }
 
 fn has_counters(slice: &ResourceSlice) -> bool {

@@ -7,6 +7,7 @@ use k8s_openapi::api::resource::v1::{
 };
 use orchestrator_core::{object::ObjectKey, scheduler::Devices};
 
+use super::NoAllocation;
 use crate::plugins::dynamic_resources::cel::Selector;
 
 /// A claim and what it asks for.
@@ -67,25 +68,32 @@ pub(in crate::plugins::dynamic_resources) fn requests_of(claim: &ResourceClaim) 
     devices_of(claim).and_then(|devices| devices.requests.as_deref()).unwrap_or_default()
 }
 
-/// Reads claims. Expressions that stand more than once are read once.
-pub(super) fn read<'a>(claims: &[&'a ResourceClaim], devices: &'a Devices) -> Result<Vec<Wanted<'a>>, String> {
-    let mut reader = Reader { devices, expressions: BTreeMap::new() };
-    claims.iter().copied().map(|claim| reader.claim(claim)).collect()
+/// Reads claims. Expressions that stand more than once are read once. Takes what that costs from the `steps` that are left.
+pub(super) fn read<'a>(
+    claims: &[&'a ResourceClaim],
+    devices: &'a Devices,
+    steps: &mut u64,
+) -> Result<Vec<Wanted<'a>>, NoAllocation> {
+    let mut reader = Reader { devices, expressions: BTreeMap::new(), steps: *steps };
+    let wanted = claims.iter().copied().map(|claim| reader.claim(claim)).collect();
+    *steps = reader.steps;
+    wanted
 }
 
 struct Reader<'a> {
     devices: &'a Devices,
     expressions: BTreeMap<&'a str, Rc<Result<Selector, String>>>,
+    steps: u64,
 }
 
 impl<'a> Reader<'a> {
-    fn claim(&mut self, claim: &'a ResourceClaim) -> Result<Wanted<'a>, String> {
+    fn claim(&mut self, claim: &'a ResourceClaim) -> Result<Wanted<'a>, NoAllocation> {
         let key = ObjectKey::of(&claim.metadata).to_string();
         let requests = requests_of(claim).iter().map(|request| self.request(&key, request));
-        Ok(Wanted { claim, requests: requests.collect::<Result<_, String>>()?, key })
+        Ok(Wanted { claim, requests: requests.collect::<Result<_, NoAllocation>>()?, key })
     }
 
-    fn request(&mut self, claim: &str, request: &'a DeviceRequest) -> Result<Request<'a>, String> {
+    fn request(&mut self, claim: &str, request: &'a DeviceRequest) -> Result<Request<'a>, NoAllocation> {
         let name = request.name.as_str();
         let first = request.first_available.as_deref().unwrap_or_default();
         let alternatives = match &request.exactly {
@@ -113,15 +121,15 @@ impl<'a> Reader<'a> {
                     tolerations: choice.tolerations.as_deref().unwrap_or_default(),
                     capacity: choice.capacity.as_ref(),
                 });
-                asked.map(|asked| self.alternative(claim, &asked)).collect::<Result<_, String>>()?
+                asked.map(|asked| self.alternative(claim, &asked)).collect::<Result<_, NoAllocation>>()?
             }
         };
         Ok(Request { name, alternatives, prioritized: request.exactly.is_none() })
     }
 
-    fn alternative(&mut self, claim: &str, asked: &Asked<'a>) -> Result<Alternative<'a>, String> {
+    fn alternative(&mut self, claim: &str, asked: &Asked<'a>) -> Result<Alternative<'a>, NoAllocation> {
         let name = asked.name;
-        let wrong = |what: String| Err(format!("claim {claim}, request {name}{what}"));
+        let wrong = |what: String| Err(NoAllocation::Failed(format!("claim {claim}, request {name}{what}")));
         if let Some(at) = asked.selectors.iter().position(|selector| selector.cel.is_none()) {
             return wrong(format!(", selector #{at}: CEL expression empty (unsupported selector type?)"));
         }
@@ -138,20 +146,31 @@ impl<'a> Reader<'a> {
             other => return wrong(format!(": unsupported count mode {other}")),
         };
         let of_class = class.spec.selectors.as_deref().unwrap_or_default();
-        let mut selectors = self.selectors(&format!("class {}", asked.class), of_class);
-        selectors.extend(self.selectors(&format!("claim {claim}"), asked.selectors));
+        let mut selectors = self.selectors(&format!("class {}", asked.class), of_class)?;
+        selectors.extend(self.selectors(&format!("claim {claim}"), asked.selectors)?);
         let (admin_access, tolerations, capacity) = (asked.admin_access, asked.tolerations, asked.capacity);
         Ok(Alternative { name, class, selectors, count, admin_access, tolerations, capacity })
     }
 
-    fn selectors(&mut self, owner: &str, selectors: &'a [DeviceSelector]) -> Vec<Selecting> {
+    fn selectors(&mut self, owner: &str, selectors: &'a [DeviceSelector]) -> Result<Vec<Selecting>, NoAllocation> {
         let expressions = selectors.iter().enumerate().filter_map(|(at, selector)| Some((at, selector.cel.as_ref()?)));
         let selecting = expressions.map(|(at, cel)| {
-            let read = || Rc::new(Selector::compile(&cel.expression));
-            let selector = self.expressions.entry(&cel.expression).or_insert_with(read).clone();
-            Selecting { place: format!("{owner}: selector #{at}"), selector }
+            let selector = self.selector(&cel.expression)?;
+            Ok(Selecting { place: format!("{owner}: selector #{at}"), selector })
         });
         selecting.collect()
+    }
+
+    fn selector(&mut self, expression: &'a str) -> Result<Rc<Result<Selector, String>>, NoAllocation> {
+        if let Some(known) = self.expressions.get(expression) {
+            return Ok(known.clone());
+        }
+        let left = self.steps.checked_sub(expression.len() as u64);
+        self.steps = left.unwrap_or(0);
+        left.ok_or(NoAllocation::Spent)?;
+        let selector = Rc::new(Selector::compile(expression));
+        self.expressions.insert(expression, selector.clone());
+        Ok(selector)
     }
 }
 

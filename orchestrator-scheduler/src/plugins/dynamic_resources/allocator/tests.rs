@@ -63,7 +63,7 @@ fn node(name: &str) -> Node {
 
 fn allocate_all(devices: &Devices, claims: &[ResourceClaim], on: &str) -> Result<Vec<AllocationResult>, String> {
     let claims: Vec<_> = claims.iter().collect();
-    Allocator::new(devices, &claims).allocate(&node(on)).map_err(|none| none.message())
+    Allocator::new(devices, &claims, ALLOCATION_STEPS).allocate(&node(on)).map_err(|none| none.message())
 }
 
 fn allocate(devices: &Devices, claim: &ResourceClaim, on: &str) -> Result<AllocationResult, String> {
@@ -480,8 +480,39 @@ fn no_claim_can_hold_the_scheduler_up() {
         "constraints": [{"distinctAttribute": "gpu.example.com/n"}],
     }));
     let claims = [&hopeless];
-    let allocator = Allocator::new(&devices, &claims);
+    let allocator = Allocator::new(&devices, &claims, ALLOCATION_STEPS);
     allocator.steps.set(100_000);
     assert_eq!(allocator.allocate(&node("a")), Err(NoAllocation::Spent));
     assert_eq!(allocator.allocate(&node("b")).unwrap_err().message(), "timed out trying to allocate devices");
+}
+
+#[test]
+fn a_node_that_costs_too_much_leaves_something_for_others() {
+    let own = |name: &str, count: usize| {
+        let devices: Vec<_> = (0..count).map(|at| json!({ "name": at.to_string() })).collect();
+        json!({"nodeName": name, "pool": {"name": name, "generation": 1, "resourceSliceCount": 1}, "devices": devices})
+    };
+    let devices = world(json!([own("a", 100), own("b", 2)]));
+    let claim = claim(json!({"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}));
+    let claims = [&claim];
+    let allocator = Allocator::new(&devices, &claims, 50);
+    assert_eq!(allocator.allocate(&node("a")), Err(NoAllocation::Spent));
+    assert_eq!(allocator.allocate(&node("b")).map(|allocations| allocations.len()), Ok(1));
+    allocator.steps.set(30);
+    assert!(allocator.allocate(&node("b")).is_ok(), "what is left is enough");
+    assert!((0..9).any(|_| allocator.allocate(&node("b")) == Err(NoAllocation::Spent)), "in the end nothing is left");
+}
+
+#[test]
+fn reading_expressions_costs_what_they_are_long() {
+    let devices = world(json!([{"devices": [{"name": "0"}]}]));
+    let selectors: Vec<_> =
+        (0..3).map(|at| json!({"cel": {"expression": format!("true{}|| {at} == 1", " ".repeat(900))}})).collect();
+    let claim =
+        claim(json!({"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu", "selectors": selectors}}]}));
+    let mut steps = 5000;
+    assert!(requests::read(&[&claim, &claim], &devices, &mut steps).is_ok());
+    assert!((1500..2300).contains(&steps), "each was read once: {steps} are left");
+    let mut steps = 1000;
+    assert_eq!(requests::read(&[&claim], &devices, &mut steps).err(), Some(NoAllocation::Spent));
 }

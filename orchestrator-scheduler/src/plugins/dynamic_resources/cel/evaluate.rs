@@ -307,6 +307,7 @@ impl Run<'_> {
         let mut map = Map::default();
         for (optional, key, value) in entries {
             let key = self.value(key)?;
+            self.spend(key.weight())?;
             let Some(value) = self.possibly(*optional, value)? else { continue };
             let Some(found) = Key::of(&key) else { return fault(format!("unsupported key type: {}", key.kind())) };
             if map.entries.insert(found, value).is_some() {

@@ -11,6 +11,7 @@ use super::{
     evaluate::{Fault, Outcome, Run, fault, no_overload},
     value::Value,
 };
+use crate::limits::EXPRESSION_BYTES;
 
 /// What making a pattern ready costs, in steps.
 const PATTERN_STEPS: u64 = 100_000;
@@ -264,6 +265,7 @@ fn of_text(run: &mut Run<'_>, name: &str, text: &Rc<str>, arguments: &[Value]) -
                 [Value::Int(limit)] => usize::try_from(*limit).unwrap_or(usize::MAX),
                 _ => return no_overload(),
             };
+            run.spend(text.len() as u64)?;
             let found = with_pattern(run, text, pattern, |pattern| {
                 pattern.find_iter(text).take(limit).map(|found| Value::text(found.as_str())).collect()
             })?;
@@ -352,6 +354,9 @@ fn with_pattern<T>(
     pattern: &Rc<str>,
     using: impl FnOnce(&regex::Regex) -> T,
 ) -> Result<T, Fault> {
+    if pattern.len() > EXPRESSION_BYTES {
+        return fault("error parsing regexp: expression too large");
+    }
     run.spend(1 + (text.len() as u64).saturating_mul(pattern.len() as u64) / 40)?;
     let mut patterns = run.patterns.borrow_mut();
     if !patterns.contains_key(pattern) {
@@ -382,8 +387,11 @@ fn of_list(run: &mut Run<'_>, name: &str, items: &[Value], arguments: &[Value]) 
             run.spend(length as u64 / 10)?;
             Ok(Value::text(&texts.join(separator)))
         }
-        ("isSorted", []) => Ok(Value::Bool(ordered(items)?.iter().all(|order| order.is_le()))),
-        ("min" | "max", []) => {
+        ("isSorted" | "min" | "max", []) => {
+            run.spend(items.iter().map(Value::weight).sum())?;
+            if name == "isSorted" {
+                return Ok(Value::Bool(ordered(items)?.iter().all(|order| order.is_le())));
+            }
             let wanted = if name == "min" { Ordering::Less } else { Ordering::Greater };
             let Some((first, rest)) = items.split_first() else { return fault(format!("{name} called on empty list")) };
             let mut best = first;

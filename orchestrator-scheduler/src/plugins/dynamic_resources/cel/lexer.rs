@@ -139,7 +139,9 @@ impl<'a> Lexer<'a> {
     /// A string or bytes, if that is what comes.
     fn text_literal(&mut self) -> Result<Option<Value>, String> {
         let rest = self.rest();
-        let prefix = rest.find(['"', '\'']).filter(|length| *length <= 2).map(|length| rest[..length].to_lowercase());
+        // Further than that is no prefix, and is not looked at, or reading would take the square of the length.
+        let quote = rest.bytes().take(3).position(|byte| matches!(byte, b'"' | b'\''));
+        let prefix = quote.map(|length| rest[..length].to_ascii_lowercase());
         let Some(prefix) = prefix.filter(|prefix| matches!(prefix.as_str(), "" | "r" | "b" | "rb" | "br")) else {
             return Ok(None);
         };

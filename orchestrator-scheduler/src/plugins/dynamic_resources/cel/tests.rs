@@ -122,6 +122,14 @@ fn no_expression_takes_longer_than_it_may() {
     assert_eq!(error(&doubled("'aaaaaaaaaa'", "x@.replace('a', x@)")), limit);
     let numbers = (0..300).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
     assert_eq!(error(&format!("[{numbers}].exists(x, ''.matches('(a|b)' + string(x)))")), limit);
+    let with_long = |expression: &str| {
+        let binds: String = (0..16).map(|at| format!("cel.bind(x{}, x{at} + x{at}, ", at + 1)).collect();
+        format!("cel.bind(x0, 'aaaaaaaaaa', {binds}{expression}{}", ")".repeat(17))
+    };
+    assert_eq!(error(&with_long(&format!("[{numbers}].all(i, {{x16: 1, x16 + 'b': 2}}.size() == 2)"))), limit);
+    assert_eq!(error(&with_long(&format!("[{numbers}].map(i, x16.findAll('a')).size() > 0"))), limit);
+    assert_eq!(error(&with_long(&format!("[{numbers}].map(i, x16).isSorted()"))), limit);
+    assert!(error(&with_long("'a'.matches(x16)")).starts_with("error parsing regexp"));
     assert!(Selector::compile(&format!("'{}' == ''", "a".repeat(EXPRESSION_BYTES))).is_err());
     let mut steps = 10;
     let spent = Selector::compile(&format!("{list}.all(a, true)")).unwrap().selects(&device(), &mut steps);
