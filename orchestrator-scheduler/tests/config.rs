@@ -148,6 +148,20 @@ fn arguments_are_heeded() {
 }
 
 #[test]
+fn every_node_is_considered_whatever_share_would_be_enough() {
+    let configuration = read("percentageOfNodesToScore: 1\nprofiles: [{percentageOfNodesToScore: 50}]");
+    let mut cluster = Snapshot::default();
+    for at in 0..200 {
+        let disk = if at == 199 { "ssd" } else { "hdd" };
+        cluster.set_node(node(&format!("n{at:03}"), json!({ "disk": disk })));
+    }
+    let wanted = json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 1, "preference": {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]}},
+    ]}}});
+    assert_eq!(verdict(&configuration.profiles[0], &pod(wanted), &cluster), "n199");
+}
+
+#[test]
 fn the_search_for_devices_takes_as_long_as_it_may() {
     let mut cluster = Snapshot::default();
     cluster.set_node(node("a", json!({})));
@@ -185,7 +199,8 @@ fn what_is_wrong_is_refused_where_it_stands() {
     assert_eq!(refused("nonsense: 1"), ("nonsense".to_owned(), ConfigReason::UnknownField));
     assert_eq!(refused("parallelism: many").1, ConfigReason::Type("a whole number"));
     assert_eq!(refused("podInitialBackoffSeconds: 20").0, "podMaxBackoffSeconds");
-    assert!(matches!(refused("percentageOfNodesToScore: 50").1, ConfigReason::Unsupported(_)));
+    assert_eq!(refused("percentageOfNodesToScore: 101").0, "percentageOfNodesToScore");
+    assert_eq!(refused("profiles: [{percentageOfNodesToScore: -1}]").0, "profiles[0].percentageOfNodesToScore");
     assert!(matches!(refused("extenders: [{urlPrefix: http://x}]").1, ConfigReason::Unsupported(_)));
     assert_eq!(
         refused("profiles: [{plugins: {score: {enabled: [{name: NodeAffinity}, {name: Nobody}]}}}]"),

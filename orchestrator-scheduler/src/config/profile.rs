@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{
-    ConfigError, ConfigReason, Fields, all_nodes,
+    ConfigError, ConfigReason, Fields, enough_nodes,
     registry::{Arguments, DEFAULTS, Parts, Registry},
 };
 use crate::framework::{DEFAULT_SCHEDULER_NAME, Profile};
@@ -39,7 +39,7 @@ pub(super) fn read_all(fields: &mut Fields, registry: &Registry) -> Result<Vec<P
 fn read(mut fields: Fields, registry: &Registry) -> Result<Profile, ConfigError> {
     let path = fields.path("plugins");
     let name = fields.text("schedulerName")?.filter(|name| !name.is_empty());
-    all_nodes(&mut fields)?;
+    enough_nodes(&mut fields)?;
     let sets = Sets::read(fields.fields("plugins")?, registry)?;
     let mut arguments = BTreeMap::new();
     for (path, item) in fields.list("pluginConfig")?.unwrap_or_default() {
