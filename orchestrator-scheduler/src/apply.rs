@@ -23,6 +23,7 @@ use orchestrator_core::{
 use serde_json::{Value, json};
 
 use crate::{
+    extender::{Extender, too_late},
     framework::{BindError, Binding, Profile},
     limits::STATUS_ATTEMPTS,
     plugins,
@@ -77,7 +78,7 @@ impl Apply {
                         self.tell(&pod, "Unschedulable", &message, None).await;
                         Outcome::Refused(pod, node, rejection)
                     }
-                    BindError::Failed(..) => {
+                    BindError::Failed(..) | BindError::Extender(_) => {
                         self.tell(&pod, "SchedulerError", &message, None).await;
                         Outcome::Failed(pod, node)
                     }
@@ -98,6 +99,17 @@ impl Apply {
         }
         for plugin in &profile.pre_bind {
             plugin.pre_bind(binding).await?;
+        }
+        let pod = &binding.pod;
+        let binds = |extender: &&Arc<dyn Extender>| extender.duties().binds && extender.is_interested(pod);
+        for extender in profile.extenders.iter().filter(binds) {
+            let bound = self.env.timeout(extender.timeout(), extender.bind(pod, &binding.node)).await;
+            match bound.unwrap_or_else(|_| Err(too_late(extender.as_ref()))) {
+                Err(error) if extender.is_ignorable() => {
+                    tracing::debug!(extender = extender.name(), pod = %pod.key(), %error, "the extender did not bind");
+                }
+                bound => return Ok(bound?),
+            }
         }
         for plugin in &profile.bind {
             if plugin.bind(binding).await? {

@@ -1,21 +1,44 @@
 //! Calls of a scheduler that may be somebody else's: a panic is an answer like any other, and the loop goes on.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use orchestrator_core::{
     env::panic_message,
     scheduler::{ClusterChange, PodInfo, Rejection, Scheduler, Snapshot, Unschedulable, Verdict},
 };
 
+use crate::{
+    extender::{Answers, Question},
+    framework::Profile,
+};
+
 /// The scheduler's verdict. One that panics refuses the pod, which is tried again as every refused pod is.
 pub(crate) fn schedule(scheduler: &dyn Scheduler, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Verdict {
-    catch_unwind(AssertUnwindSafe(|| scheduler.schedule(pod, cluster, tie))).unwrap_or_else(|panic| {
-        let message = panic_message(&*panic);
-        tracing::error!(pod = %pod.key(), message, "the scheduler panicked");
-        let mut why = Unschedulable::new(cluster.len());
-        why.whole = Some(Rejection::new("", format!("the scheduler panicked: {message}")));
-        why.into()
-    })
+    let schedule = || scheduler.schedule(pod, cluster, tie);
+    catch_unwind(AssertUnwindSafe(schedule)).unwrap_or_else(|panic| panicked(&*panic, pod, cluster))
+}
+
+/// The verdict of a profile, or what it has to ask first. As [`schedule`], one that panics refuses the pod.
+pub(crate) fn decide(
+    profile: &Profile,
+    pod: &PodInfo,
+    cluster: &Snapshot,
+    tie: u64,
+    answers: &Answers,
+) -> Result<Verdict, Question> {
+    let decide = || profile.decide(pod, cluster, tie, answers);
+    catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|panic| Ok(panicked(&*panic, pod, cluster)))
+}
+
+fn panicked(panic: &(dyn Any + Send), pod: &PodInfo, cluster: &Snapshot) -> Verdict {
+    let message = panic_message(panic);
+    tracing::error!(pod = %pod.key(), message, "the scheduler panicked");
+    let mut why = Unschedulable::new(cluster.len());
+    why.whole = Some(Rejection::new("", format!("the scheduler panicked: {message}")));
+    why.into()
 }
 
 /// Whether two pods that were refused wait for the same; a panic means that they do not.

@@ -22,6 +22,12 @@ pub const COMPARED_GROUPS: usize = 64;
 pub const CONCURRENT_BINDINGS: usize = 256;
 /// How many calls that tell users (conditions, events) or make room (evictions) run at a time.
 pub const CONCURRENT_REPORTS: usize = 64;
+/// How long an extender may take to answer, unless it is configured otherwise.
+pub const EXTENDER_LONGEST: Duration = Duration::from_secs(5);
+/// How long the answer of an extender may be, in bytes: whole nodes are in it.
+pub const EXTENDER_ANSWER_BYTES: usize = 64 << 20;
+/// How much of a file of certificates is read, in bytes.
+pub const CERTIFICATE_BYTES: u64 = 1 << 20;
 /// How long volumes may take to be bound.
 pub const VOLUME_BINDING_LONGEST: Duration = Duration::from_secs(600);
 /// After this time a pod that was bound but not seen bound is no longer counted on its node.

@@ -217,12 +217,32 @@ impl Model {
 
     /// Decides about the next pod, and counts it where it goes. `tie` breaks ties.
     pub fn decide(&mut self, now: Duration, tie: u64) -> Option<Decision> {
+        let (pod, deciding) = self.next(now)?;
+        let verdict = guard::schedule(&*deciding.scheduler, &pod, &self.cluster, tie);
+        self.conclude(pod, &deciding, verdict, now)
+    }
+
+    /// The next pod, and who decides about it.
+    pub(crate) fn next(&mut self, now: Duration) -> Option<(Arc<PodInfo>, Deciding)> {
         let pod = self.queue.pop(now)?;
-        let Some(deciding) = self.deciding(&pod).cloned() else {
-            self.queue.remove(pod.key());
-            return None;
-        };
-        match guard::schedule(&*deciding.scheduler, &pod, &self.cluster, tie) {
+        match self.deciding(&pod).cloned() {
+            Some(deciding) => Some((pod, deciding)),
+            None => {
+                self.queue.remove(pod.key());
+                None
+            }
+        }
+    }
+
+    /// Counts the pod where it goes, or lets it wait.
+    pub(crate) fn conclude(
+        &mut self,
+        pod: Arc<PodInfo>,
+        deciding: &Deciding,
+        verdict: Verdict,
+        now: Duration,
+    ) -> Option<Decision> {
+        match verdict {
             Verdict::Node(node) => {
                 let mut reserve = deciding.profile.reserve.iter();
                 if let Some(rejection) = reserve.find_map(|plugin| plugin.reserve(&pod, &node, &mut self.cluster)) {

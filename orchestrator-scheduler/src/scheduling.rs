@@ -14,7 +14,7 @@ use orchestrator_core::{
     env::{Env, TaskGroup},
     events::EventRecorder,
     object::ObjectKey,
-    scheduler::{ClusterChange, PodInfo, Scheduler, Snapshot, Unschedulable},
+    scheduler::{ClusterChange, PodInfo, Scheduler, Snapshot, Unschedulable, Verdict},
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     apply::{Apply, Outcome},
     config::Configuration,
+    extender::Answers,
     framework::{Profile, Remembering},
+    guard,
     inbox::{Changes, Inbox, Pending},
     limits::{BACKOFF_LONGEST, BACKOFF_START, CONCURRENT_BINDINGS, CONCURRENT_REPORTS},
     model::{Deciding, Decision, Model},
@@ -174,8 +176,7 @@ impl Running {
         self.take_in(now);
         outcomes.into_iter().for_each(|outcome| self.take_outcome(outcome));
         if self.model.next_time(now).is_some_and(|time| time <= now) {
-            let tie = self.env.random();
-            let decision = self.model.decide(now, tie);
+            let decision = self.decide(now).await;
             self.expire();
             if let Some(decision) = decision {
                 self.carry_out(decision).await;
@@ -197,6 +198,28 @@ impl Running {
         if let Some(outcome) = outcome {
             self.take_in(self.env.monotonic());
             self.take_outcome(outcome);
+        }
+    }
+
+    async fn decide(&mut self, now: Duration) -> Option<Decision> {
+        let tie = self.env.random();
+        let (pod, deciding) = self.model.next(now)?;
+        if !deciding.profile.asks_about(&pod) {
+            let verdict = guard::schedule(&*deciding.scheduler, &pod, self.model.cluster(), tie);
+            return self.model.conclude(pod, &deciding, verdict, now);
+        }
+        let verdict = self.decide_with_extenders(&pod, &deciding.profile, tie).await;
+        self.model.conclude(pod, &deciding, verdict, self.env.monotonic())
+    }
+
+    /// As upstream, nothing else is decided meanwhile, and nothing is taken in: all answers are about one cluster.
+    async fn decide_with_extenders(&self, pod: &PodInfo, profile: &Profile, tie: u64) -> Verdict {
+        let (cluster, mut answers) = (self.model.cluster(), Answers::default());
+        loop {
+            match guard::decide(profile, pod, cluster, tie, &answers) {
+                Ok(verdict) => return verdict,
+                Err(question) => answers.ask(question, &profile.extenders, pod, cluster, &self.env).await,
+            }
         }
     }
 

@@ -201,7 +201,6 @@ fn what_is_wrong_is_refused_where_it_stands() {
     assert_eq!(refused("podInitialBackoffSeconds: 20").0, "podMaxBackoffSeconds");
     assert_eq!(refused("percentageOfNodesToScore: 101").0, "percentageOfNodesToScore");
     assert_eq!(refused("profiles: [{percentageOfNodesToScore: -1}]").0, "profiles[0].percentageOfNodesToScore");
-    assert!(matches!(refused("extenders: [{urlPrefix: http://x}]").1, ConfigReason::Unsupported(_)));
     assert_eq!(
         refused("profiles: [{plugins: {score: {enabled: [{name: NodeAffinity}, {name: Nobody}]}}}]"),
         ("profiles[0].plugins.score.enabled[1].name".to_owned(), unknown("Nobody"))

@@ -145,6 +145,17 @@ impl Fields {
         }
     }
 
+    /// Adds texts to a list that is read later.
+    pub(super) fn extend_list(&mut self, field: &str, texts: &[String]) {
+        let list = self.fields.entry(field).or_insert_with(|| Value::Array(Vec::new()));
+        if list.is_null() {
+            *list = Value::Array(Vec::new());
+        }
+        if let Value::Array(items) = list {
+            items.extend(texts.iter().map(|text| Value::from(text.as_str())));
+        }
+    }
+
     /// An object of another type of the API, all of whose fields are known.
     pub(super) fn object<T: DeserializeOwned + serde::Serialize>(
         &mut self,

@@ -4,11 +4,13 @@
 //! are named to the reader with a [`Registry`].
 //!
 //! `percentageOfNodesToScore` lets upstream stop at a part of the nodes that are right, to save time. Here every node is
-//! considered whatever it says, which costs no more and is a better choice.
+//! considered whatever it says, which costs no more and is a better choice. Certificates that the configuration names as
+//! files are read with it.
 //!
 //! <https://kubernetes.io/docs/reference/config-api/kube-scheduler-config.v1/>
 
 mod args;
+mod extenders;
 mod fields;
 mod profile;
 mod registry;
@@ -35,7 +37,7 @@ const MOST: i64 = i32::MAX as i64;
 /// A scheduler's configuration.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    /// Who decides, by the names that pods ask for.
+    /// Who decides, by the names that pods ask for. Each has all extenders.
     pub profiles: Vec<Profile>,
     /// How long a pod waits after its first failed attempt.
     pub backoff_start: Duration,
@@ -93,10 +95,8 @@ impl Configuration {
         }
         let leader_election = leader_election(fields.fields("leaderElection")?)?;
         let kubeconfig = client_connection(fields.fields("clientConnection")?)?;
-        let profiles = profile::read_all(&mut fields, registry)?;
-        if fields.list("extenders")?.is_some_and(|extenders| !extenders.is_empty()) {
-            return Err(ConfigError::new("extenders", ConfigReason::Unsupported("extenders over HTTP")));
-        }
+        let extenders = extenders::read_all(&mut fields)?;
+        let profiles = profile::read_all(&mut fields, registry, &extenders)?;
         fields.end()?;
         Ok(Self { profiles, backoff_start, backoff_longest, leader_election, kubeconfig })
     }

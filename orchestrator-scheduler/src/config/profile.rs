@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     ConfigError, ConfigReason, Fields, enough_nodes,
+    extenders::Extenders,
     registry::{Arguments, DEFAULTS, Parts, Registry},
 };
 use crate::framework::{DEFAULT_SCHEDULER_NAME, Profile};
@@ -16,12 +17,17 @@ const POINTS: [&str; 10] =
 const TOGETHER: [(&str, &str); 2] = [("filter", "preFilter"), ("score", "preScore")];
 
 /// All profiles; the default one if there are none.
-pub(super) fn read_all(fields: &mut Fields, registry: &Registry) -> Result<Vec<Profile>, ConfigError> {
+pub(super) fn read_all(
+    fields: &mut Fields,
+    registry: &Registry,
+    extenders: &Extenders,
+) -> Result<Vec<Profile>, ConfigError> {
     let written = fields.list("profiles")?.filter(|profiles| !profiles.is_empty());
     let written = written.unwrap_or_else(|| vec![("profiles[0]".to_owned(), Value::Null)]);
     let mut profiles: Vec<Profile> = Vec::new();
     for (path, profile) in written {
-        let profile = read(Fields::new(path.clone(), profile)?, registry)?;
+        let mut profile = read(Fields::new(path.clone(), profile)?, registry, &extenders.ignored_resources)?;
+        profile.extenders.clone_from(&extenders.all);
         if profiles.iter().any(|known| known.name == profile.name) {
             let reason = ConfigReason::Duplicate(profile.name);
             return Err(ConfigError::new(format!("{path}.schedulerName"), reason));
@@ -36,7 +42,7 @@ pub(super) fn read_all(fields: &mut Fields, registry: &Registry) -> Result<Vec<P
     Ok(profiles)
 }
 
-fn read(mut fields: Fields, registry: &Registry) -> Result<Profile, ConfigError> {
+fn read(mut fields: Fields, registry: &Registry, ignored_resources: &[String]) -> Result<Profile, ConfigError> {
     let path = fields.path("plugins");
     let name = fields.text("schedulerName")?.filter(|name| !name.is_empty());
     enough_nodes(&mut fields)?;
@@ -57,6 +63,10 @@ fn read(mut fields: Fields, registry: &Registry) -> Result<Profile, ConfigError>
         arguments.insert(name, args);
     }
     fields.end()?;
+    if !ignored_resources.is_empty() {
+        let fit = arguments.entry("NodeResourcesFit".to_owned()).or_insert(Fields::new("", Value::Null)?);
+        fit.extend_list("ignoredResources", ignored_resources);
+    }
     let mut made = BTreeMap::new();
     for name in registry.plugins.keys() {
         let given = arguments.remove(name).map_or_else(|| Fields::new("", Value::Null), Ok)?;
@@ -216,6 +226,7 @@ fn build(name: String, path: &str, sets: &Sets, made: &BTreeMap<String, Parts>) 
         pre_bind: without_weights(parts!("preBind", pre_bind)),
         bind,
         post_bind: without_weights(parts!("postBind", post_bind)),
+        extenders: Vec::new(),
     })
 }
 

@@ -24,6 +24,8 @@ use orchestrator_core::{
     status::ApiError,
 };
 
+use crate::extender::{ExtenderError, Offer};
+
 pub(crate) use domains::Sums;
 pub use filters::Filters;
 pub use memory::Remembering;
@@ -198,6 +200,23 @@ pub trait PostFilter: Plugin {
         tie: u64,
     ) -> Afterwards;
 
+    /// All the room among which [`Self::post_filter`] chooses, for extenders to look at.
+    fn offers(
+        &self,
+        _pod: &PodInfo,
+        _cluster: &Snapshot,
+        _why: &Unschedulable,
+        _filters: &mut Filters<'_>,
+        _tie: u64,
+    ) -> Vec<Offer> {
+        Vec::new()
+    }
+
+    /// The best of the room that extenders left.
+    fn choose(&self, offers: Vec<Offer>) -> Option<Preemption> {
+        offers.into_iter().next().map(|offer| offer.preemption)
+    }
+
     /// Takes the place of the post-filter for pods of one kind and priority that all nodes refuse, if what it does follows
     /// from what it finds on each node. `why` says why they are refused at first.
     fn standing(&self, _cluster: &Snapshot, _why: &Unschedulable) -> Option<Box<dyn StandingPostFilter>> {
@@ -312,6 +331,9 @@ pub enum BindError {
     /// What a plugin had to do before has failed; its name, and why.
     #[error("running PreBind plugin {0:?}: {1}")]
     Failed(&'static str, String),
+    /// An extender was to bind the pod, and did not.
+    #[error(transparent)]
+    Extender(#[from] ExtenderError),
     /// A call failed.
     #[error(transparent)]
     Api(#[from] ApiError),

@@ -2,13 +2,18 @@
 
 use std::{fmt, sync::Arc};
 
-use orchestrator_core::scheduler::{ClusterChange, NodeState, PodInfo, Scheduler, Snapshot, Unschedulable, Verdict};
+use orchestrator_core::scheduler::{
+    ClusterChange, NodeState, PodInfo, Refusals, Scheduler, Snapshot, Unschedulable, Verdict,
+};
 
 use super::{
     Afterwards, Bind, Filters, Permit, PostBind, PostFilter, PreBind, PreEnqueue, PreFilter, PreScore, QueueSort,
     Reserve,
 };
-use crate::plugins;
+use crate::{
+    extender::{Advice, Answers, Extender, Question, Stop},
+    plugins,
+};
 
 /// The name of the scheduler that pods ask for unless they say otherwise.
 pub const DEFAULT_SCHEDULER_NAME: &str = "default-scheduler";
@@ -38,6 +43,8 @@ pub struct Profile {
     pub bind: Vec<Arc<dyn Bind>>,
     /// Told, in order, that the pod is bound.
     pub post_bind: Vec<Arc<dyn PostBind>>,
+    /// Programs beside the scheduler, asked in order by the running one; who decides without it does without them.
+    pub extenders: Vec<Arc<dyn Extender>>,
 }
 
 impl fmt::Debug for Profile {
@@ -65,18 +72,94 @@ impl Profile {
         self.pre_enqueue.iter().any(|plugin| plugin.pre_enqueue(pod, cluster).is_some())
     }
 
+    /// Whether extenders have to be asked before it is decided about a pod.
+    pub(crate) fn asks_about(&self, pod: &PodInfo) -> bool {
+        self.extenders.iter().any(|extender| {
+            let duties = extender.duties();
+            (duties.filters || duties.preempts || duties.prioritizes.is_some()) && extender.is_interested(pod)
+        })
+    }
+
+    /// The verdict that follows from what extenders have said so far, or what one has to be asked first.
+    pub(crate) fn decide(
+        &self,
+        pod: &PodInfo,
+        cluster: &Snapshot,
+        tie: u64,
+        answers: &Answers,
+    ) -> Result<Verdict, Question> {
+        match self.verdict(pod, cluster, tie, &Advice::new(&self.extenders, pod, answers)) {
+            Ok(verdict) => Ok(verdict),
+            Err(Stop::Ask(question)) => Err(question),
+            Err(Stop::Failed(failure)) => {
+                Ok(Unschedulable { failure: Some(failure), ..Unschedulable::new(cluster.len()) }.into())
+            }
+        }
+    }
+
+    fn verdict(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64, advice: &Advice<'_>) -> Result<Verdict, Stop> {
+        if self.is_gated(pod, cluster) {
+            return Ok(Verdict::Gated);
+        }
+        let mut why = Unschedulable::new(cluster.len());
+        if cluster.is_empty() {
+            return Ok(why.into());
+        }
+        let (mut filters, refusal) = Filters::prepare(&self.filters, pod, cluster);
+        if let Some(refusal) = refusal {
+            if refusal.failed {
+                let (plugin, reasons) = (refusal.plugin, refusal.reasons.join(", "));
+                why.failure = Some(format!("running PreFilter plugin {plugin:?}: {reasons}"));
+                return Ok(why.into());
+            }
+            why.whole = Some(refusal);
+            return self
+                .unschedulable(why, |_, plugin, why| make_room(plugin, pod, cluster, why, &mut filters, tie, advice));
+        }
+        if let Some(promised) = filters.promised_node().and_then(|name| cluster.node(&name)) {
+            match advice.filter(vec![promised], &mut Refusals::default()) {
+                Ok(right) if !right.is_empty() => return Ok(Verdict::Node(promised.name().to_owned())),
+                Err(Stop::Ask(question)) => return Err(Stop::Ask(question)),
+                // It is looked at again with all others.
+                Ok(_) | Err(Stop::Failed(_)) => {}
+            }
+        }
+        let nodes: Vec<&NodeState> = match filters.only() {
+            Some((only, others)) => {
+                why.others = Some(others);
+                only.iter().filter_map(|name| cluster.node(name)).map(AsRef::as_ref).collect()
+            }
+            None => cluster.nodes().map(AsRef::as_ref).collect(),
+        };
+        let (right, mut refused) = filters.feasible(&nodes);
+        if let Some((failed, _)) = refused.reasons().find(|(rejection, _)| rejection.failed) {
+            why.failure = Some(format!("running {:?} filter plugin: {}", failed.plugin, failed.reasons.join(", ")));
+            return Ok(why.into());
+        }
+        let right = advice.filter(right, &mut refused)?;
+        match self.best(pod, cluster, &right, tie, advice)? {
+            Some(node) => Ok(Verdict::Node(node.name().to_owned())),
+            None => {
+                why.per_node = refused;
+                self.unschedulable(why, |_, plugin, why| {
+                    make_room(plugin, pod, cluster, why, &mut filters, tie, advice)
+                })
+            }
+        }
+    }
+
     /// The verdict on a pod that no node is right for. `ask` asks a post-filter, by its place.
     pub(super) fn unschedulable(
         &self,
         mut why: Unschedulable,
-        mut ask: impl FnMut(usize, &dyn PostFilter, &Unschedulable) -> Afterwards,
-    ) -> Verdict {
+        mut ask: impl FnMut(usize, &dyn PostFilter, &Unschedulable) -> Result<Afterwards, Stop>,
+    ) -> Result<Verdict, Stop> {
         let mut words = Vec::new();
         for (at, plugin) in self.post_filters.iter().enumerate() {
-            match ask(at, plugin.as_ref(), &why) {
+            match ask(at, plugin.as_ref(), &why)? {
                 Afterwards::Preempt(preemption) => {
                     why.preemption = Some(preemption);
-                    return why.into();
+                    return Ok(why.into());
                 }
                 Afterwards::GiveBack(claim, text) => {
                     why.give_back = Some(claim);
@@ -90,13 +173,20 @@ impl Profile {
             }
         }
         why.afterwards = words.join(", ");
-        why.into()
+        Ok(why.into())
     }
 
     /// The best of some nodes, and any of the best by `tie`.
-    fn best<'a>(&self, pod: &PodInfo, cluster: &Snapshot, nodes: &[&'a NodeState], tie: u64) -> Option<&'a NodeState> {
-        if let [only] = nodes {
-            return Some(only);
+    fn best<'a>(
+        &self,
+        pod: &PodInfo,
+        cluster: &Snapshot,
+        nodes: &[&'a NodeState],
+        tie: u64,
+        advice: &Advice<'_>,
+    ) -> Result<Option<&'a NodeState>, Stop> {
+        if let [] | [_] = nodes {
+            return Ok(nodes.first().copied());
         }
         let mut totals = vec![0_i64; nodes.len()];
         for (weight, plugin) in &self.scores {
@@ -107,54 +197,47 @@ impl Profile {
                 *total += weight * score;
             }
         }
-        let best = totals.iter().copied().max()?;
+        let advised = advice.scores(nodes)?;
+        for (total, node) in totals.iter_mut().zip(nodes) {
+            *total = total.saturating_add(advised.get(node.name()).copied().unwrap_or(0));
+        }
+        let best = totals.iter().copied().max();
         let best: Vec<_> =
-            nodes.iter().zip(totals).filter(|(_, total)| *total == best).map(|(node, _)| *node).collect();
-        best.get((tie % best.len() as u64) as usize).copied()
+            nodes.iter().zip(totals).filter(|(_, total)| Some(*total) == best).map(|(node, _)| *node).collect();
+        Ok(best.get((tie % best.len() as u64) as usize).copied())
+    }
+}
+
+/// What a post-filter can do, with the say that extenders have in it.
+fn make_room(
+    plugin: &dyn PostFilter,
+    pod: &PodInfo,
+    cluster: &Snapshot,
+    why: &Unschedulable,
+    filters: &mut Filters<'_>,
+    tie: u64,
+    advice: &Advice<'_>,
+) -> Result<Afterwards, Stop> {
+    let afterwards = plugin.post_filter(pod, cluster, why, filters, tie);
+    if !advice.preempts() || !matches!(afterwards, Afterwards::Preempt(_)) {
+        return Ok(afterwards);
+    }
+    match advice.preempt(plugin.offers(pod, cluster, why, filters, tie), cluster) {
+        Ok(left) => Ok(match plugin.choose(left) {
+            Some(preemption) => Afterwards::Preempt(preemption),
+            None => Afterwards::Nothing("preemption: no candidate node for preemption".to_owned()),
+        }),
+        Err(Stop::Failed(failure)) => Ok(Afterwards::Nothing(format!("preemption: {failure}"))),
+        Err(question) => Err(question),
     }
 }
 
 impl Scheduler for Profile {
     fn schedule(&self, pod: &PodInfo, cluster: &Snapshot, tie: u64) -> Verdict {
-        if self.is_gated(pod, cluster) {
-            return Verdict::Gated;
-        }
-        let mut why = Unschedulable::new(cluster.len());
-        if cluster.is_empty() {
-            return why.into();
-        }
-        let (mut filters, refusal) = Filters::prepare(&self.filters, pod, cluster);
-        if let Some(refusal) = refusal {
-            if refusal.failed {
-                why.failure =
-                    Some(format!("running PreFilter plugin {:?}: {}", refusal.plugin, refusal.reasons.join(", ")));
-                return why.into();
-            }
-            why.whole = Some(refusal);
-            return self.unschedulable(why, |_, plugin, why| plugin.post_filter(pod, cluster, why, &mut filters, tie));
-        }
-        if let Some(node) = filters.promised_node() {
-            return Verdict::Node(node);
-        }
-        let nodes: Vec<&NodeState> = match filters.only() {
-            Some((only, others)) => {
-                why.others = Some(others);
-                only.iter().filter_map(|name| cluster.node(name)).map(AsRef::as_ref).collect()
-            }
-            None => cluster.nodes().map(AsRef::as_ref).collect(),
-        };
-        let (right, refused) = filters.feasible(&nodes);
-        if let Some((failed, _)) = refused.reasons().find(|(rejection, _)| rejection.failed) {
-            why.failure = Some(format!("running {:?} filter plugin: {}", failed.plugin, failed.reasons.join(", ")));
-            return why.into();
-        }
-        match self.best(pod, cluster, &right, tie) {
-            Some(node) => Verdict::Node(node.name().to_owned()),
-            None => {
-                why.per_node = refused;
-                self.unschedulable(why, |_, plugin, why| plugin.post_filter(pod, cluster, why, &mut filters, tie))
-            }
-        }
+        let answers = Answers::default();
+        let verdict = self.verdict(pod, cluster, tie, &Advice::new(&[], pod, &answers));
+        // Nobody is there to be asked.
+        verdict.unwrap_or_else(|_| Unschedulable::new(cluster.len()).into())
     }
 
     fn may_help(&self, change: &ClusterChange<'_>, pod: &PodInfo, why: &Unschedulable) -> bool {

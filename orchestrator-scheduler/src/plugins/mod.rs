@@ -82,5 +82,6 @@ pub(crate) fn default_profile(name: &str, strategy: Strategy) -> Profile {
         pre_bind: vec![volume_binding, devices.clone()],
         bind: vec![Arc::new(DefaultBinder)],
         post_bind: vec![devices],
+        extenders: Vec::new(),
     }
 }

@@ -154,13 +154,14 @@ impl Kind {
         let standing = self
             .standing_post_filters
             .get_or_insert_with(|| profile.post_filters.iter().map(|plugin| plugin.standing(cluster, &why)).collect());
-        Some(profile.unschedulable(why, |at, plugin, why| match standing.get_mut(at) {
-            Some(Some(standing)) => standing.post_filter(pod, cluster, why, &mut filters, tie),
+        let verdict = profile.unschedulable(why, |at, plugin, why| match standing.get_mut(at) {
+            Some(Some(standing)) => Ok(standing.post_filter(pod, cluster, why, &mut filters, tie)),
             _ => {
                 let (mut filters, _) = Filters::prepare(&profile.filters, pod, cluster);
-                plugin.post_filter(pod, cluster, why, &mut filters, tie)
+                Ok(plugin.post_filter(pod, cluster, why, &mut filters, tie))
             }
-        }))
+        });
+        verdict.ok()
     }
 
     /// Whether nodes are refused for what they are themselves, with the pods they were promised to and without some that

@@ -17,7 +17,7 @@ pub(super) struct DryRun {
     /// The most important first.
     pub(super) victims: Vec<Arc<PodInfo>>,
     /// How many of them break a disruption budget.
-    violations: usize,
+    pub(super) violations: usize,
     /// Whether budgets had to be asked.
     pub(super) by_budgets: bool,
 }
@@ -81,15 +81,20 @@ impl DryRun {
 
     /// What it costs.
     pub(super) fn cost(&self) -> Cost {
-        let highest = self.victims.first().map_or(i32::MIN, |pod| pod.priority());
-        let top = self.victims.iter().filter(|pod| pod.priority() == highest);
-        Cost {
-            violations: self.violations,
-            highest,
-            sum: self.victims.iter().map(|pod| i64::from(pod.priority()) + (1 << 31)).sum(),
-            victims: self.victims.len(),
-            earliest: Reverse(top.map(|pod| started(pod)).min()),
-        }
+        cost(&self.victims, self.violations)
+    }
+}
+
+/// What it costs to remove pods, which breaks so many budgets.
+pub(super) fn cost(victims: &[Arc<PodInfo>], violations: usize) -> Cost {
+    let highest = victims.iter().map(|pod| pod.priority()).max().unwrap_or(i32::MIN);
+    let top = victims.iter().filter(|pod| pod.priority() == highest);
+    Cost {
+        violations,
+        highest,
+        sum: victims.iter().map(|pod| i64::from(pod.priority()) + (1 << 31)).sum(),
+        victims: victims.len(),
+        earliest: Reverse(top.map(|pod| started(pod)).min()),
     }
 }
 

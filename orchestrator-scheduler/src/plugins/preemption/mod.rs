@@ -10,10 +10,11 @@ mod rooms;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
-use orchestrator_core::scheduler::{PodInfo, Snapshot, Unschedulable};
+use orchestrator_core::scheduler::{PodInfo, Preemption, Snapshot, Unschedulable};
 
-use self::rooms::Rooms;
+use self::{dry_run::cost, rooms::Rooms};
 use crate::{
+    extender::Offer,
     framework::{Afterwards, Filters, Plugin, PostFilter, StandingPostFilter},
     limits::{FEWEST_PREEMPTION_CANDIDATES, FEWEST_PREEMPTION_PERCENT},
 };
@@ -54,6 +55,22 @@ impl PostFilter for DefaultPreemption {
         tie: u64,
     ) -> Afterwards {
         Rooms::new(*self, cluster, why).post_filter(pod, cluster, why, filters, tie)
+    }
+
+    fn offers(
+        &self,
+        pod: &PodInfo,
+        cluster: &Snapshot,
+        why: &Unschedulable,
+        filters: &mut Filters<'_>,
+        tie: u64,
+    ) -> Vec<Offer> {
+        Rooms::new(*self, cluster, why).offers(pod, cluster, filters, tie)
+    }
+
+    fn choose(&self, offers: Vec<Offer>) -> Option<Preemption> {
+        let cheapest = offers.into_iter().min_by_key(|offer| cost(&offer.preemption.victims, offer.violations));
+        cheapest.map(|offer| offer.preemption)
     }
 
     fn standing(&self, cluster: &Snapshot, why: &Unschedulable) -> Option<Box<dyn StandingPostFilter>> {

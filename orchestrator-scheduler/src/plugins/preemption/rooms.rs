@@ -11,7 +11,10 @@ use super::{
     field::{Field, Found, Prospect},
     not_eligible,
 };
-use crate::framework::{Afterwards, Filters, Plugin, StandingPostFilter};
+use crate::{
+    extender::Offer,
+    framework::{Afterwards, Filters, Plugin, StandingPostFilter},
+};
 
 /// What preemption would take on each node. A node is looked at when its turn comes, and again once it has changed.
 pub(super) struct Rooms {
@@ -51,8 +54,36 @@ impl Rooms {
         }
     }
 
+    /// The room that is compared, where the count begins with a node by `tie`.
+    pub(super) fn offers(
+        &mut self,
+        pod: &PodInfo,
+        cluster: &Snapshot,
+        filters: &mut Filters<'_>,
+        tie: u64,
+    ) -> Vec<Offer> {
+        let (enough, skip) = self.enough(tie);
+        let candidates: Vec<usize> = (0..cluster.len()).filter(|at| self.field.get(*at) != Prospect::Out).collect();
+        let (before, from) = candidates.split_at(skip.min(candidates.len()));
+        let mut offers: Vec<Offer> = Vec::new();
+        for at in from.iter().chain(before) {
+            if offers.len() >= enough && offers.iter().any(|offer| offer.violations == 0) {
+                break;
+            }
+            offers.extend(self.look(*at, pod, cluster, filters));
+        }
+        offers
+    }
+
+    /// How many nodes are compared on which room can be made, and how many candidates are skipped first.
+    fn enough(&self, tie: u64) -> (usize, usize) {
+        let candidates = self.field.candidates();
+        let enough = (candidates * self.plugin.fewest_percent / 100).max(self.plugin.fewest);
+        (enough, if candidates == 0 { 0 } else { (tie % candidates as u64) as usize })
+    }
+
     /// Looks at a node. `None` if no room can be made on it.
-    fn look(&mut self, at: usize, pod: &PodInfo, cluster: &Snapshot, filters: &mut Filters<'_>) -> Option<Preemption> {
+    fn look(&mut self, at: usize, pod: &PodInfo, cluster: &Snapshot, filters: &mut Filters<'_>) -> Option<Offer> {
         let Some(node) = self.in_vain.name(at).and_then(|name| cluster.node(name)) else {
             self.field.set(at, Prospect::Out);
             return None;
@@ -63,7 +94,8 @@ impl Rooms {
                     self.by_budgets.insert(at);
                 }
                 self.field.set(at, Prospect::Room(dry_run.cost()));
-                Some(Preemption { node: node.name().to_owned(), victims: dry_run.victims })
+                let preemption = Preemption { node: node.name().to_owned(), victims: dry_run.victims };
+                Some(Offer { preemption, violations: dry_run.violations })
             }
             Err(rejection) => {
                 self.field.set(at, Prospect::Hopeless);
@@ -108,16 +140,14 @@ impl StandingPostFilter for Rooms {
             return Afterwards::Nothing(format!("preemption: {reason}"));
         }
         self.follow_budgets(cluster);
-        let candidates = self.field.candidates();
-        let enough = (candidates * self.plugin.fewest_percent / 100).max(self.plugin.fewest);
-        let skip = if candidates == 0 { 0 } else { (tie % candidates as u64) as usize };
+        let (enough, skip) = self.enough(tie);
         loop {
             match self.field.best(skip, enough) {
                 Found::Unknown(at) => drop(self.look(at, pod, cluster, filters)),
                 // Only what it costs is kept, so that pods which are gone are not.
                 Found::Best(Some(at)) => {
-                    if let Some(preemption) = self.look(at, pod, cluster, filters) {
-                        return Afterwards::Preempt(preemption);
+                    if let Some(offer) = self.look(at, pod, cluster, filters) {
+                        return Afterwards::Preempt(offer.preemption);
                     }
                 }
                 Found::Best(None) => return self.hopeless(cluster),
