@@ -142,20 +142,20 @@ impl<'a> Scene<'a> {
             return Ok(());
         }
         progress.runs += 1;
-        if self.run(&self.script.actions, seed, &plan)?.broken.is_some() {
+        if self.run(seed, &plan)?.broken.is_some() {
             return Err(self.smallest(seed, &plan)?.into());
         }
         Ok(())
     }
 
-    fn run(&self, actions: &[Action], seed: u64, plan: &Plan) -> Result<Run, WorldError> {
-        self.explorer.one(self.base, Some(&self.well.objects), actions, seed, plan)
+    fn run(&self, seed: u64, plan: &Plan) -> Result<Run, WorldError> {
+        self.explorer.one(self.base, Some(&self.well.objects), &self.script.actions, seed, plan)
     }
 
     /// The same failure with fewer faults, simpler objects and fewer actions.
     fn smallest(&mut self, seed: u64, plan: &Plan) -> Result<Box<Counterexample>, WorldError> {
         let (explorer, base) = (self.explorer, self.base);
-        let property = self.run(&self.script.actions, seed, plan)?.broken.unwrap_or_default();
+        let property = self.run(seed, plan)?.broken.unwrap_or_default();
         let mut runs = limits::SHRINKING_RUNS;
         let fails = |actions: &[Action], faults: &[Fault]| explorer.fails(base, &property, seed, actions, faults);
         let script = &self.script.actions;
