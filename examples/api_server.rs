@@ -8,7 +8,7 @@ use std::{error::Error, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use clap::Parser;
 use orchestrator::{
-    Cluster, ClusterBuilder,
+    Cluster, ClusterBuilder, ClusterKeys,
     apiserver::{AddressRange, Config},
     client::UserInfo,
     env::Env,
@@ -43,6 +43,10 @@ struct Options {
     /// built in, with `--features etcd`.
     #[arg(long, value_name = "STORE", default_value = "mem")]
     store: String,
+    /// Keep the authority and the key of tokens here (ca.crt, ca.key, sa.key), so that what they signed is good after a restart;
+    /// new ones with each start by default.
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
     /// Write a configuration for kubectl here; a file for temporary use by default.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -83,8 +87,11 @@ async fn start(options: Options) -> Result<(Cluster, Access), Box<dyn Error>> {
             .kubeconfig
             .unwrap_or_else(|| std::env::temp_dir().join(format!("orchestrator-{}.kubeconfig", std::process::id()))),
     };
-    let cluster = builder(&env, &options.store)
-        .await?
+    let mut builder = builder(&env, &options.store).await?;
+    if let Some(directory) = &options.keys {
+        builder = builder.keys(&ClusterKeys::open(directory)?);
+    }
+    let cluster = builder
         .api_config(config)
         .run_controllers(options.controllers)
         .run_scheduler(options.scheduler)

@@ -15,7 +15,7 @@ use std::{
 };
 
 use orchestrator::{
-    Cluster, NodeSpec,
+    Cluster, ClusterKeys, NodeSpec,
     env::Env,
     k8s_openapi::{
         api::{coordination::v1::Lease, core::v1::Pod},
@@ -133,7 +133,9 @@ async fn serve_from(directory: &Path) -> Result<(), Failure> {
     let env = Env::real();
     let store = Arc::new(SledStore::open(&env, directory.join("state"), Limits::default()).await?);
     let node = Node::new(&env, directory)?;
-    let cluster = Cluster::builder().env(&env).store(store.clone()).node(node.spec(&env, directory)).start().await?;
+    let keys = ClusterKeys::open(directory.join("keys"))?;
+    let builder = Cluster::builder().env(&env).store(store.clone()).keys(&keys);
+    let cluster = builder.node(node.spec(&env, directory)).start().await?;
     let result = run(&cluster, &node, env.now()).await;
     cluster.shutdown().await;
     store.close().await;

@@ -17,7 +17,7 @@
 
 mod cluster;
 
-pub use cluster::{ApplyError, Cluster, ClusterBuilder, NodeSpec, StartError, WaitError};
+pub use cluster::{ApplyError, Cluster, ClusterBuilder, ClusterKeys, KeysError, NodeSpec, StartError, WaitError};
 pub use k8s_openapi;
 pub use kube;
 pub use orchestrator_apiserver as apiserver;

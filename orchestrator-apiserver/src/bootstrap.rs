@@ -42,7 +42,7 @@ impl Server {
         self.ensure_service_range().await?;
         let service = kubernetes_service(self.config.service_range, self.own_port());
         self.ensure(Resource::new("", "v1", "services"), Some("default".to_owned()), service).await?;
-        self.announce().await
+        self.announce().await.map(drop)
     }
 
     /// The range that services get their addresses from, as an object that says it is in use.

@@ -40,6 +40,12 @@ pub(crate) const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
 /// Time until what a server made for itself is there again after it was deleted; upstream's, of its service.
 pub(crate) const OWN_AGAIN: Duration = Duration::from_secs(10);
 
+/// For how long a server that says nothing more is taken for alive; upstream's.
+pub(crate) const SERVER_LIFE: Duration = Duration::from_secs(15);
+
+/// How often a server says that it lives; upstream's.
+pub(crate) const ANNOUNCE_AGAIN: Duration = Duration::from_secs(10);
+
 /// Objects that went last of which selectors still know what they look at.
 pub(crate) const GONE_OBJECTS: usize = 64;
 

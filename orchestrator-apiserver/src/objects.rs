@@ -195,6 +195,9 @@ async fn follow_once(server: &Weak<Server>, store: &dyn Store) -> Result<(), Sto
     let everything = KeyRange::prefix("");
     let options = WatchOptions { after: Some(revision), bookmarks: false };
     let mut changes = store.watch(everything.clone(), options).await?;
+    if let Some(server) = server.upgrade() {
+        server.load_definitions().await?;
+    }
     let mut after = None;
     loop {
         let options = ListOptions { revision: None, limit: Some(limits::WALK_PAGE_OBJECTS), after };
@@ -214,6 +217,7 @@ async fn follow_once(server: &Weak<Server>, store: &dyn Store) -> Result<(), Sto
         let Some(server) = server.upgrade() else { return Ok(()) };
         server.objects.followed.store(revision.0, Ordering::SeqCst);
         for change in changes.iter() {
+            server.definition_changed(change).await?;
             match &change.entry {
                 // Keys that are only reserved have no object.
                 Some(entry) if entry.value.is_empty() => {}

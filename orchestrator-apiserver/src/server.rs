@@ -26,12 +26,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     address_range::AddressRange,
+    announce,
     auth::{Authenticator, Authorizer, DefaultAuthorizer, TokenIssuer},
     flow::{self, Flows},
     metrics::{MeasuredStore, Metrics, StoreTimes},
     objects::{self, Objects},
     own::{self, Own},
-    pipeline::Server,
+    pipeline::{Server, store_error},
     recent::Recent,
     registry::Registry,
 };
@@ -46,14 +47,14 @@ pub(crate) const OWN_MANAGER: &str = "kube-apiserver";
 pub struct ApiServer {
     server: Arc<Server>,
     /// Keep the shared objects and the flow schemas true to the store; they end with the last clone.
-    followers: Arc<[TaskHandle; 3]>,
+    followers: Arc<[TaskHandle; 4]>,
 }
 
 /// An API server that may be gone.
 #[derive(Clone, Debug)]
 pub(crate) struct WeakApiServer {
     server: Weak<Server>,
-    followers: Weak<[TaskHandle; 3]>,
+    followers: Weak<[TaskHandle; 4]>,
 }
 
 impl WeakApiServer {
@@ -246,7 +247,7 @@ impl ApiServerBuilder {
             draining: AtomicBool::new(false),
             closed: CancellationToken::new(),
         };
-        server.load_definitions().await?;
+        server.load_definitions().await.map_err(store_error)?;
         server.bootstrap().await?;
         let server = Arc::new(server);
         let env = server.env.clone();
@@ -254,6 +255,7 @@ impl ApiServerBuilder {
             env.spawn("api-objects", objects::follow(Arc::downgrade(&server), env.clone())),
             env.spawn("api-flows", flow::follow(Arc::downgrade(&server), env.clone())),
             env.spawn("api-own", own::keep(Arc::downgrade(&server), own, env.clone())),
+            env.spawn("api-announce", announce::keep(Arc::downgrade(&server), env.clone())),
         ]);
         Ok(ApiServer { server, followers })
     }
@@ -293,6 +295,15 @@ impl ApiServer {
     /// Says at `/readyz` that it is about to end, and goes on answering: those who balance loads send no more.
     pub fn drain(&self) {
         self.server.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes the server out of the endpoints of the `kubernetes` service, so that programs in pods ask others, if there are
+    /// any on the same store. Call it after [`drain`](Self::drain).
+    ///
+    /// # Errors
+    /// The store cannot be written; after 15 seconds the others find out by themselves.
+    pub async fn withdraw(&self) -> ApiResult<()> {
+        self.server.withdraw().await
     }
 
     /// Ends the service: whoever still holds a client of it is told so, and open watches end.

@@ -25,8 +25,8 @@ pub(super) struct Access {
 }
 
 impl Access {
-    pub(super) fn new() -> Result<Self, TlsError> {
-        Ok(Self { authority: Arc::new(CertificateAuthority::generate()?), kubeconfig: None, path: None })
+    pub(super) fn new(authority: &Arc<CertificateAuthority>) -> Self {
+        Self { authority: authority.clone(), kubeconfig: None, path: None }
     }
 
     pub(super) fn authority(&self) -> &CertificateAuthority {

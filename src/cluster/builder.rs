@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
@@ -12,10 +13,13 @@ use orchestrator_apiserver::{
     ApiServer, Authenticator, Authorizer, Config, DefaultAuthorizer,
     http::{Endpoint, EndpointError, HttpService, TlsError},
 };
-use orchestrator_controllers::{Controllers, Options, UnknownController};
+use orchestrator_controllers::{Controllers, ControllersBuilder, Options, UnknownController};
 use orchestrator_core::{
     client::{Client, UserInfo},
-    controller::Caches,
+    controller::{
+        Caches,
+        leader::{InvalidElection, LeaderElection},
+    },
     env::Env,
     node_connector::NodeDirectory,
     runtime::ContainerRuntime,
@@ -26,7 +30,12 @@ use orchestrator_core::{
 use orchestrator_node::{NodeAgent, NodeConfig, PodSource, VolumeHost};
 use orchestrator_store_mem::MemStore;
 
-use super::{ApplyError, Cluster, access::Access, administrator, parts::Parts};
+use super::{
+    ApplyError, Cluster, ClusterKeys, KeysError,
+    access::Access,
+    administrator,
+    parts::{self, Parts},
+};
 
 /// What a cluster is to be made of.
 pub struct ClusterBuilder {
@@ -42,7 +51,27 @@ pub struct ClusterBuilder {
     controllers: Option<Vec<String>>,
     controller_options: Options,
     scheduler: Option<Box<dyn Scheduler>>,
+    keys: Option<ClusterKeys>,
+    election: Option<Election>,
+    directory: NodeDirectory,
     nodes: Vec<NodeSpec>,
+}
+
+/// Who stands for the leases of controllers and scheduler, and how long things take.
+#[derive(Clone, Debug)]
+struct Election {
+    identity: String,
+    times: Option<[Duration; 3]>,
+}
+
+impl Election {
+    fn for_lease(&self, name: &str) -> LeaderElection {
+        let mut election = LeaderElection::new("kube-system", name, self.identity.as_str());
+        if let Some([lease_duration, renew_deadline, retry_period]) = self.times {
+            election = LeaderElection { lease_duration, renew_deadline, retry_period, ..election };
+        }
+        election
+    }
 }
 
 /// A node of a cluster: a name, and what runs its containers.
@@ -107,6 +136,15 @@ pub enum StartError {
     /// Certificates could not be made.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Keys could not be made.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// Names or times of the elections do not fit together.
+    #[error(transparent)]
+    Election(#[from] InvalidElection),
+    /// A scheduler of the embedder's own is one value, and each term of an election begins with a new one.
+    #[error("an own scheduler cannot stand for election; run it beside the cluster, with `controller::leader::lead`")]
+    ElectedScheduler,
     /// The API server cannot work on this store.
     #[error("the API server cannot start: {0}")]
     Api(#[from] ApiError),
@@ -154,6 +192,9 @@ impl Default for ClusterBuilder {
             controllers: None,
             controller_options: Options::default(),
             scheduler: None,
+            keys: None,
+            election: None,
+            directory: NodeDirectory::default(),
             nodes: Vec::new(),
         }
     }
@@ -250,6 +291,46 @@ impl ClusterBuilder {
         self
     }
 
+    /// What the cluster is known by; new keys by default. A cluster that comes back, and several control planes on one store,
+    /// need the same ones.
+    #[must_use]
+    pub fn keys(mut self, keys: &ClusterKeys) -> Self {
+        self.keys = Some(keys.clone());
+        self
+    }
+
+    /// Lets controllers and scheduler work only while they hold upstream's leases, `kube-controller-manager` and
+    /// `kube-scheduler`: of several control planes on one store one works, the others stand by, and all serve. The identity
+    /// is for people.
+    #[must_use]
+    pub fn leader_election(mut self, identity: impl Into<String>) -> Self {
+        let times = self.election.and_then(|election| election.times);
+        self.election = Some(Election { identity: identity.into(), times });
+        self
+    }
+
+    /// The same with other times than upstream's: see [`LeaderElection`].
+    #[must_use]
+    pub fn leader_election_with(
+        mut self,
+        identity: impl Into<String>,
+        lease_duration: Duration,
+        renew_deadline: Duration,
+        retry_period: Duration,
+    ) -> Self {
+        let times = Some([lease_duration, renew_deadline, retry_period]);
+        self.election = Some(Election { identity: identity.into(), times });
+        self
+    }
+
+    /// Where the API server finds the nodes that run in this process. Several control planes in one process that share a
+    /// directory reach each other's: for logs, `exec` and the like.
+    #[must_use]
+    pub fn node_directory(mut self, directory: &NodeDirectory) -> Self {
+        self.directory = directory.clone();
+        self
+    }
+
     /// Adds a node.
     #[must_use]
     pub fn node(mut self, node: NodeSpec) -> Self {
@@ -270,9 +351,13 @@ impl ClusterBuilder {
     async fn make(self) -> Result<Cluster, StartError> {
         let env = self.env.clone().unwrap_or_else(Env::real);
         let store = self.store.clone().unwrap_or_else(|| Arc::new(MemStore::new(&env)));
-        let directory = NodeDirectory::default();
-        let server = self.start_server(&env, store.clone(), &directory).await?;
-        let (access, endpoint) = self.open_access(&env, &server).await?;
+        if self.election.is_some() && self.scheduler.is_some() && self.runs_scheduler {
+            return Err(StartError::ElectedScheduler);
+        }
+        let keys = self.keys.clone().map_or_else(ClusterKeys::generate, Ok)?;
+        let directory = self.directory.clone();
+        let server = self.start_server(&env, store.clone(), &keys).await?;
+        let (access, endpoint) = self.open_access(&env, &server, &keys).await?;
         let caches = Caches::new(&server.client(), &env);
         server.add_metrics(Arc::new(caches.work_queues().clone()));
         let service = HttpService::new(&server, administrator());
@@ -298,7 +383,7 @@ impl ClusterBuilder {
         &self,
         env: &Env,
         store: Arc<dyn Store>,
-        directory: &NodeDirectory,
+        keys: &ClusterKeys,
     ) -> Result<ApiServer, StartError> {
         let mut authenticator = Authenticator::default();
         for (token, user) in &self.tokens {
@@ -312,15 +397,21 @@ impl ClusterBuilder {
             .config(config)
             .authenticator(authenticator)
             .authorizer(self.authorizer.clone())
-            .nodes(Arc::new(directory.clone()))
+            .token_issuer(keys.token_issuer()?)
+            .nodes(Arc::new(self.directory.clone()))
             .build()
             .await?;
         Ok(server)
     }
 
     /// Makes the certificates, and opens the socket if one is wanted.
-    async fn open_access(&self, env: &Env, server: &ApiServer) -> Result<(Access, Option<Endpoint>), StartError> {
-        let mut access = Access::new()?;
+    async fn open_access(
+        &self,
+        env: &Env,
+        server: &ApiServer,
+        keys: &ClusterKeys,
+    ) -> Result<(Access, Option<Endpoint>), StartError> {
+        let mut access = Access::new(keys.authority());
         let Some(listen) = self.listen else { return Ok((access, None)) };
         let service = Ipv4Addr::from(u32::from(self.config.service_range.base).wrapping_add(1));
         let certificate = access.server_certificate(listen, service)?;
@@ -334,6 +425,7 @@ impl ClusterBuilder {
 
     /// Starts controllers, scheduler and nodes.
     async fn start_parts(self, cluster: &mut Cluster, caches: &Caches) -> Result<(), StartError> {
+        let (client, env) = (cluster.client(), cluster.env.clone());
         if self.runs_controllers {
             let mut options = self.controller_options;
             options.root_certificates.get_or_insert_with(|| cluster.access.authority().certificate_pem().to_owned());
@@ -341,14 +433,35 @@ impl ClusterBuilder {
             if options.local_volumes.is_some() {
                 cluster.apply(DEFAULT_STORAGE_CLASS).await?;
             }
-            let mut controllers = Controllers::builder(caches, Arc::new(cluster.server.clone())).options(options);
-            if let Some(names) = &self.controllers {
-                controllers = controllers.controllers(names)?;
+            let (server, names) = (Arc::new(cluster.server.clone()), self.controllers);
+            let controllers = move |caches: &Caches| -> Result<ControllersBuilder, UnknownController> {
+                let builder = Controllers::builder(caches, server.clone()).options(options.clone());
+                match &names {
+                    Some(names) => builder.controllers(names),
+                    None => Ok(builder),
+                }
+            };
+            // A wrong name is found before anybody leads.
+            let builder = controllers(caches)?;
+            match &self.election {
+                None => cluster.parts.controllers = Some(builder.start()),
+                Some(election) => {
+                    let election = election.for_lease("kube-controller-manager");
+                    cluster.parts.stand(&client, &env, election, move |leadership| {
+                        Box::pin(parts::lead_controllers(leadership, controllers.clone()))
+                    })?;
+                }
             }
-            cluster.parts.controllers = Some(controllers.start());
         }
-        if self.runs_scheduler {
-            cluster.parts.start_scheduler(caches, &cluster.env, self.scheduler);
+        match &self.election {
+            _ if !self.runs_scheduler => {}
+            None => cluster.parts.start_scheduler(caches, &env, self.scheduler),
+            Some(election) => {
+                let election = election.for_lease("kube-scheduler");
+                cluster
+                    .parts
+                    .stand(&client, &env, election, |leadership| Box::pin(parts::lead_scheduling(leadership)))?;
+            }
         }
         for node in self.nodes {
             cluster.add_node(node).await;

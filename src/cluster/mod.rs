@@ -3,6 +3,7 @@
 mod access;
 mod apply;
 mod builder;
+mod keys;
 mod parts;
 mod wait;
 
@@ -23,6 +24,7 @@ use tokio_util::sync::DropGuard;
 
 pub use apply::ApplyError;
 pub use builder::{ClusterBuilder, NodeSpec, StartError};
+pub use keys::{ClusterKeys, KeysError};
 pub use wait::WaitError;
 
 use access::Access;
@@ -126,6 +128,9 @@ impl Cluster {
     fn end(self, stop_pods: bool) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             self.server.drain();
+            if let Err(error) = self.server.withdraw().await {
+                tracing::warn!(%error, "other servers will find out by themselves that this one ended");
+            }
             self.parts.end(stop_pods).await;
             self.server.close();
             self.service.shutdown().await;

@@ -4,6 +4,7 @@ mod census;
 mod endings;
 mod neighbours;
 mod panics;
+mod planes;
 
 use std::{sync::Arc, time::Duration};
 

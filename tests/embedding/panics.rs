@@ -136,7 +136,7 @@ fn a_controller_of_the_cluster_that_panics_leaves_the_others() {
 }
 
 /// Runs everything on the first node, and panics at one name.
-struct Fragile;
+pub(crate) struct Fragile;
 
 impl Scheduler for Fragile {
     fn schedule(&self, pod: &PodInfo, cluster: &Snapshot, _tie: u64) -> Verdict {

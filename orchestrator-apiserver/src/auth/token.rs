@@ -67,11 +67,16 @@ struct Named {
 impl TokenIssuer {
     /// An issuer with a new key.
     pub fn generate() -> ApiResult<Self> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(ApiError::internal)?;
-        Self::from_key(&key)
+        Self::from_key(&new_key()?)
     }
 
-    /// An issuer with this key (ECDSA on P-256, in PEM of PKCS #8), so that tokens outlive a restart.
+    /// A new key, to be kept secret, for [`from_pem`](Self::from_pem).
+    pub fn generate_key_pem() -> ApiResult<String> {
+        Ok(new_key()?.serialize_pem())
+    }
+
+    /// An issuer with this key (ECDSA on P-256, in PEM of PKCS #8), so that tokens outlive a restart and are good for all
+    /// servers that have it.
     pub fn from_pem(pem: &str) -> ApiResult<Self> {
         Self::from_key(&KeyPair::from_pem(pem).map_err(ApiError::internal)?)
     }
@@ -146,6 +151,10 @@ impl TokenIssuer {
             extra,
         })
     }
+}
+
+fn new_key() -> ApiResult<KeyPair> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(ApiError::internal)
 }
 
 fn user_name(namespace: &str, name: &str) -> String {

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, PublicKeyData, SanType,
 };
 use rustls::{
     RootCertStore, ServerConfig,
@@ -68,6 +68,27 @@ impl CertificateAuthority {
         let certificate = params.self_signed(&key).map_err(TlsError::new("signing the authority's certificate"))?;
         let (certificate_pem, key_pem) = (certificate.pem(), key.serialize_pem());
         Ok(Self { certificate_pem, key_pem, issuer: Issuer::new(params, key) })
+    }
+
+    /// The authority of this certificate and key, in PEM, so that what it issued outlives a restart and is good for all
+    /// servers that have it.
+    ///
+    /// # Errors
+    /// They cannot be read, do not belong together, or the certificate is no authority's.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
+        let context = "reading the authority";
+        let key = KeyPair::from_pem(key_pem).map_err(TlsError::new(context))?;
+        let der = certificate(certificate_pem)?;
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(&der).map_err(|error| TlsError { context, source: error.into() })?;
+        if !parsed.is_ca() {
+            return Err(TlsError::refusal(context, "the certificate is no authority's".to_owned()));
+        }
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(TlsError::refusal(context, "the key is not the certificate's".to_owned()));
+        }
+        let issuer = Issuer::from_ca_cert_pem(certificate_pem, key).map_err(TlsError::new(context))?;
+        Ok(Self { certificate_pem: certificate_pem.to_owned(), key_pem: key_pem.to_owned(), issuer })
     }
 
     /// The authority's certificate, for clients.

@@ -1,15 +1,21 @@
-//! Custom resource definitions: a definition that was written is served at once.
+//! Custom resource definitions: a definition that was written is served at once, one that another server wrote soon after.
+
+use std::collections::BTreeSet;
 
 use orchestrator_core::{
-    client::{Resource, WriteOptions},
+    client::WriteOptions,
     object::Object,
-    status::{ApiError, ApiResult},
-    store::ListOptions,
+    status::ApiResult,
+    store::{Change, Entry, KeyRange, ListOptions, StoreError},
 };
 use serde_json::{Value, json};
 
-use super::{Scope, Server, create::name_of, store_error};
-use crate::{field::member, registry::custom_kinds, server::OWN_MANAGER};
+use super::{Scope, Server, create::name_of};
+use crate::{
+    field::member,
+    registry::{DEFINITIONS, custom_kinds},
+    server::OWN_MANAGER,
+};
 
 impl Server {
     /// What follows from a write.
@@ -27,7 +33,7 @@ impl Server {
         if tree["metadata"]["deletionTimestamp"].is_string() {
             return Ok(());
         }
-        self.registry.define(name_of(tree), custom_kinds(tree));
+        self.registry.define(name_of(tree), object.revision().unwrap_or_default(), custom_kinds(tree));
         if scope.subresource.is_some() {
             return Ok(());
         }
@@ -55,17 +61,44 @@ impl Server {
         self.registry.undefine(name_of(definition));
     }
 
-    /// Serves what the store holds definitions of; called once, before the first request.
-    pub(crate) async fn load_definitions(&self) -> ApiResult<()> {
-        let resource = Resource::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
-        let kind = self.registry.find(&resource).ok_or_else(ApiError::no_such_path)?;
-        let listing = self.store.list(&kind.range(None), ListOptions::default()).await.map_err(store_error)?;
-        for entry in &listing.entries {
-            let object = self.objects.of(entry);
-            let tree = object.tree()?;
-            self.registry.define(name_of(tree), custom_kinds(tree));
+    /// Serves what the store holds definitions of, and nothing else.
+    pub(crate) async fn load_definitions(&self) -> Result<(), StoreError> {
+        let before = self.registry.definitions();
+        let listing = self.store.list(&KeyRange::prefix(DEFINITIONS), ListOptions::default()).await?;
+        let found: BTreeSet<String> = listing.entries.iter().filter_map(|entry| self.define_stored(entry)).collect();
+        for gone in before.iter().filter(|name| !found.contains(*name)) {
+            self.registry.undefine(gone);
         }
         Ok(())
+    }
+
+    /// Takes in what another server on the same store did to a definition, if this change is of one.
+    pub(crate) async fn definition_changed(&self, change: &Change) -> Result<(), StoreError> {
+        let Some(name) = change.key.as_str().strip_prefix(DEFINITIONS) else { return Ok(()) };
+        if change.entry.as_ref().is_some_and(|entry| self.registry.has_definition(name, entry.modified)) {
+            return Ok(());
+        }
+        // The change may be an old one: what counts is what is there now.
+        match self.store.get(&change.key).await? {
+            Some(entry) => drop(self.define_stored(&entry)),
+            None => self.registry.undefine(name),
+        }
+        Ok(())
+    }
+
+    /// Serves the kinds of a definition as it is stored, and gives its name; none where it cannot be read.
+    fn define_stored(&self, entry: &Entry) -> Option<String> {
+        let object = self.objects.of(entry);
+        match object.tree() {
+            Ok(tree) => {
+                self.registry.define(name_of(tree), entry.modified, custom_kinds(tree));
+                Some(name_of(tree).to_owned())
+            }
+            Err(error) => {
+                tracing::error!(key = %entry.key, %error, "a stored custom resource definition cannot be read");
+                None
+            }
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use orchestrator_core::{
     client::Resource,
     object::Object,
     status::{ApiResult, Subject},
-    store::{Key, KeyRange},
+    store::{Key, KeyRange, Revision},
 };
 
 use serde_json::Value;
@@ -163,6 +163,9 @@ impl Kind {
     }
 }
 
+/// Where the definitions of custom kinds are kept: what their keys begin with.
+pub(crate) const DEFINITIONS: &str = "/registry/apiextensions.k8s.io/customresourcedefinitions/";
+
 /// All served kinds.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -182,8 +185,16 @@ struct Table {
 #[derive(Debug, Default)]
 struct Custom {
     /// By the definition's name.
-    definitions: BTreeMap<String, Vec<Arc<Kind>>>,
+    definitions: BTreeMap<String, Defined>,
     table: Table,
+}
+
+/// What is served of a definition.
+#[derive(Debug)]
+struct Defined {
+    /// The version of the definition.
+    at: Revision,
+    kinds: Vec<Arc<Kind>>,
 }
 
 impl Table {
@@ -202,9 +213,12 @@ impl Table {
 }
 
 impl Custom {
-    fn change(&mut self, change: impl FnOnce(&mut BTreeMap<String, Vec<Arc<Kind>>>)) {
-        change(&mut self.definitions);
-        self.table = Table::of(self.definitions.values().flatten().cloned());
+    fn kinds(&self) -> impl Iterator<Item = &Arc<Kind>> {
+        self.definitions.values().flat_map(|defined| &defined.kinds)
+    }
+
+    fn tabulate(&mut self) {
+        self.table = Table::of(self.kinds().cloned());
     }
 }
 
@@ -226,23 +240,36 @@ impl Registry {
     pub(crate) fn kinds(&self) -> Vec<Arc<Kind>> {
         let mut kinds: Vec<_> = self.builtin.kinds.values().flatten().cloned().collect();
         kinds.sort_by(|left, right| left.resource.cmp(&right.resource));
-        kinds.extend(self.custom().definitions.values().flatten().cloned());
+        kinds.extend(self.custom().kinds().cloned());
         kinds
     }
 
-    /// Serves the kinds of a definition, in place of those that it had.
-    pub(crate) fn define(&self, definition: &str, kinds: Vec<Kind>) {
+    /// Serves the kinds of a version of a definition, unless those of a newer one are served.
+    pub(crate) fn define(&self, definition: &str, at: Revision, kinds: Vec<Kind>) {
         let kinds = kinds.into_iter().map(Arc::new).collect();
-        self.custom_mut().change(|definitions| {
-            definitions.insert(definition.to_owned(), kinds);
-        });
+        let mut custom = self.custom_mut();
+        if custom.definitions.get(definition).is_none_or(|known| known.at <= at) {
+            custom.definitions.insert(definition.to_owned(), Defined { at, kinds });
+            custom.tabulate();
+        }
     }
 
     /// Serves the kinds of a definition no more.
     pub(crate) fn undefine(&self, definition: &str) {
-        self.custom_mut().change(|definitions| {
-            definitions.remove(definition);
-        });
+        let mut custom = self.custom_mut();
+        if custom.definitions.remove(definition).is_some() {
+            custom.tabulate();
+        }
+    }
+
+    /// Whether this version of a definition, or a newer one, is served.
+    pub(crate) fn has_definition(&self, definition: &str, at: Revision) -> bool {
+        self.custom().definitions.get(definition).is_some_and(|known| known.at >= at)
+    }
+
+    /// The names of the definitions that are served.
+    pub(crate) fn definitions(&self) -> Vec<String> {
+        self.custom().definitions.keys().cloned().collect()
     }
 
     fn custom(&self) -> RwLockReadGuard<'_, Custom> {

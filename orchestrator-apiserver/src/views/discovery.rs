@@ -264,6 +264,8 @@ fn aggregated_resource(kind: &Kind) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use orchestrator_core::store::Revision;
+
     use super::*;
     use crate::registry::custom_kinds;
 
@@ -282,7 +284,7 @@ mod tests {
     #[test]
     fn groups_come_by_priority_and_versions_by_age() {
         let registry = Registry::new();
-        registry.define("widgets.a.example.com", custom_kinds(&widgets()));
+        registry.define("widgets.a.example.com", Revision(1), custom_kinds(&widgets()));
         let groups = api_groups(&registry);
         let names: Vec<&str> = groups["groups"].as_array().unwrap().iter().filter_map(|g| g["name"].as_str()).collect();
         assert_eq!(names.first(), Some(&"apiregistration.k8s.io"));

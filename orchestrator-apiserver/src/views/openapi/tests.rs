@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use orchestrator_core::store::Revision;
+
 use super::*;
 use crate::registry::custom_kinds;
 
@@ -143,7 +145,7 @@ fn custom_kinds_bring_their_schema_and_change_the_index() {
                 "subresources": {"status": {}, "scale": {}},
             }],
         }});
-        registry.define("widgets.stable.example.com", custom_kinds(&definition));
+        registry.define("widgets.stable.example.com", Revision(1), custom_kinds(&definition));
         v3_index(&registry)["paths"]["apis/stable.example.com/v1"]["serverRelativeURL"].clone()
     };
     let without = define(Value::Null);

@@ -110,7 +110,11 @@ impl LeaderElection {
         }
     }
 
-    fn check(&self) -> Result<(), InvalidElection> {
+    /// Whether names and times fit together, as [`lead`] wants them to.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn check(&self) -> Result<(), InvalidElection> {
         if self.namespace.is_empty() || self.name.is_empty() || self.identity.is_empty() {
             return Err(InvalidElection::Unnamed);
         }
