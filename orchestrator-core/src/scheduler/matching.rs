@@ -96,15 +96,40 @@ pub fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
 }
 
 fn toleration_matches(toleration: &Toleration, taint: &Taint) -> bool {
-    let is = |asked: &Option<String>, has: &str| asked.as_deref().is_none_or(|asked| asked.is_empty() || asked == has);
-    let value = || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default();
-    is(&toleration.effect, &taint.effect)
-        && is(&toleration.key, &taint.key)
-        && match toleration.operator.as_deref().unwrap_or_default() {
-            "" | "Equal" => value(),
-            "Exists" => true,
-            _ => false,
-        }
+    let asked = TaintParts::new(&toleration.key, &toleration.value, &toleration.effect);
+    let value = taint.value.as_deref().unwrap_or_default();
+    asked.tolerates(toleration.operator.as_deref(), TaintParts { key: &taint.key, value, effect: &taint.effect })
+}
+
+/// What a taint says, of a node or of a device, or what a toleration asks of it; empty where nothing is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaintParts<'a> {
+    /// Its key.
+    pub key: &'a str,
+    /// Its value.
+    pub value: &'a str,
+    /// What it does.
+    pub effect: &'a str,
+}
+
+impl<'a> TaintParts<'a> {
+    /// The parts of a toleration.
+    pub fn new(key: &'a Option<String>, value: &'a Option<String>, effect: &'a Option<String>) -> Self {
+        let [key, value, effect] = [key, value, effect].map(|part| part.as_deref().unwrap_or_default());
+        Self { key, value, effect }
+    }
+
+    /// Whether a toleration of these parts, with this operator, tolerates a taint. Upstream: `Toleration.ToleratesTaint`.
+    pub fn tolerates(&self, operator: Option<&str>, taint: TaintParts<'_>) -> bool {
+        let is = |asked: &str, has: &str| asked.is_empty() || asked == has;
+        is(self.effect, taint.effect)
+            && is(self.key, taint.key)
+            && match operator.unwrap_or_default() {
+                "" | "Equal" => self.value == taint.value,
+                "Exists" => true,
+                _ => false,
+            }
+    }
 }
 
 /// Whether a node is closed to a pod with these tolerations.

@@ -8,7 +8,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use orchestrator_core::{quantity::Quantity, scheduler::Taken};
+use orchestrator_core::{
+    quantity::Quantity,
+    scheduler::{Taken, matching::TaintParts},
+};
 
 use super::{
     Allocator, Consumed, NoAllocation, capacity,
@@ -423,19 +426,13 @@ enum Progress {
 impl Alternative<'_> {
     /// Whether a taint of the device keeps the request off it.
     fn keeps_off(&self, device: &PoolDevice<'_>) -> bool {
-        let is = |wanted: &Option<String>, has: &str| wanted.as_deref().is_none_or(|it| it.is_empty() || it == has);
         let mut taints = device.device.taints.iter().flatten();
         taints.any(|taint| {
+            let value = taint.value.as_deref().unwrap_or_default();
+            let parts = TaintParts { key: &taint.key, value, effect: &taint.effect };
             let tolerated = self.tolerations.iter().any(|toleration| {
-                let value =
-                    || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default();
-                is(&toleration.effect, &taint.effect)
-                    && is(&toleration.key, &taint.key)
-                    && match toleration.operator.as_deref().unwrap_or_default() {
-                        "" | "Equal" => value(),
-                        "Exists" => true,
-                        _ => false,
-                    }
+                let asked = TaintParts::new(&toleration.key, &toleration.value, &toleration.effect);
+                asked.tolerates(toleration.operator.as_deref(), parts)
             });
             matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute") && !tolerated
         })
