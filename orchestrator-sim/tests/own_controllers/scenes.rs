@@ -1,7 +1,6 @@
-//! The project's own controllers, explored: whatever goes wrong, what is wanted comes about, as it does when all goes well, and
-//! then nothing is written any more (Anvil's eventually stable reconciliation, OSDI 2024).
+//! What controllers are to bring about, whatever goes wrong.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use k8s_openapi::{
@@ -13,7 +12,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
-use kube_core::params::{Patch, PatchParams};
+use kube_core::params::{DeleteParams, Patch, PatchParams, PostParams};
 use orchestrator_controllers::Controllers;
 use orchestrator_core::{
     client::Api,
@@ -21,21 +20,19 @@ use orchestrator_core::{
     object::ObjectKey,
     status::{ApiError, ApiResult},
 };
-use orchestrator_scheduler::Scheduling;
-use orchestrator_sim::explore::{Explorer, Fault, Objects, Process, explore, generate};
-use proptest::strategy::Strategy;
+use orchestrator_scheduler::{Scheduling, framework::Profile};
+use orchestrator_sim::explore::{Explorer, Fault, Objects, Process, explore};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use crate::planted::{self, Looped, Memory, Plant, Wavering};
 
-const NAMESPACE: &str = "default";
+pub(crate) const NAMESPACE: &str = "default";
 
 /// Some of the controllers, and a player of nodes beside them.
-fn controllers(names: &'static [&'static str]) -> Explorer {
+pub(crate) fn controllers(names: &'static [&'static str], plant: Option<Plant>) -> Explorer {
     let begin = move |process: Process| async move {
-        let builder = Controllers::builder(&process.caches(), process.discovery());
+        let builder = Controllers::builder(&planted::caches(&process, plant), process.discovery());
         let _running = builder.controllers(names).expect("they are controllers").start();
         std::future::pending().await
     };
@@ -106,15 +103,9 @@ fn pods(objects: &Objects, image: &str) -> usize {
     objects.list::<Pod>().into_iter().filter(of_image).count()
 }
 
-fn passes(explorer: &Explorer) {
-    if let Err(failure) = explorer.run() {
-        panic!("{failure}");
-    }
-}
-
-#[test]
-fn replica_sets() {
-    let explorer = controllers(&["replicaset-controller"])
+/// Pods come and go with the number that is asked for.
+pub(crate) fn replica_sets(plant: Option<Plant>) -> Explorer {
+    controllers(&["replicaset-controller"], plant)
         .ends_the_same()
         .creates(&object::<ReplicaSet>("web", json!({"spec": spec(2, "app:1")})))
         .patches::<ReplicaSet>(NAMESPACE, "web", replicas(3))
@@ -125,50 +116,13 @@ fn replica_sets() {
             pods(objects, "app:1") == 1
                 && (status.replicas, status.ready_replicas, status.available_replicas) == (1, Some(1), Some(1))
                 && status.observed_generation == Some(3)
-        });
-    passes(&explorer);
+        })
 }
 
-#[test]
-fn whatever_a_replica_set_says() {
-    let few = |set: &ReplicaSet| set.spec.as_ref().and_then(|spec| spec.replicas).is_none_or(|number| number <= 10);
-    let explorer = controllers(&["replicaset-controller"])
-        .creates_any(generate::built_in::<ReplicaSet>().unwrap().prop_filter("more than a test needs", few))
-        .seeds(25)
-        .eventually("it has as many pods as it says, and tells so", |objects| {
-            let set = objects.get::<ReplicaSet>(NAMESPACE, "example").unwrap_or_default();
-            let (wanted, status) = (set.spec.and_then(|spec| spec.replicas), set.status.unwrap_or_default());
-            objects.list::<Pod>().len() == wanted.unwrap_or(1) as usize
-                && (Some(status.replicas), status.observed_generation) == (wanted, set.metadata.generation)
-        });
-    passes(&explorer);
-}
-
-#[test]
-fn whatever_a_deployment_says() {
-    let few = |it: &Deployment| it.spec.as_ref().and_then(|spec| spec.replicas).is_none_or(|number| number <= 10);
-    let image = json!({"spec": {"template": {"metadata": {"annotations": {"changed": "so"}}}}});
-    let explorer = controllers(&["deployment-controller", "replicaset-controller"])
-        .creates_any(generate::built_in::<Deployment>().unwrap().prop_filter("more than a test needs", few))
-        .settles()
-        .patches::<Deployment>(NAMESPACE, "example", image)
-        .seeds(25)
-        .eventually("all of it is new, unless it is paused, and tells so", |objects| {
-            let deployment = objects.get::<Deployment>(NAMESPACE, "example").unwrap_or_default();
-            let (spec, status) = (deployment.spec.unwrap_or_default(), deployment.status.unwrap_or_default());
-            let (wanted, paused) = (spec.replicas.unwrap_or(1), spec.paused == Some(true));
-            let updated = status.updated_replicas.unwrap_or(0);
-            let asked = objects.list::<ReplicaSet>().iter().filter_map(|set| set.spec.as_ref()?.replicas).sum::<i32>();
-            (paused || (updated, objects.list::<Pod>().len()) == (wanted, wanted as usize) && asked == wanted)
-                && status.observed_generation == deployment.metadata.generation
-        });
-    passes(&explorer);
-}
-
-#[test]
-fn deployments() {
+/// A rollout.
+pub(crate) fn deployments(plant: Option<Plant>) -> Explorer {
     let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "app:2"}]}}}});
-    let explorer = controllers(&["deployment-controller", "replicaset-controller"])
+    controllers(&["deployment-controller", "replicaset-controller"], plant)
         .ends_the_same()
         .creates(&object::<Deployment>("web", json!({"spec": spec(2, "app:1")})))
         .settles()
@@ -184,15 +138,14 @@ fn deployments() {
             let status = objects.get::<Deployment>(NAMESPACE, "web").and_then(|it| it.status).unwrap_or_default();
             (pods(objects, "app:1"), pods(objects, "app:2")) == (0, 2)
                 && (status.updated_replicas, status.available_replicas) == (Some(2), Some(2))
-        });
-    passes(&explorer);
+        })
 }
 
-#[test]
-fn stateful_sets() {
+/// Pods with names come one after the other, and go so.
+pub(crate) fn stateful_sets(plant: Option<Plant>) -> Explorer {
     let mut set = spec(2, "app:1");
     set["serviceName"] = "web".into();
-    let explorer = controllers(&["statefulset-controller"])
+    controllers(&["statefulset-controller"], plant)
         .ends_the_same()
         .creates(&object::<StatefulSet>("web", json!({"spec": set})))
         .settles()
@@ -207,18 +160,17 @@ fn stateful_sets() {
             objects.get::<Pod>(NAMESPACE, "web-0").is_some()
                 && objects.list::<Pod>().len() == 1
                 && (status.replicas, status.ready_replicas) == (1, Some(1))
-        });
-    passes(&explorer);
+        })
 }
 
-#[test]
-fn jobs() {
+/// Each index of a job is done once.
+pub(crate) fn jobs(plant: Option<Plant>) -> Explorer {
     let job = json!({"spec": {
         "completions": 3, "parallelism": 2, "completionMode": "Indexed",
         "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "app:1"}]}},
     }});
     // Whose reads are stale may make a second pod for an index, as upstream may: it has to count once.
-    let explorer = controllers(&["job-controller"])
+    controllers(&["job-controller"], plant)
         .creates(&object::<Job>("sum", job))
         .always("no index is counted twice", |objects| {
             let status = objects.get::<Job>(NAMESPACE, "sum").and_then(|job| job.status).unwrap_or_default();
@@ -232,19 +184,18 @@ fn jobs() {
             free && status.succeeded == Some(3)
                 && status.completed_indexes.as_deref() == Some("0-2")
                 && conditions.iter().any(|condition| condition.type_ == "Complete" && condition.status == "True")
-        });
-    passes(&explorer);
+        })
 }
 
-#[test]
-fn namespaces() {
+/// A namespace goes with all that is in it.
+pub(crate) fn namespaces(plant: Option<Plant>) -> Explorer {
     let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": "team"}})).unwrap();
     let inside = |name: &str| {
         let mut map = object::<ConfigMap>(name, json!({}));
         map.metadata.namespace = Some("team".to_owned());
         map
     };
-    let explorer = controllers(&["namespace-controller"])
+    controllers(&["namespace-controller"], plant)
         .ends_the_same()
         .creates(&namespace)
         .creates(&inside("a"))
@@ -253,12 +204,11 @@ fn namespaces() {
         .eventually("the namespace is gone with all that was in it", |objects| {
             let left = objects.list::<ConfigMap>().iter().any(|map| map.metadata.namespace.as_deref() == Some("team"));
             !left && objects.get::<Namespace>("", "team").is_none()
-        });
-    passes(&explorer);
+        })
 }
 
-#[test]
-fn endpoint_slices() {
+/// A service finds its pods.
+pub(crate) fn endpoint_slices(plant: Option<Plant>) -> Explorer {
     // Without an address of its own, which would be drawn.
     let service = json!({"spec": {"clusterIP": "None", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
     let pod = |name: &str| {
@@ -266,7 +216,7 @@ fn endpoint_slices() {
         pod.metadata.labels = Some([("app".to_owned(), "web".to_owned())].into());
         pod
     };
-    let explorer = controllers(&["endpointslice-controller"])
+    controllers(&["endpointslice-controller"], plant)
         .ends_the_same()
         .creates(&object::<Service>("web", service))
         .creates(&pod("a"))
@@ -282,8 +232,7 @@ fn endpoint_slices() {
                 .map(|endpoint| endpoint.target_ref.and_then(|target| target.name))
                 .collect();
             targets == [Some("b".to_owned())]
-        });
-    passes(&explorer);
+        })
 }
 
 /// A config map that belongs to another one, by a UID that no object of this name has any more.
@@ -299,9 +248,9 @@ fn orphan(name: &str) -> ConfigMap {
     map
 }
 
-#[test]
-fn garbage() {
-    let explorer = controllers(&["garbage-collector-controller"])
+/// What belonged to somebody who is gone goes.
+pub(crate) fn garbage(plant: Option<Plant>) -> Explorer {
+    controllers(&["garbage-collector-controller"], plant)
         .ends_the_same()
         .creates(&object::<ConfigMap>("owner", json!({})))
         .creates(&object::<ConfigMap>("free", json!({})))
@@ -314,8 +263,7 @@ fn garbage() {
         .eventually("what belongs to one who is gone is gone, too", |objects| {
             let there = |name: &str| objects.get::<ConfigMap>(NAMESPACE, name).is_some();
             there("owner") && there("free") && !there("left")
-        });
-    passes(&explorer);
+        })
 }
 
 /// Nodes begin with a taint, which goes when they are looked after.
@@ -352,12 +300,12 @@ fn node(name: &str) -> Node {
     .unwrap()
 }
 
-#[test]
-fn daemon_sets() {
+/// One pod for each node.
+pub(crate) fn daemon_sets(plant: Option<Plant>) -> Explorer {
     let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "app:2"}]}}}});
     let mut set = spec(0, "app:1");
     set.as_object_mut().unwrap().remove("replicas");
-    let explorer = controllers(&["daemonset-controller"])
+    controllers(&["daemonset-controller"], plant)
         .beside(untaint)
         .given(&node("one"))
         .creates(&object::<DaemonSet>("agent", json!({"spec": set})))
@@ -368,15 +316,18 @@ fn daemon_sets() {
             let status = objects.get::<DaemonSet>(NAMESPACE, "agent").and_then(|set| set.status).unwrap_or_default();
             (pods(objects, "app:1"), pods(objects, "app:2")) == (0, 2)
                 && (status.number_ready, status.updated_number_scheduled) == (2, Some(2))
-        });
-    passes(&explorer);
+        })
 }
 
-#[test]
-fn the_scheduler() {
+/// Each pod gets a node that can bear it.
+pub(crate) fn the_scheduler(plant: Option<Plant>) -> Explorer {
     const NODES: [&str; 3] = ["one", "two", "three"];
-    let begin = |process: Process| async move {
-        Scheduling::builder(&process.caches(), process.env()).build().run(CancellationToken::new()).await;
+    let begin = move |process: Process| async move {
+        let mut builder = Scheduling::builder(&planted::caches(&process, plant), process.env());
+        if let Some(Plant::Verdict(change)) = plant {
+            builder = builder.scheduler(Box::new(Wavering(Profile::default(), change)));
+        }
+        builder.build().run(CancellationToken::new()).await;
     };
     let pod = |name: &str| {
         let container = json!({"name": "main", "image": "app:1", "resources": {"requests": {"cpu": "600m"}}});
@@ -386,7 +337,7 @@ fn the_scheduler() {
         let is_on = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
         objects.list::<Pod>().into_iter().filter(is_on).count()
     };
-    let explorer = explore(begin)
+    explore(begin)
         .seeds(30)
         .beside(untaint)
         .given(&node("one"))
@@ -399,6 +350,95 @@ fn the_scheduler() {
         // Whose reads are stale may give a node too much, as upstream may: the node refuses the pod then.
         .faults(|fault| !matches!(fault, Fault::BackInTime(..)))
         .always("no node has more than it can bear", move |objects| NODES.iter().all(|node| on(objects, node) <= 1))
-        .eventually("every node has a pod", move |objects| NODES.iter().all(|node| on(objects, node) == 1));
-    passes(&explorer);
+        .eventually("every node has a pod", move |objects| NODES.iter().all(|node| on(objects, node) == 1))
+}
+
+/// A map that is to have a copy, for as long as it is there, and to be ripe after a while.
+pub(crate) fn copies(plant: Option<Plant>) -> Explorer {
+    let begin = move |process: Process| async move {
+        let controller = Controller::new("copies", &planted::caches(&process, plant)).reconciles::<ConfigMap>();
+        let copies = Looped { reconciler: Copies, plant, memory: Memory::default() };
+        controller.run(copies, CancellationToken::new()).await;
+    };
+    let map = |data: &str| object::<ConfigMap>("a", json!({"data": {"text": data}}));
+    explore(begin)
+        .seeds(30)
+        .creates(&map("one"))
+        .settles()
+        .patches::<ConfigMap>(NAMESPACE, "a", json!({"data": {"text": "two"}}))
+        .creates(&object::<ConfigMap>("b", json!({"data": {"text": "three"}})))
+        .settles()
+        .deletes::<ConfigMap>(NAMESPACE, "b")
+        .eventually("there is a copy of what is there, and it is ripe", |objects| {
+            let text = |name: &str| Some(objects.get::<ConfigMap>(NAMESPACE, name)?.data?.get("text")?.clone());
+            let ripe = objects.get::<ConfigMap>(NAMESPACE, "a").and_then(|map| map.metadata.labels);
+            text("a-copy") == text("a")
+                && (text("a").is_none() || ripe.is_some_and(|labels| labels.contains_key(RIPE)))
+                && text("b-copy") == text("b")
+        })
+}
+
+/// The label of a map that has been there for a while, and how long that is.
+const RIPE: &str = "ripe";
+const RIPENS: Duration = Duration::from_secs(20);
+const FINALIZER: &str = "example.com/copies";
+
+#[derive(Debug)]
+struct Copies;
+
+fn is_held(map: Option<Arc<ConfigMap>>) -> bool {
+    map.is_some_and(|map| map.metadata.finalizers.iter().flatten().any(|held| held == FINALIZER))
+}
+
+#[async_trait]
+impl Reconciler for Copies {
+    type Object = ConfigMap;
+    type Error = ApiError;
+
+    async fn reconcile(&self, key: &ObjectKey, context: &Context) -> ApiResult<Action> {
+        let Some(map) = context.caches().cache::<ConfigMap>().get(key) else { return Ok(Action::Done) };
+        if key.namespace != NAMESPACE || key.name.contains('-') || key.name.contains('.') {
+            return Ok(Action::Done);
+        }
+        let api: Api<ConfigMap> = Api::namespaced(context.client(), NAMESPACE);
+        let copy = format!("{}-copy", key.name);
+        let patch = async |patch: Value| match api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await
+        {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        };
+        let held = is_held(Some(map.clone()));
+        if map.metadata.deletion_timestamp.is_some() {
+            match api.delete(&copy, &DeleteParams::default()).await {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ if held => patch(json!({"metadata": {"finalizers": null}})).await?,
+                _ => {}
+            }
+            return Ok(Action::Done);
+        }
+        if !held {
+            patch(json!({"metadata": {"finalizers": [FINALIZER]}})).await?;
+        }
+        let wanted = ConfigMap { data: map.data.clone(), ..object::<ConfigMap>(&copy, json!({})) };
+        match api.get_opt(&copy).await? {
+            // What was read may be long gone; one that is still held goes no further without this reconciler.
+            None if is_held(api.get_opt(&key.name).await?) => drop(api.create(&PostParams::default(), &wanted).await?),
+            None => return Ok(Action::Done),
+            Some(there) if there.data != map.data => {
+                let data = Patch::Merge(json!({"data": map.data}));
+                api.patch(&copy, &PatchParams::default(), &data).await?;
+            }
+            Some(_) => {}
+        }
+        let created = map.metadata.creation_timestamp.as_ref().map_or(context.env().now(), |time| time.0);
+        let age = context.env().now().duration_since(created).unsigned_abs();
+        if map.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(RIPE)) {
+            return Ok(Action::Done);
+        }
+        if age < RIPENS {
+            return Ok(Action::RequeueAfter(RIPENS - age));
+        }
+        patch(json!({"metadata": {"labels": {RIPE: ""}}})).await?;
+        Ok(Action::Done)
+    }
 }
