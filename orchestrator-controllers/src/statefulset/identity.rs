@@ -49,6 +49,11 @@ pub(crate) fn identity_labels(set: &StatefulSet, ordinal: i32) -> BTreeMap<Strin
     labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
+/// Whether a pod carries its identity. As upstream, the label with the index does not matter for that.
+pub(crate) fn has_identity(pod: &Pod) -> bool {
+    pod.metadata.labels.as_ref().and_then(|labels| labels.get(POD_NAME_LABEL)) == pod.metadata.name.as_ref()
+}
+
 /// The pod of an ordinal, made from a revision's template.
 pub(crate) fn make_pod(set: &StatefulSet, ordinal: i32, template: &PodTemplateSpec, revision: &str) -> Pod {
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
@@ -98,15 +103,15 @@ pub(crate) fn make_claims(set: &StatefulSet, ordinal: i32) -> Vec<PersistentVolu
     let claims = claim_templates(set).iter().zip(names).map(|(template, (_, name))| {
         let mut labels = template.metadata.labels.clone().unwrap_or_default();
         labels.extend(selector.clone());
-        let owners = Retention::of(set).owners(set, None, false, &[]);
+        let owners = template.metadata.owner_references.clone().unwrap_or_default();
+        let owners = Retention::of(set).owners(set, None, false, &owners);
         PersistentVolumeClaim {
             metadata: ObjectMeta {
                 name: Some(name),
                 namespace: set.metadata.namespace.clone(),
                 labels: Some(labels).filter(|labels| !labels.is_empty()),
-                annotations: template.metadata.annotations.clone(),
                 owner_references: (!owners.is_empty()).then_some(owners),
-                ..Default::default()
+                ..template.metadata.clone()
             },
             spec: template.spec.clone(),
             status: None,
@@ -131,6 +136,11 @@ impl Retention {
             delete_with_set: delete(policy.and_then(|policy| policy.when_deleted.as_ref())),
             delete_when_scaled: delete(policy.and_then(|policy| policy.when_scaled.as_ref())),
         }
+    }
+
+    /// Whether claims go with the pods that scaling removes.
+    pub(crate) fn deletes_when_scaled(self) -> bool {
+        self.delete_when_scaled
     }
 
     /// The owners that a claim is to have: its set while it is to go with the set, its pod once scaling removes that.
@@ -162,9 +172,8 @@ impl Retention {
 }
 
 /// Whether a claim goes away with an earlier pod of this name: a new pod must not use it.
-pub(crate) fn belongs_to_former_pod(claim: &PersistentVolumeClaim, pod_name: &str, pod_uid: Option<&str>) -> bool {
-    controller_of(&claim.metadata)
-        .is_some_and(|owner| owner.kind == "Pod" && owner.name == pod_name && Some(owner.uid.as_str()) != pod_uid)
+pub(crate) fn belongs_to_former_pod(claim: &PersistentVolumeClaim, pod_name: &str) -> bool {
+    controller_of(&claim.metadata).is_some_and(|owner| owner.kind == "Pod" && owner.name == pod_name)
 }
 
 #[cfg(test)]
