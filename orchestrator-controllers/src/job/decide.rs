@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     limits::JOB_PODS_PER_RUN,
-    pods::{count, is_active, is_terminating, phase, rank_for_deletion},
+    pods::{count, is_active, is_terminating, phase, rank_alone},
 };
 
 /// What is known when a job is decided on.
@@ -355,7 +355,7 @@ impl<'a> Decision<'a> {
     /// At least so many active pods to delete: of an index that has several, all but the best; those of no index; then
     /// whichever cost least.
     fn surplus(&self, least: usize) -> Vec<Arc<Pod>> {
-        let ranked = rank_for_deletion(&self.active, &self.active, self.observed.now);
+        let ranked = rank_alone(&self.active);
         if !is_indexed(&self.spec) {
             return ranked.into_iter().take(least).collect();
         }

@@ -217,6 +217,7 @@ fn a_suspended_job_has_no_pods_and_a_resumed_one_starts_anew() {
     model.job.spec.as_mut().unwrap().suspend = Some(true);
     model.step();
     assert_eq!((model.numbers().0, model.status().terminating), (0, Some(1)));
+    assert_eq!(model.status().start_time, None, "what waits has not started");
     assert_eq!(model.events, ["Suspended", "Resumed", "Suspended"]);
 }
 

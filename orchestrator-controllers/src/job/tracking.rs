@@ -115,6 +115,9 @@ impl Decision<'_> {
                 self.status.start_time = Some(time(now));
             }
         }
+        if suspended {
+            self.status.start_time = None;
+        }
         self.status.conditions.take_if(|conditions| conditions.is_empty());
     }
 
