@@ -22,8 +22,8 @@ use k8s_openapi::{
 
 use super::{
     identity::{
-        Retention, belongs_to_former_pod, claim_names, has_identity, identity_labels, make_claims, make_pod,
-        ordinal_of, ordinals, pod_name,
+        Retention, belongs_to_former_pod, claim_names, has_identity, identity_labels, is_controlled_by_other,
+        make_claims, make_pod, ordinal_of, ordinals, pod_name,
     },
     revisions::{pod_revision, template_of},
 };
@@ -55,6 +55,8 @@ pub(crate) enum Step {
     CreateClaim(Box<PersistentVolumeClaim>, String),
     /// A claim for a pod of this name has to be gone before it can be made.
     AwaitClaim(Arc<PersistentVolumeClaim>, String),
+    /// Tell that the retention policy does not matter for the claim of this name.
+    TellConflict(String),
     /// Change who owns a claim.
     OwnClaim(Arc<PersistentVolumeClaim>, Vec<OwnerReference>),
     /// Make a pod.
@@ -112,7 +114,7 @@ impl Step {
             Self::CreateClaim(_, pod) | Self::AwaitClaim(_, pod) => pod,
             Self::CreatePod(pod) => pod.metadata.name.as_ref()?,
             Self::LabelPod(pod, _) | Self::DeletePod(pod, _) => pod.metadata.name.as_ref()?,
-            Self::OwnClaim(..) => return None,
+            Self::TellConflict(_) | Self::OwnClaim(..) => return None,
         };
         usize::try_from(ordinal_of(set, name)? - ordinals(set).start).ok()
     }
@@ -309,16 +311,21 @@ impl<'a> Plan<'a> {
     /// Whether a claim of the pod gets other owners.
     fn own_claims(&mut self, ordinal: i32, pod: &Arc<Pod>, scaled_down: bool) -> bool {
         let set = self.observed.set;
-        let before = self.steps.len();
-        let claims = claim_names(set, ordinal);
-        for claim in claims.iter().filter_map(|(_, name)| self.observed.claims.get(name)) {
+        let mut changed = false;
+        for (_, name) in claim_names(set, ordinal) {
+            let Some(claim) = self.observed.claims.get(&name) else { continue };
             let owners = claim.metadata.owner_references.as_deref().unwrap_or_default();
             let wanted = Retention::of(set).owners(set, Some(pod), scaled_down, owners);
-            if wanted != owners && claim.metadata.deletion_timestamp.is_none() {
+            let changes = wanted != owners && claim.metadata.deletion_timestamp.is_none();
+            if (changes || phase(pod) == "Pending") && is_controlled_by_other(set, Some(pod), owners) {
+                self.steps.push(Step::TellConflict(name));
+            }
+            if changes {
                 self.steps.push(Step::OwnClaim(claim.clone(), wanted));
+                changed = true;
             }
         }
-        self.steps.len() > before
+        changed
     }
 
     /// A pod that is no longer wanted. In order it waits until the pods before it serve, and so does it itself,

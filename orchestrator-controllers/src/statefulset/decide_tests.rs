@@ -100,7 +100,7 @@ impl Model {
                     let name = claim.metadata.name.clone().unwrap();
                     assert!(self.claims.insert(name, Arc::new(*claim)).is_none());
                 }
-                Step::AwaitClaim(..) => {}
+                Step::AwaitClaim(..) | Step::TellConflict(_) => {}
                 Step::OwnClaim(claim, owners) => {
                     let claim = self.claims.get_mut(claim.metadata.name.as_ref().unwrap()).unwrap();
                     Arc::make_mut(claim).metadata.owner_references = Some(owners);

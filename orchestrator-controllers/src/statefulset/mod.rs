@@ -204,6 +204,14 @@ impl Run<'_> {
                 let name = claim.metadata.name.as_deref().unwrap_or_default();
                 Err(ApiError::new(Reason::InternalError, format!("pvc {name} is being deleted")))
             }
+            Step::TellConflict(name) => {
+                let message = format!(
+                    "PersistentVolumeClaim {name} has a conflicting OwnerReference that acts as a manging controller, the \
+                     retention policy is ignored for this claim"
+                );
+                self.record(Event::warning("ConflictingController", message));
+                Ok(())
+            }
             Step::OwnClaim(claim, owners) => {
                 let body = json!({"metadata": {
                     "resourceVersion": claim.metadata.resource_version, "ownerReferences": owners,
