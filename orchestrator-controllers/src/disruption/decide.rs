@@ -15,7 +15,7 @@ use k8s_openapi::{
         util::intstr::IntOrString,
     },
 };
-use orchestrator_core::{meta, object::time};
+use orchestrator_core::{events::Event, meta, object::time};
 
 use crate::{
     limits::DISRUPTION_TIME,
@@ -139,6 +139,15 @@ fn left(since: Timestamp, now: Timestamp) -> Option<Duration> {
     Duration::try_from(patience.saturating_sub(now.duration_since(since))).ok()
 }
 
+/// What is told of a pod that several budgets select, of which this is the first.
+pub(crate) fn ambiguity(pod: &Pod, first: &PodDisruptionBudget) -> Event {
+    let (namespace, name) = (meta::namespace(&pod.metadata), meta::name(&pod.metadata));
+    let chosen = meta::name(&first.metadata);
+    let message =
+        format!("Pod {namespace:?}/{name:?} matches multiple PodDisruptionBudgets.  Chose {chosen:?} arbitrarily.");
+    Event::warning("MultiplePodDisruptionBudgets", message)
+}
+
 /// How long until a pod that was to be disrupted counts as spared; `None` when nobody disrupts it.
 pub(crate) fn until_spared(pod: &Pod, now: Timestamp) -> Option<Duration> {
     let conditions = pod.status.as_ref()?.conditions.iter().flatten();
@@ -225,6 +234,15 @@ mod tests {
         let late = decide(Observed { budget: &budget, pods: &pods, scale: 0, now: at(121) });
         assert_eq!((late.status.current_healthy, late.not_deleted.len(), late.look_again), (Some(2), 1, None));
         assert_eq!(late.status.disrupted_pods, None);
+    }
+
+    #[test]
+    fn an_ambiguous_pod_is_told_in_upstreams_words() {
+        let mut first = budget(Some("1"), None);
+        first.metadata.name = Some("b".to_owned());
+        let told = ambiguity(&running("p", None), &first);
+        let expected = "Pod \"default\"/\"p\" matches multiple PodDisruptionBudgets.  Chose \"b\" arbitrarily.";
+        assert_eq!((&*told.reason, &*told.message), ("MultiplePodDisruptionBudgets", expected));
     }
 
     #[test]
