@@ -63,6 +63,9 @@ pub(crate) const AUTOSCALER_TOLERANCE: f64 = 0.1;
 /// Addresses in one Endpoints object, and of one of its subsets that are mirrored. As upstream.
 pub(crate) const ADDRESSES_PER_ENDPOINTS: usize = 1000;
 
+/// Characters of an object's name. As upstream's `DNS1123SubdomainMaxLength`.
+pub(crate) const NAME_CHARACTERS: usize = 253;
+
 /// Characters of `deployment.kubernetes.io/revision-history`; older revisions are forgotten. As upstream.
 pub(crate) const REVISION_HISTORY_CHARACTERS: usize = 2000;
 

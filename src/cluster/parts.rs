@@ -84,7 +84,9 @@ impl Parts {
             controllers.shutdown().await;
         }
         self.workers.iter().for_each(|worker| worker.stop.cancel());
-        join_all(self.workers.into_iter().map(|worker| worker.task.join())).await;
+        for worker in self.workers {
+            worker.task.join().await;
+        }
         let agents = self.agents.into_values();
         if stop_pods {
             join_all(agents.map(NodeAgent::shutdown)).await;

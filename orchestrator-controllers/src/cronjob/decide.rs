@@ -36,6 +36,8 @@ pub(crate) struct Observed<'a> {
 /// What to do.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Decision {
+    /// Ended jobs beyond what is kept. They go first, and it is not told that they have ended.
+    pub forget: Vec<Arc<Job>>,
     /// The status, before anything is started.
     pub status: CronJobStatus,
     /// What happened.
@@ -44,19 +46,20 @@ pub(crate) struct Decision {
     pub replace: Vec<ObjectReference>,
     /// The time to serve, and the job for it.
     pub start: Option<(Timestamp, Box<Job>)>,
-    /// Ended jobs beyond what is kept.
-    pub forget: Vec<Arc<Job>>,
     /// When the next time comes.
     pub look_again: Option<Duration>,
 }
 
 /// Decides on one run.
 pub(crate) fn decide(observed: Observed<'_>) -> Decision {
-    let mut decision = Decision { status: observed.cron.status.clone().unwrap_or_default(), ..Decision::default() };
-    decision.look_at_jobs(&observed);
     let spec = &observed.cron.spec;
+    let mut decision = Decision {
+        status: observed.cron.status.clone().unwrap_or_default(),
+        forget: surplus(spec, observed.jobs),
+        ..Decision::default()
+    };
+    decision.look_at_jobs(&observed);
     if observed.cron.metadata.deletion_timestamp.is_none() {
-        decision.forget = surplus(spec, observed.jobs);
         decision.look_at_time(&observed, spec);
     }
     decision
@@ -70,6 +73,8 @@ fn ended(job: &Job) -> Option<&'static str> {
 impl Decision {
     fn look_at_jobs(&mut self, observed: &Observed<'_>) {
         let mut active = self.status.active.take().unwrap_or_default();
+        let is_forgotten = |uid: &Option<String>| self.forget.iter().any(|job| job.metadata.uid == *uid);
+        active.retain(|known| !is_forgotten(&known.uid));
         for job in observed.jobs {
             let (uid, name) = (job.metadata.uid.as_ref(), meta::name(&job.metadata));
             let is_active = active.iter().any(|known| known.uid.as_ref() == uid);

@@ -109,7 +109,7 @@ fn what_ended_leaves_the_status_and_then_the_cluster() {
         finish(Arc::make_mut(model.jobs.last_mut().unwrap()), condition, second);
     }
     let decision = model.step(182);
-    assert_eq!(reasons(&decision), ["SawCompletedJob"]);
+    assert_eq!(reasons(&decision), [""; 0], "it is forgotten before it is seen to have ended");
     assert_eq!((model.jobs.len(), model.active()), (1, 0));
     assert_eq!(model.cron.status.as_ref().unwrap().last_successful_time, Some(Time(at(121))));
     assert_eq!(model.step(183).events, []);

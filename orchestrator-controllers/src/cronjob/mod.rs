@@ -62,11 +62,11 @@ impl Reconciler for CronJobs {
         let missing = run.missing(&jobs).await?;
         let observed = Observed { cron: &cron, jobs: &jobs, missing: &missing, now: context.env().now() };
         let mut decision = decide::decide(observed);
-        std::mem::take(&mut decision.events).into_iter().for_each(|event| run.record(event));
-        let started = run.start(&mut decision).await;
         for job in std::mem::take(&mut decision.forget) {
             run.delete(&job.metadata, &mut decision).await;
         }
+        std::mem::take(&mut decision.events).into_iter().for_each(|event| run.record(event));
+        let started = run.start(&mut decision).await;
         write_status(&cron, decision.status, context).await?;
         started?;
         Ok(decision.look_again.map_or(Action::Done, Action::RequeueAfter))

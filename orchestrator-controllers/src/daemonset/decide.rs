@@ -66,8 +66,8 @@ pub(crate) fn decide(observed: Observed<'_>) -> Decision {
     decision
 }
 
-/// The status of what is observed; of an earlier generation when this one was not served.
-pub(crate) fn status(observed: Observed<'_>, collisions: i32, served: bool) -> DaemonSetStatus {
+/// The status of what is observed. As upstream's, it is of this generation even where pods could not be written.
+pub(crate) fn status(observed: Observed<'_>, collisions: i32) -> DaemonSetStatus {
     let plan = Plan::of(observed);
     let known = observed.set.status.as_ref();
     let (mut desired, mut current, mut misscheduled, mut ready, mut available, mut updated) = (0, 0, 0, 0, 0, 0);
@@ -92,11 +92,7 @@ pub(crate) fn status(observed: Observed<'_>, collisions: i32, served: bool) -> D
         number_available: nonzero(available),
         number_unavailable: nonzero(desired - available),
         updated_number_scheduled: nonzero(updated),
-        observed_generation: if served {
-            observed.set.metadata.generation
-        } else {
-            known.and_then(|status| status.observed_generation)
-        },
+        observed_generation: observed.set.metadata.generation,
         collision_count: known.and_then(|status| status.collision_count).max(nonzero(collisions)),
         conditions: known.and_then(|status| status.conditions.clone()),
     }
@@ -146,7 +142,7 @@ impl<'a> Plan<'a> {
     /// Gives every node the pods that it is to have, whatever their revisions.
     fn manage(&self) -> Decision {
         let mut decision = Decision::default();
-        let surges = self.max_surge() > 0;
+        let surges = self.allows_surge();
         for (node, fit) in &self.nodes {
             let pods = self.on_node.get(node).map(Vec::as_slice).unwrap_or_default();
             match fit {
@@ -215,23 +211,32 @@ impl<'a> Plan<'a> {
         strategy.and_then(|strategy| strategy.type_.as_deref()).unwrap_or("RollingUpdate") == "RollingUpdate"
     }
 
-    fn bound(&self, of: fn(&RollingUpdateDaemonSet) -> Option<&IntOrString>) -> Option<i32> {
+    fn bound(&self, of: fn(&RollingUpdateDaemonSet) -> Option<&IntOrString>, total: i32) -> Option<i32> {
         let strategy = self.observed.set.spec.as_ref()?.update_strategy.as_ref()?;
         let value = of(strategy.rolling_update.as_ref()?)?;
-        Some(scaled(value, self.desired(), true))
+        Some(scaled(value, total, true))
     }
 
     fn desired(&self) -> i32 {
         count(self.nodes.values().filter(|fit| **fit == Fit::Runs).count())
     }
 
+    fn surge_of(&self, total: i32) -> i32 {
+        if self.is_rolling() { self.bound(|rolling| rolling.max_surge.as_ref(), total).unwrap_or(0) } else { 0 }
+    }
+
     fn max_surge(&self) -> i32 {
-        if self.is_rolling() { self.bound(|rolling| rolling.max_surge.as_ref()).unwrap_or(0) } else { 0 }
+        self.surge_of(self.desired())
+    }
+
+    /// Whether there may be two pods on a node, however few nodes there are.
+    fn allows_surge(&self) -> bool {
+        self.surge_of(1) > 0
     }
 
     fn max_unavailable(&self) -> i32 {
-        let bound = self.bound(|rolling| rolling.max_unavailable.as_ref()).unwrap_or(1);
-        if self.max_surge() == 0 { bound.max(1) } else { bound }
+        let bound = self.bound(|rolling| rolling.max_unavailable.as_ref(), self.desired()).unwrap_or(1);
+        if self.max_surge() == 0 && self.desired() > 0 { bound.max(1) } else { bound }
     }
 
     /// The updated and the outdated pod of a node; `None` when there are more, which are to be pruned first.
@@ -259,14 +264,17 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The outdated pods that go: all that do not serve, and as many of the others as may be missing.
+    /// The outdated pods that go: all that do not serve, which count as missing, and as many of the others as may be.
     fn replace(&self) -> Vec<Arc<Pod>> {
         let (mut unavailable, mut replaced, mut candidates) = (0, Vec::new(), Vec::new());
         for (_, pods) in self.rolling_nodes() {
             match self.pair(pods) {
                 Some((Some(new), None)) => unavailable += i32::from(!self.is_available(new)),
                 Some((None, Some(old))) if self.is_available(old) => candidates.push(old.clone()),
-                Some((None, Some(old))) => replaced.push(old.clone()),
+                Some((None, Some(old))) => {
+                    unavailable += 1;
+                    replaced.push(old.clone());
+                }
                 _ => unavailable += 1,
             }
         }
@@ -275,21 +283,32 @@ impl<'a> Plan<'a> {
         replaced
     }
 
-    /// New pods beside outdated ones: where those do not serve, and on as many other nodes as may have two.
+    /// New pods beside outdated ones: where those do not serve, and on as many other nodes as may have two. Outdated pods on
+    /// nodes that get none any more go when they do not serve, or as far as enough others do.
     fn surge(&self, max_surge: i32, decision: &mut Decision) {
-        let (mut surging, mut allowed, mut candidates) = (0, Vec::new(), Vec::new());
+        let (mut surging, mut available) = (0, 0);
+        let (mut allowed, mut candidates, mut misplaced) = (Vec::new(), Vec::new(), Vec::new());
         for (node, pods) in self.rolling_nodes() {
+            let Some((new, old)) = self.pair(pods) else {
+                surging += 1;
+                continue;
+            };
+            available += i32::from(old.or(new).is_some_and(|pod| self.is_available(pod)));
             let runs = self.nodes.get(node) == Some(&Fit::Runs);
-            match self.pair(pods) {
-                None => surging += 1,
-                Some((_, None)) => {}
-                Some((None, Some(_))) if !runs => {}
-                Some((None, Some(old))) if self.is_available(old) => candidates.push(node.to_owned()),
-                Some((None, Some(_))) => allowed.push(node.to_owned()),
-                Some((Some(new), Some(old))) if self.is_available(new) => decision.delete.push(old.clone()),
-                Some(_) => surging += 1,
+            match (new, old) {
+                (_, None) => {}
+                (None, Some(old)) => match (self.is_available(old), runs) {
+                    (true, true) => candidates.push(node.to_owned()),
+                    (false, true) => allowed.push(node.to_owned()),
+                    (true, false) => misplaced.push(old.clone()),
+                    (false, false) => decision.delete.push(old.clone()),
+                },
+                (Some(new), Some(old)) if self.is_available(new) => decision.delete.push(old.clone()),
+                _ => surging += 1,
             }
         }
+        misplaced.truncate(usize::try_from(available - self.desired()).unwrap_or(0));
+        decision.delete.extend(misplaced);
         candidates.truncate(usize::try_from(max_surge - surging).unwrap_or(0));
         allowed.extend(candidates);
         decision.create = allowed;

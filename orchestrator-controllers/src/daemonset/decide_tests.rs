@@ -120,7 +120,7 @@ fn every_node_gets_one_pod_and_loses_it_with_the_right_to_it() {
     model.settle();
     let on: Vec<_> = model.pods.iter().filter_map(|pod| target_node(pod)).collect();
     assert_eq!(on, ["n0", "n2"]);
-    let status = status(model.observed(), 0, true);
+    let status = status(model.observed(), 0);
     let expected = serde_json::json!({
         "currentNumberScheduled": 1, "desiredNumberScheduled": 1, "numberAvailable": 1, "numberMisscheduled": 1,
         "numberReady": 1, "observedGeneration": 1, "updatedNumberScheduled": 1,
@@ -153,8 +153,33 @@ fn without_rolling_updates_old_pods_stay() {
     assert_eq!(model.step(), Decision::default());
     model.pods.remove(0);
     model.settle();
-    let observed = status(model.observed(), 0, true);
+    let observed = status(model.observed(), 0);
     assert_eq!((observed.updated_number_scheduled, observed.number_unavailable), (Some(1), None));
+}
+
+#[test]
+fn an_outdated_pod_that_does_not_serve_goes_and_counts_as_missing() {
+    let mut model = Model::new(3, 0, 1);
+    model.settle();
+    model.hash = "v2".to_owned();
+    set_running(Arc::make_mut(&mut model.pods[1]), None);
+    let gone = decide(model.observed()).delete;
+    assert_eq!(gone, [model.pods[1].clone()], "none that serves goes with it");
+}
+
+#[test]
+fn a_surge_takes_pods_from_nodes_that_get_none_once_others_serve() {
+    let mut model = Model::new(2, 1, 0);
+    model.settle();
+    model.taint(0, "NoSchedule");
+    model.hash = "v2".to_owned();
+    let decision = decide(model.observed());
+    assert_eq!(decision.create, ["n1"]);
+    assert_eq!(decision.delete, [model.pods[0].clone()], "one is wanted, and two serve");
+    set_running(Arc::make_mut(&mut model.pods[1]), None);
+    assert_eq!(decide(model.observed()).delete, [], "the last one that serves stays");
+    set_running(Arc::make_mut(&mut model.pods[0]), None);
+    assert_eq!(decide(model.observed()).delete, [model.pods[0].clone()]);
 }
 
 #[test]

@@ -135,7 +135,7 @@ impl Reconciler for DaemonSets {
         };
         let decision = decide::decide(observed);
         let outcome = self.carry_out(observed, &decision, &control).await;
-        write_status(&set, decide::status(observed, collisions, outcome.is_ok()), context).await?;
+        write_status(&set, decide::status(observed, collisions), context).await?;
         outcome?;
         for revision in surplus(&set, &history, &current, &pods) {
             settled(api.delete(meta::name(&revision.metadata), &only(&revision.metadata)).await)?;

@@ -11,9 +11,10 @@ use k8s_openapi::api::{
 use orchestrator_core::meta::controller_of;
 
 use super::{
+    rollback::{self, Rollback},
     rollout,
     sets::{REVISION, Sets, actual, replicas, revision_of},
-    status,
+    status::{self, Conditions},
     strategy::is_recreate,
 };
 use crate::pods::is_finished;
@@ -53,6 +54,8 @@ pub(crate) struct Decision {
     pub revision: Option<String>,
     /// The deployment's status.
     pub status: DeploymentStatus,
+    /// A rollback that was asked for; the rollout goes on in the next step.
+    pub rollback: Option<Rollback>,
     /// When time alone may change the decision.
     pub look_again: Option<Duration>,
 }
@@ -63,11 +66,17 @@ pub(crate) fn decide(observed: Observed<'_>) -> Decision {
     let mut sets = Sets::of(deployment, observed.sets);
     let mut conditions = status::conditions(deployment);
     if deployment.metadata.deletion_timestamp.is_some() {
+        sets.refresh_new(deployment);
+        status::note_new_set(deployment, &sets, &mut conditions, now);
         let status = status::calculate(deployment, &sets, conditions, now);
         return decision(observed, sets, Vec::new(), status, None);
     }
     status::note_pause(deployment, &mut conditions, now);
     let paused = deployment.spec.as_ref().and_then(|spec| spec.paused) == Some(true);
+    let revision = rollback::requested(deployment);
+    if let Some(revision) = revision.filter(|_| !paused) {
+        return roll_back(observed, sets, conditions, revision);
+    }
     let scaling = paused || rollout::is_scaling(deployment, &sets);
     if scaling || is_recreate(deployment) {
         sets.refresh_new(deployment);
@@ -88,9 +97,25 @@ pub(crate) fn decide(observed: Observed<'_>) -> Decision {
         status::judge_progress(deployment, &sets, &mut status, now);
     }
     let complete = deployment.status.as_ref().is_some_and(|status| status::is_complete(deployment, status));
-    let delete = if paused || (complete && !scaling) { surplus_history(deployment, &sets) } else { Vec::new() };
+    let may_forget = if paused { revision.is_none() } else { complete && !scaling };
+    let delete = if may_forget { surplus_history(deployment, &sets) } else { Vec::new() };
     let look_again = if paused { None } else { status::look_again(deployment, &status, now) };
     decision(observed, sets, delete, status, look_again)
+}
+
+/// Decides on a rollback, for which the new set has to be there.
+fn roll_back(observed: Observed<'_>, mut sets: Sets, mut conditions: Conditions, revision: i64) -> Decision {
+    let Observed { deployment, now, .. } = observed;
+    sets.refresh_new(deployment);
+    sets.ensure_new(deployment);
+    if sets.created {
+        rollout::grow_new(deployment, &mut sets);
+    }
+    status::note_new_set(deployment, &sets, &mut conditions, now);
+    let conditions = Some(conditions).filter(|conditions| !conditions.is_empty());
+    let status = DeploymentStatus { conditions, ..deployment.status.clone().unwrap_or_default() };
+    let rollback = Some(rollback::decide(deployment, &sets, revision));
+    Decision { rollback, ..decision(observed, sets, Vec::new(), status, None) }
 }
 
 /// Writes down what differs from what was observed.
@@ -114,7 +139,7 @@ fn decision(
     }
     update.extend(old.into_iter().filter_map(|set| change(observed.sets, set)));
     update.retain(|write| delete.iter().all(|gone| gone.metadata.name != write.set.metadata.name));
-    Decision { create, update, delete, revision, status, look_again }
+    Decision { create, update, delete, revision, status, rollback: None, look_again }
 }
 
 fn change(observed: &[Arc<ReplicaSet>], set: ReplicaSet) -> Option<Write> {

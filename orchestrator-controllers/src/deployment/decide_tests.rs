@@ -80,6 +80,10 @@ impl Model {
             annotations.insert(REVISION.to_owned(), revision);
         }
         self.deployment.status = Some(decision.status);
+        if let Some(rollback) = decision.rollback {
+            self.deployment = rollback.applied_to(&self.deployment);
+            self.spec_changed();
+        }
         before != format!("{:?} {:?}", self.sets, self.deployment)
     }
 
@@ -215,6 +219,72 @@ fn a_rollback_revives_the_old_set_with_a_new_revision() {
     assert_eq!((note("revision").as_deref(), note("revision-history").as_deref()), (Some("3"), Some("1")));
     // The steps that Kubernetes takes, seen in how often each size changed.
     assert_eq!((first.generation, model.sets[1].0.metadata.generation), (Some(5), Some(4)));
+}
+
+fn image(model: &Model) -> &str {
+    &model.deployment.spec.as_ref().unwrap().template.metadata.as_ref().unwrap().labels.as_ref().unwrap()["v"]
+}
+
+#[test]
+fn an_annotation_rolls_back_to_a_revision_with_its_annotations() {
+    let mut model = model(2);
+    let annotate = |model: &mut Model, key: &str, value: &str| {
+        let annotations = model.deployment.metadata.annotations.get_or_insert_default();
+        annotations.insert(key.to_owned(), value.to_owned());
+    };
+    annotate(&mut model, "cause", "create");
+    model.settle();
+    model.set_image("v2");
+    annotate(&mut model, "cause", "edit");
+    model.settle();
+    for (revision, expected, reason, message) in [
+        ("x", "v2", None, ""),
+        ("7", "v2", Some("DeploymentRollbackRevisionNotFound"), "Unable to find the revision to rollback to."),
+        (
+            "2",
+            "v2",
+            Some("DeploymentRollbackTemplateUnchanged"),
+            "The rollback revision contains the same template as current deployment \"d\"",
+        ),
+        ("0", "v1", Some("DeploymentRollback"), "Rolled back deployment \"d\" to revision 1"),
+    ] {
+        annotate(&mut model, super::super::sets::ROLLBACK_TO, revision);
+        let decision = model.decide();
+        let event = decision.rollback.as_ref().map(|rollback| rollback.event.clone());
+        let told = event.as_ref().map(|event| (event.reason.as_str(), event.message.as_str()));
+        assert_eq!(told, reason.map(|reason| (reason, message)));
+        assert_eq!((decision.update.len(), decision.create.is_none()), (0, true), "a rollback scales nothing");
+        model.apply(decision);
+        assert_eq!(image(&model), expected, "{revision}");
+    }
+    let annotations = model.deployment.metadata.annotations.clone().unwrap();
+    assert_eq!((annotations["cause"].as_str(), annotations.len()), ("create", 2), "{annotations:?}");
+    model.settle();
+    assert_eq!(revision_of(&model.sets[0].0), 3);
+}
+
+#[test]
+fn nothing_is_rolled_back_while_paused_or_where_there_is_no_other_revision() {
+    let mut model = model(1);
+    model.settle();
+    let annotation = (super::super::sets::ROLLBACK_TO.to_owned(), "0".to_owned());
+    model.deployment.metadata.annotations.get_or_insert_default().extend([annotation]);
+    let told = model.decide().rollback.unwrap();
+    assert_eq!((told.to, told.event.message.as_str()), (None, "Unable to find last revision."));
+    model.deployment.spec.as_mut().unwrap().paused = Some(true);
+    assert_eq!(model.decide().rollback, None);
+}
+
+#[test]
+fn a_paused_set_of_the_right_size_is_left_alone() {
+    let mut model = model(3);
+    model.settle();
+    let spec = model.deployment.spec.as_mut().unwrap();
+    spec.paused = Some(true);
+    spec.strategy.as_mut().unwrap().rolling_update.as_mut().unwrap().max_surge = Some(IntOrString::Int(3));
+    assert_eq!(model.decide().update, []);
+    model.set_replicas(4);
+    assert_eq!(model.decide().update[0].scaled, Some((3, 4)));
 }
 
 #[test]

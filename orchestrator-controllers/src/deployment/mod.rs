@@ -3,6 +3,7 @@
 //! Upstream: <https://kubernetes.io/docs/concepts/workloads/controllers/deployment/>. Start at [`decide::decide`].
 
 mod decide;
+mod rollback;
 mod rollout;
 mod sets;
 mod status;
@@ -125,7 +126,12 @@ impl Run<'_> {
         if let Some(revision) = decision.revision {
             newest = self.note_revision(&revision).await?;
         }
-        self.write_status(&newest, decision.status).await?;
+        newest = self.write_status(&newest, decision.status).await?;
+        if let Some(rollback) = decision.rollback {
+            let deployment = rollback.applied_to(&newest);
+            self.deployments().replace(self.name(), &PostParams::default(), &deployment).await?;
+            self.record(rollback.event);
+        }
         Ok(decision.look_again.map_or(Action::Done, Action::RequeueAfter))
     }
 
@@ -201,11 +207,12 @@ impl Run<'_> {
         self.deployments().patch_status(self.name(), &PatchParams::default(), &Patch::Merge(patch)).await
     }
 
-    async fn write_status(&self, newest: &Deployment, status: DeploymentStatus) -> ApiResult<()> {
+    /// Writes the status where it differs. Gives the deployment as it is then.
+    async fn write_status(&self, newest: &Arc<Deployment>, status: DeploymentStatus) -> ApiResult<Arc<Deployment>> {
         if newest.status.as_ref() == Some(&status) {
-            return Ok(());
+            return Ok(newest.clone());
         }
-        let deployment = Deployment { status: Some(status), ..newest.clone() };
-        self.deployments().replace_status(self.name(), &PostParams::default(), &deployment).await.map(drop)
+        let deployment = Deployment { status: Some(status), ..Deployment::clone(newest) };
+        self.deployments().replace_status(self.name(), &PostParams::default(), &deployment).await
     }
 }

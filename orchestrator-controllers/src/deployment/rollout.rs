@@ -92,7 +92,11 @@ pub(crate) fn is_scaling(deployment: &Deployment, sets: &Sets) -> bool {
 /// Scales without rolling: a single set takes it all; in the middle of a rollout every set takes its share.
 pub(crate) fn scale_in_proportion(deployment: &Deployment, sets: &mut Sets) {
     if let Some(only) = only_active_or_newest(sets) {
-        scale(deployment, only, wanted(deployment));
+        let wanted = wanted(deployment);
+        // A set of the right size is not written again for its notes alone, unless they would make every run a scaling.
+        if replicas(only) != wanted || desired_note(only).is_some_and(|desired| desired != wanted) {
+            scale(deployment, only, wanted);
+        }
         return;
     }
     if sets.new.as_ref().is_some_and(|new| is_saturated(deployment, new)) {
@@ -136,7 +140,7 @@ fn share(deployment: &Deployment, sets: &mut Sets) {
         let rest = change - changed;
         let fraction = fraction(deployment, set, allowed);
         let part = match change {
-            0 => 0,
+            _ if rest == 0 => 0,
             1.. => fraction.min(rest),
             _ => fraction.max(rest),
         };

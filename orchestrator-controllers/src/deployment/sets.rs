@@ -13,7 +13,10 @@ use k8s_openapi::{
 use orchestrator_core::meta::owner_reference;
 
 use super::strategy::{max_surge, wanted};
-use crate::{limits::REVISION_HISTORY_CHARACTERS, pods::short_hash};
+use crate::{
+    limits::{NAME_CHARACTERS, REVISION_HISTORY_CHARACTERS},
+    pods::short_hash,
+};
 
 /// The label that tells the pods of a deployment's replica sets apart.
 pub(crate) const TEMPLATE_HASH: &str = "pod-template-hash";
@@ -22,10 +25,12 @@ pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
 const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
 const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
+/// Asks for a rollback.
+pub(crate) const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
 /// Annotations of a deployment that its replica sets do not get.
 const OWN_ANNOTATIONS: [&str; 6] = [
     "kubectl.kubernetes.io/last-applied-configuration",
-    "deprecated.deployment.rollback.to",
+    ROLLBACK_TO,
     REVISION,
     REVISION_HISTORY,
     DESIRED_REPLICAS,
@@ -135,7 +140,13 @@ pub(crate) fn max_note(set: &ReplicaSet) -> Option<i32> {
     number(&set.metadata, MAX_REPLICAS)
 }
 
-fn number<N: std::str::FromStr>(metadata: &ObjectMeta, annotation: &str) -> Option<N> {
+/// Whether an annotation is not shared by a deployment and its sets.
+pub(crate) fn is_own(annotation: &str) -> bool {
+    OWN_ANNOTATIONS.contains(&annotation)
+}
+
+/// An annotation that is a number.
+pub(crate) fn number<N: std::str::FromStr>(metadata: &ObjectMeta, annotation: &str) -> Option<N> {
     metadata.annotations.as_ref()?.get(annotation)?.parse().ok()
 }
 
@@ -146,7 +157,8 @@ pub(crate) fn has_template_of(deployment: &Deployment, set: &ReplicaSet) -> bool
     own == its
 }
 
-fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
+/// A template without the label that its set has added.
+pub(crate) fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
     let mut template = template.clone();
     if let Some(labels) = template.metadata.as_mut().and_then(|metadata| metadata.labels.as_mut()) {
         labels.remove(TEMPLATE_HASH);
@@ -167,7 +179,7 @@ fn make(deployment: &Deployment) -> ReplicaSet {
     match_labels.insert(TEMPLATE_HASH.to_owned(), hash.clone());
     ReplicaSet {
         metadata: ObjectMeta {
-            name: Some(format!("{name}-{hash}")),
+            name: Some(name_of_set(name, &hash)),
             namespace: deployment.metadata.namespace.clone(),
             labels: Some(labels),
             owner_references: Some(vec![owner_reference(deployment, true)]),
@@ -183,12 +195,19 @@ fn make(deployment: &Deployment) -> ReplicaSet {
     }
 }
 
+/// The name of a deployment's set, in which a long name of the deployment is cut.
+fn name_of_set(deployment: &str, hash: &str) -> String {
+    let room = NAME_CHARACTERS.saturating_sub(hash.len() + 1);
+    let kept: String = deployment.chars().take(room).collect();
+    format!("{kept}-{hash}")
+}
+
 /// Copies the deployment's annotations to its set and moves the set's revision forward.
 fn note(deployment: &Deployment, set: &mut ReplicaSet, revision: i64) {
     let before = revision_of(set);
     let annotations = set.metadata.annotations.get_or_insert_default();
     for (key, value) in deployment.metadata.annotations.iter().flatten() {
-        if !OWN_ANNOTATIONS.contains(&key.as_str()) {
+        if !is_own(key) {
             annotations.insert(key.clone(), value.clone());
         }
     }
@@ -205,7 +224,7 @@ fn note(deployment: &Deployment, set: &mut ReplicaSet, revision: i64) {
 fn remember(history: &str, revision: &str) -> String {
     let mut entries: Vec<&str> = history.split(',').filter(|entry| !entry.is_empty()).collect();
     entries.push(revision);
-    let length = |entries: &[&str]| entries.iter().map(|entry| entry.len() + 1).sum::<usize>();
+    let length = |entries: &[&str]| entries.iter().map(|entry| entry.len() + 1).sum::<usize>().saturating_sub(1);
     while entries.len() > 1 && length(&entries) > REVISION_HISTORY_CHARACTERS {
         entries.remove(0);
     }
@@ -233,5 +252,14 @@ mod tests {
         assert_eq!(remember("1,3", "5"), "1,3,5");
         let long = vec!["123456789"; 400].join(",");
         assert!(remember(&long, "7").len() <= REVISION_HISTORY_CHARACTERS && remember(&long, "7").ends_with(",7"));
+        let fits = vec!["123456789"; 199].join(",");
+        assert_eq!(remember(&fits, "1234567890").len(), REVISION_HISTORY_CHARACTERS, "to the last character");
+    }
+
+    #[test]
+    fn a_long_name_is_cut_so_that_the_hash_fits() {
+        assert_eq!(name_of_set("d", "abc"), "d-abc");
+        let name = name_of_set(&"a".repeat(250), "0123456789");
+        assert_eq!((name.len(), name.matches('a').count()), (NAME_CHARACTERS, 242));
     }
 }

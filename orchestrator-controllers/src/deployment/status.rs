@@ -19,7 +19,8 @@ const NEW_SET_AVAILABLE: &str = "NewReplicaSetAvailable";
 const DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
 const PAUSED: &str = "DeploymentPaused";
 
-type Conditions = Vec<DeploymentCondition>;
+/// The conditions of a deployment.
+pub(crate) type Conditions = Vec<DeploymentCondition>;
 
 /// The deadline for progress; `None` when there is none.
 fn progress_deadline(deployment: &Deployment) -> Option<SignedDuration> {

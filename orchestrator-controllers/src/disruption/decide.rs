@@ -15,7 +15,7 @@ use k8s_openapi::{
         util::intstr::IntOrString,
     },
 };
-use orchestrator_core::{meta, object::time};
+use orchestrator_core::{events::Event, meta, object::time};
 
 use crate::{
     limits::DISRUPTION_TIME,
@@ -24,6 +24,8 @@ use crate::{
 
 const ALLOWED: &str = "DisruptionAllowed";
 const DISRUPTION_TARGET: &str = "DisruptionTarget";
+/// Why a node ends a pod.
+const BY_KUBELET: &str = "TerminationByKubelet";
 
 /// What is known when a budget is decided on.
 #[derive(Clone, Copy, Debug)]
@@ -106,16 +108,17 @@ fn conditions(
     now: Timestamp,
 ) -> Option<Vec<Condition>> {
     let mut conditions = known.conditions.clone().unwrap_or_default();
-    let before = conditions.iter().position(|condition| condition.type_ == ALLOWED);
-    let before = before.map(|position| conditions.remove(position)).filter(|before| before.status == status);
-    conditions.push(Condition {
+    let place = conditions.iter().position(|condition| condition.type_ == ALLOWED);
+    let before = place.map(|place| conditions.remove(place)).filter(|before| before.status == status);
+    let condition = Condition {
         type_: ALLOWED.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
         message: message.to_owned(),
         observed_generation: generation,
         last_transition_time: before.map_or_else(|| time(now), |before| before.last_transition_time),
-    });
+    };
+    conditions.insert(place.unwrap_or(conditions.len()), condition);
     Some(conditions)
 }
 
@@ -136,11 +139,24 @@ fn left(since: Timestamp, now: Timestamp) -> Option<Duration> {
     Duration::try_from(patience.saturating_sub(now.duration_since(since))).ok()
 }
 
+/// What is told of a pod that several budgets select, of which this is the first.
+pub(crate) fn ambiguity(pod: &Pod, first: &PodDisruptionBudget) -> Event {
+    let (namespace, name) = (meta::namespace(&pod.metadata), meta::name(&pod.metadata));
+    let chosen = meta::name(&first.metadata);
+    let message =
+        format!("Pod {namespace:?}/{name:?} matches multiple PodDisruptionBudgets.  Chose {chosen:?} arbitrarily.");
+    Event::warning("MultiplePodDisruptionBudgets", message)
+}
+
 /// How long until a pod that was to be disrupted counts as spared; `None` when nobody disrupts it.
 pub(crate) fn until_spared(pod: &Pod, now: Timestamp) -> Option<Duration> {
     let conditions = pod.status.as_ref()?.conditions.iter().flatten();
     let mut targets = conditions.into_iter().filter(|condition| condition.type_ == DISRUPTION_TARGET);
     let target = targets.next().filter(|target| target.status == "True" && !is_deleting(pod) && !is_finished(pod))?;
+    // A node may take as long as it likes.
+    if target.reason.as_deref() == Some(BY_KUBELET) {
+        return None;
+    }
     let since = target.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |Time(since)| *since);
     Some(left(since, now).unwrap_or(Duration::ZERO))
 }
@@ -148,11 +164,13 @@ pub(crate) fn until_spared(pod: &Pod, now: Timestamp) -> Option<Duration> {
 /// A pod that nobody disrupts any longer.
 pub(crate) fn spared(pod: &Pod, now: Timestamp) -> Pod {
     let mut pod = pod.clone();
+    let generation = pod.metadata.generation;
     for condition in pod.status.get_or_insert_default().conditions.iter_mut().flatten() {
         if condition.type_ == DISRUPTION_TARGET {
             condition.status = "False".to_owned();
             (condition.reason, condition.message) = (None, None);
             condition.last_transition_time = Some(time(now));
+            condition.observed_generation = generation;
         }
     }
     pod
@@ -219,6 +237,15 @@ mod tests {
     }
 
     #[test]
+    fn an_ambiguous_pod_is_told_in_upstreams_words() {
+        let mut first = budget(Some("1"), None);
+        first.metadata.name = Some("b".to_owned());
+        let told = ambiguity(&running("p", None), &first);
+        let expected = "Pod \"default\"/\"p\" matches multiple PodDisruptionBudgets.  Chose \"b\" arbitrarily.";
+        assert_eq!((&*told.reason, &*told.message), ("MultiplePodDisruptionBudgets", expected));
+    }
+
+    #[test]
     fn what_cannot_be_decided_allows_nothing() {
         let mut budget = budget(Some("1"), None);
         budget.status = Some(decided(&budget, &pods(3, 0), 0));
@@ -240,7 +267,13 @@ mod tests {
         });
         assert_eq!(until_spared(&pod, at(20)), Some(Duration::from_secs(100)));
         assert_eq!(until_spared(&pod, at(500)), Some(Duration::ZERO));
-        assert_eq!(until_spared(&spared(&pod, at(500)), at(501)), None);
+        pod.metadata.generation = Some(3);
+        let spared = spared(&pod, at(500));
+        assert_eq!(until_spared(&spared, at(501)), None);
+        let conditions = spared.status.unwrap().conditions.unwrap();
+        assert_eq!((&*conditions[1].status, conditions[1].observed_generation), ("False", Some(3)));
+        pod.status.as_mut().unwrap().conditions.as_mut().unwrap()[1].reason = Some(BY_KUBELET.to_owned());
+        assert_eq!(until_spared(&pod, at(500)), None, "a node takes its time");
     }
 
     proptest! {

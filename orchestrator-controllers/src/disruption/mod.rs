@@ -40,10 +40,12 @@ pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken)
         owners: Owners::new(caches, context.discovery.clone()),
         recorder: context.recorder.clone(),
     };
-    let selecting = budgets.budgets.clone();
-    let controller = Controller::new("disruption", caches)
-        .reconciles::<PodDisruptionBudget>()
-        .watches::<Pod>(move |change| affected(change, &selecting));
+    let (selecting, recorder) = (budgets.budgets.clone(), context.recorder.clone());
+    let controller =
+        Controller::new("disruption", caches).reconciles::<PodDisruptionBudget>().watches::<Pod>(move |change| {
+            tell_ambiguity(change, &selecting, &recorder);
+            affected(change, &selecting)
+        });
     let spare = Controller::new("disruption-spared", caches)
         .reconciles::<Pod>()
         .filter(|change: &Change<Pod>| change.new.as_ref().is_some_and(|pod| is_target(pod)));
@@ -56,6 +58,16 @@ fn affected(change: &Change<Pod>, budgets: &Cache<PodDisruptionBudget>) -> Vec<O
     let budgets = budgets.list_namespace(&change.key.namespace);
     let selected = |budget: &&Arc<PodDisruptionBudget>| change.objects().any(|pod| selects(budget, pod));
     budgets.iter().filter(selected).map(|budget| ObjectKey::of(&budget.metadata)).collect()
+}
+
+/// Tells that several budgets select a pod, which can then not be evicted.
+fn tell_ambiguity(change: &Change<Pod>, budgets: &Cache<PodDisruptionBudget>, recorder: &EventRecorder) {
+    let Some(pod) = change.object() else { return };
+    let mut selecting = budgets.list_namespace(&change.key.namespace);
+    selecting.retain(|budget| selects(budget, pod));
+    if let [first, _, ..] = &selecting[..] {
+        recorder.record(&object_reference(&**pod), decide::ambiguity(pod, first));
+    }
 }
 
 /// Whether a budget selects a pod. An empty selector selects all, none selects nothing.

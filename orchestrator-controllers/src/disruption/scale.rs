@@ -15,11 +15,11 @@ use k8s_openapi::{
 };
 use kube_core::DynamicObject;
 use orchestrator_core::{
-    client::{Api, ResourceDiscovery},
+    client::{Api, Resource, ResourceDiscovery},
     controller::{Cache, Caches, Context, Kind},
     meta::{self, controller_of},
     object::ObjectKey,
-    status::{ApiError, ApiResult},
+    status::{ApiError, ApiResult, Reason},
 };
 
 /// Where owners are looked up.
@@ -68,7 +68,7 @@ impl Owners {
             let namespace = meta::namespace(&pod.metadata);
             let Some((uid, scale)) = self.scale_of(namespace, owner, context).await? else {
                 let name = meta::name(&pod.metadata);
-                return Err(ApiError::internal(format!("found no controllers for pod {name:?}")));
+                return Err(failure(format!("found no controllers for pod {name:?}")));
             };
             scales.insert(uid, scale);
         }
@@ -103,9 +103,12 @@ impl Owners {
                 .map(|set| (owner.uid.clone(), set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1))),
             ("", "ReplicationController") => find(&self.replication_controllers, namespace, owner)
                 .map(|set| (owner.uid.clone(), set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1))),
-            _ => return self.scale_of_other(namespace, owner, context).await,
+            _ => None,
         };
-        Ok(scale)
+        match scale {
+            Some(scale) => Ok(Some(scale)),
+            None => self.scale_of_other(namespace, owner, context).await,
+        }
     }
 
     /// The scale of an owner of any kind, by its `scale` subresource.
@@ -118,7 +121,13 @@ impl Owners {
         let group = meta::group_of(&owner.api_version);
         let resources = self.discovery.resources().await?;
         let mut known = resources.into_iter().filter(|known| known.resource.group == group && known.kind == owner.kind);
-        let Some(known) = known.next() else { return Ok(None) };
+        let Some(known) = known.next() else {
+            let (kind, version) = (&owner.kind, &owner.api_version);
+            return Err(failure(format!("no matches for kind {kind:?} in version {version:?}")));
+        };
+        if !known.namespaced {
+            return Err(without_scale(&known.resource));
+        }
         let api = Api::<DynamicObject>::of_resource(context.client(), known.resource, Some(namespace.to_owned()));
         match api.get_subresource::<Scale>("scale", &owner.name).await {
             Ok(scale) if meta::uid(&scale.metadata) != owner.uid => Ok(None),
@@ -128,15 +137,20 @@ impl Owners {
             }
             // Either the owner is gone, or its kind has no scale.
             Err(error) if error.is_not_found() && api.get_opt(&owner.name).await?.is_none() => Ok(None),
-            Err(error) if error.is_not_found() => {
-                let resource = api.resource();
-                let name = [&*resource.plural, &*resource.group].join(".");
-                let name = name.trim_end_matches('.');
-                Err(ApiError::internal(format!("{name} does not implement the scale subresource")))
-            }
+            Err(error) if error.is_not_found() => Err(without_scale(api.resource())),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Why there is no number, in upstream's words and no others: they stand in the budget's status.
+fn failure(message: String) -> ApiError {
+    ApiError::new(Reason::InternalError, message)
+}
+
+fn without_scale(resource: &Resource) -> ApiError {
+    let name = [&*resource.plural, &*resource.group].join(".");
+    failure(format!("{} does not implement the scale subresource", name.trim_end_matches('.')))
 }
 
 /// The very object that a reference names.

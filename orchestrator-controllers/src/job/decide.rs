@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     limits::JOB_PODS_PER_RUN,
-    pods::{count, is_active, is_terminating, phase, rank_for_deletion},
+    pods::{count, is_active, is_terminating, phase, rank_alone},
 };
 
 /// What is known when a job is decided on.
@@ -50,6 +50,8 @@ pub(crate) struct Observed<'a> {
 pub(crate) struct Actions {
     /// The pods to delete.
     pub delete: Vec<Arc<Pod>>,
+    /// Those do not count as failed: the job itself has no use for them.
+    pub uncounted: bool,
     /// The pods to make: their indexes, with the pod of it that failed before, or none where pods have no index.
     pub create: Vec<(Option<i32>, Option<Arc<Pod>>)>,
     /// When time alone may change the decision.
@@ -178,7 +180,8 @@ impl<'a> Decision<'a> {
         let Some(limit) = self.spec.backoff_limit_per_index else { return };
         let before = Indexes::parse(self.status.failed_indexes.as_deref().unwrap_or_default(), completions);
         let fails = |pod: &&Arc<Pod>| {
-            has_failed(&self.spec, pod)
+            is_tracked(pod)
+                && has_failed(&self.spec, pod)
                 && match policies::failure(&self.spec, pod) {
                     Failure::FailsIndex => true,
                     failure => failure.counts() && failures_before(pod).0 >= limit,
@@ -295,7 +298,7 @@ impl<'a> Decision<'a> {
     fn manage(&self) -> Actions {
         let active = count(self.active.len());
         if is_suspended(&self.spec) {
-            return Actions { delete: self.active.clone(), ..Actions::default() };
+            return Actions { delete: self.active.clone(), uncounted: true, ..Actions::default() };
         }
         let parallelism = self.spec.parallelism.unwrap_or(1);
         let wanted = match self.spec.completions {
@@ -306,7 +309,7 @@ impl<'a> Decision<'a> {
         let mut delete = self.surplus(usize::try_from(active - wanted).unwrap_or(0));
         delete.truncate(JOB_PODS_PER_RUN);
         if !delete.is_empty() {
-            return Actions { delete, ..Actions::default() };
+            return Actions { delete, uncounted: true, ..Actions::default() };
         }
         let terminating = if replaces_failed_only(&self.spec) { self.terminating() } else { 0 };
         match usize::try_from(wanted - terminating - active) {
@@ -355,7 +358,7 @@ impl<'a> Decision<'a> {
     /// At least so many active pods to delete: of an index that has several, all but the best; those of no index; then
     /// whichever cost least.
     fn surplus(&self, least: usize) -> Vec<Arc<Pod>> {
-        let ranked = rank_for_deletion(&self.active, &self.active, self.observed.now);
+        let ranked = rank_alone(&self.active);
         if !is_indexed(&self.spec) {
             return ranked.into_iter().take(least).collect();
         }

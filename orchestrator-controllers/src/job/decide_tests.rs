@@ -49,7 +49,9 @@ impl Model {
         }
         let decision = self.decide();
         let (actions, failures) = (decision.actions.clone(), decision.failures);
-        let done = Done { deleted: actions.delete.clone(), created: actions.create.len() };
+        let gone = actions.delete.iter().filter(|_| actions.uncounted);
+        let released = gone.map(|pod| meta::uid(&pod.metadata).to_owned()).collect();
+        let done = Done { deleted: actions.delete.clone(), released, created: actions.create.len() };
         let tracked = decision.track(&done);
         self.failures = failures;
         for (index, failed) in &actions.create {
@@ -63,6 +65,9 @@ impl Model {
         for gone in &actions.delete {
             let pod = self.pods.iter_mut().find(|pod| pod.metadata.uid == gone.metadata.uid).unwrap();
             Arc::make_mut(pod).metadata.deletion_timestamp = Some(time(at(self.second)));
+            if actions.uncounted {
+                meta::remove_finalizer(&mut Arc::make_mut(pod).metadata, TRACKING);
+            }
         }
         let before = self.job.status.replace(tracked.status.clone());
         let mut released = BTreeSet::new();
@@ -217,7 +222,24 @@ fn a_suspended_job_has_no_pods_and_a_resumed_one_starts_anew() {
     model.job.spec.as_mut().unwrap().suspend = Some(true);
     model.step();
     assert_eq!((model.numbers().0, model.status().terminating), (0, Some(1)));
+    assert_eq!(model.status().start_time, None, "what waits has not started");
     assert_eq!(model.events, ["Suspended", "Resumed", "Suspended"]);
+    model.settle();
+    assert_eq!((model.numbers(), model.pods.len()), ((0, 0, 0), 0), "that the job waits is no failure of its pods");
+}
+
+#[test]
+fn pods_that_are_too_many_are_no_failures_and_are_waited_for() {
+    let mut model = Model::new(json!({"completions": 3, "parallelism": 3, "backoffLimit": 0}));
+    model.settle();
+    model.job.spec.as_mut().unwrap().parallelism = Some(1);
+    model.settle();
+    assert_eq!((model.numbers(), model.conditions().len()), ((1, 0, 0), 0));
+    model.end_all(0);
+    model.job.spec.as_mut().unwrap().completions = Some(1);
+    let decision = model.decide();
+    let created = decision.track(&Done { created: 1, ..Done::default() });
+    assert_eq!(created.status.conditions, None, "not complete while a pod runs");
 }
 
 #[test]

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     decide::{Actions, Observed},
-    pods::{Failures, TRACKING},
+    pods::{Failures, TRACKING, is_tracked},
     tracking::Done,
 };
 use crate::{
@@ -102,7 +102,7 @@ impl Reconciler for Jobs {
         let decision = decide::decide(observed);
         let (failures, look_again) = (decision.failures, decision.actions.look_again);
         let control = PodControl::new(context, &self.recorder, &*job);
-        let (done, outcome) = carry_out(&job, &decision.actions, &control).await;
+        let (done, outcome) = carry_out(&job, &decision.actions, &control, context).await;
         let tracked = decision.track(&done);
         let written = write_status(&job, tracked.status.clone(), context).await?;
         tracked.events.iter().for_each(|event| control.record(event.clone()));
@@ -138,14 +138,18 @@ impl Jobs {
     }
 }
 
-async fn carry_out(job: &Job, actions: &Actions, control: &PodControl<'_>) -> (Done, ApiResult<()>) {
+async fn carry_out(job: &Job, actions: &Actions, control: &PodControl<'_>, context: &Context) -> (Done, ApiResult<()>) {
     let pod = |(index, failed): &(Option<i32>, Option<Arc<Pod>>)| {
         Object::from_typed(Arc::new(pods::make(job, *index, failed.as_deref())))
     };
-    let deleted = control.delete(&actions.delete).await;
+    let (tracked, mut doomed): (Vec<_>, Vec<_>) =
+        actions.delete.iter().cloned().partition(|pod| actions.uncounted && is_tracked(pod));
+    let (released, problem) = release_all(context, &tracked).await;
+    doomed.extend(tracked.into_iter().filter(|pod| released.contains(meta::uid(&pod.metadata))));
+    let deleted = control.delete(&doomed).await;
     let created = control.create(&actions.create.iter().map(pod).collect::<Vec<_>>()).await;
-    let done = Done { deleted: deleted.done, created: created.done.len() };
-    (done, deleted.error.or(created.error).map_or(Ok(()), Err))
+    let done = Done { deleted: deleted.done, released, created: created.done.len() };
+    (done, problem.and(deleted.error.or(created.error).map_or(Ok(()), Err)))
 }
 
 /// Writes a status where it differs. Gives the job as it is then.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     batch::v1::{Job, JobSpec},
     core::v1::{Container, ContainerStatus, EnvVar, EnvVarSource, ObjectFieldSelector, Pod},
@@ -126,8 +126,14 @@ pub(crate) fn ended_at(pod: &Pod) -> Option<Timestamp> {
     by_containers
         .and_then(|times| times.into_iter().max())
         .or_else(unready)
-        .or_else(|| Some(pod.metadata.deletion_timestamp.as_ref()?.0))
+        .or_else(|| deletion_requested_at(pod))
         .or_else(|| Some(pod.metadata.creation_timestamp.as_ref()?.0))
+}
+
+/// When a pod's deletion was asked for, from which it has had its grace period.
+fn deletion_requested_at(pod: &Pod) -> Option<Timestamp> {
+    let grace = SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or(0));
+    pod.metadata.deletion_timestamp.as_ref()?.0.checked_sub(grace).ok()
 }
 
 /// How often the containers of a pod have started again.
@@ -185,6 +191,14 @@ mod tests {
         assert_eq!((pause(0, 0), pause(1, 0), pause(2, 0), pause(3, 5), pause(3, 99)), (0, 10, 20, 35, 0));
         assert_eq!((pause(7, 0), pause(70, 0)), (600, 600));
         assert_eq!(pause_after(3, None, at(0)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_pod_that_goes_has_ended_when_that_was_asked_for() {
+        let mut pod = running("p", Some(0));
+        pod.metadata.deletion_timestamp = Some(orchestrator_core::object::time(at(40)));
+        pod.metadata.deletion_grace_period_seconds = Some(30);
+        assert_eq!(ended_at(&pod), Some(at(10)));
     }
 
     #[test]

@@ -33,6 +33,8 @@ use crate::{
 pub(crate) struct Done {
     /// Pods that are going now.
     pub deleted: Vec<Arc<Pod>>,
+    /// UIDs of those that lost their finalizer before, so that they are not counted.
+    pub released: BTreeSet<String>,
     /// Pods that there are now.
     pub created: usize,
 }
@@ -60,34 +62,29 @@ impl Decision<'_> {
         if self.verdict.is_some() && done.deleted.len() != self.active.len() {
             self.verdict = None;
         } else if self.verdict.is_none() {
-            self.verdict = self.completion(done, &mut events);
+            self.verdict = self.completion(done);
             if self.verdict.is_none() && self.observed.job.metadata.deletion_timestamp.is_none() {
                 self.note_suspension(&mut events);
             }
         }
         self.count_living(done);
-        let of = |pod: &&Arc<Pod>| is_tracked(pod);
-        let tracked: BTreeSet<String> =
-            self.observed.pods.iter().filter(of).map(|pod| meta::uid(&pod.metadata).to_owned()).collect();
+        let is_to_count = |pod: &&Arc<Pod>| is_tracked(pod) && !done.released.contains(meta::uid(&pod.metadata));
+        let pods: Vec<&Arc<Pod>> = self.observed.pods.iter().filter(is_to_count).collect();
+        let tracked: BTreeSet<String> = pods.iter().map(|pod| meta::uid(&pod.metadata).to_owned()).collect();
         count_released(&mut self.status, &tracked);
-        let (release, complete) = self.count_ended();
+        let (release, complete) = self.count_ended(pods);
         let ending = self.announce(now).filter(|_| complete);
         Tracked { status: self.status, events, release, tracked, ending }
     }
 
-    /// Whether the pods that succeeded are enough.
-    fn completion(&self, done: &Done, events: &mut Vec<Event>) -> Option<JobCondition> {
-        let active = self.active_after(done);
-        let complete = match self.spec.completions {
-            None => self.succeeded > 0 && active == 0,
+    /// Whether the pods that succeeded are enough, and no others run.
+    fn completion(&self, done: &Done) -> Option<JobCondition> {
+        let enough = match self.spec.completions {
+            None => self.succeeded > 0,
             Some(completions) => self.succeeded >= completions,
         };
-        if !complete {
+        if !enough || self.active_after(done) > 0 {
             return None;
-        }
-        if self.spec.completions.is_some() && active > 0 {
-            let message = "Too many active pods running after completion count reached";
-            events.push(Event::warning("TooManyActivePods", message));
         }
         let message = "Reached expected number of succeeded pods";
         Some(is_so("SuccessCriteriaMet", "CompletionsReached", message, self.observed.now))
@@ -115,6 +112,9 @@ impl Decision<'_> {
                 self.status.start_time = Some(time(now));
             }
         }
+        if suspended {
+            self.status.start_time = None;
+        }
         self.status.conditions.take_if(|conditions| conditions.is_empty());
     }
 
@@ -127,9 +127,8 @@ impl Decision<'_> {
 
     /// Puts pods that have ended among those to be counted. Gives the pods that may lose their finalizer, and whether
     /// these are all that have ended.
-    fn count_ended(&mut self) -> (Vec<Arc<Pod>>, bool) {
+    fn count_ended(&mut self, mut pods: Vec<&Arc<Pod>>) -> (Vec<Arc<Pod>>, bool) {
         let indexed = is_indexed(&self.spec);
-        let mut pods: Vec<&Arc<Pod>> = self.observed.pods.iter().filter(|pod| is_tracked(pod)).collect();
         if indexed {
             pods.sort_by_key(|pod| self.index(pod));
         }

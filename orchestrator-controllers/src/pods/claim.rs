@@ -39,7 +39,8 @@ pub(crate) fn claim(owner: &ObjectMeta, object: &ObjectMeta, selected: bool) -> 
     }
 }
 
-/// Adopts and releases, and gives what belongs to the owner afterwards, in the order of `candidates`.
+/// Adopts and releases, and gives what belongs to the owner afterwards, in the order of `candidates`. A failure with one of
+/// them does not keep the others from being adopted and released.
 ///
 /// Before the first adoption the owner is read anew: a cache may not know yet that it is going or was replaced.
 pub(crate) async fn claim_all<O: Kind, K: Kind>(
@@ -61,7 +62,7 @@ pub(crate) async fn claim_all_with<O: Kind, K: Kind>(
 ) -> ApiResult<Vec<Arc<K>>> {
     let namespace = owner.meta().namespace.clone().unwrap_or_default();
     let api = Api::<K>::namespaced(client, &namespace);
-    let mut may_adopt = false;
+    let (mut may_adopt, mut outcome) = (None, Ok(()));
     let mut owned = Vec::with_capacity(candidates.len());
     for object in candidates {
         let metadata = object.meta();
@@ -69,19 +70,26 @@ pub(crate) async fn claim_all_with<O: Kind, K: Kind>(
             Claim::Owned => owned.push(object),
             Claim::Foreign => {}
             Claim::Adopt => {
-                if !may_adopt {
-                    recheck(client, owner).await?;
-                    may_adopt = true;
+                if may_adopt.is_none() {
+                    let checked = recheck(client, owner).await;
+                    may_adopt = Some(checked.is_ok());
+                    outcome = outcome.and(checked);
                 }
-                let body = adoption(metadata, owner_reference(owner, true), finalizer);
-                owned.extend(patch(&api, metadata, body).await?);
+                if may_adopt == Some(true) {
+                    let body = adoption(metadata, owner_reference(owner, true), finalizer);
+                    match patch(&api, metadata, body).await {
+                        Ok(adopted) => owned.extend(adopted),
+                        Err(error) => outcome = outcome.and(Err(error)),
+                    }
+                }
             }
             Claim::Release => {
-                patch(&api, metadata, release(metadata, owner.meta(), finalizer)).await?;
+                let released = patch(&api, metadata, release(metadata, owner.meta(), finalizer)).await;
+                outcome = outcome.and(released.map(drop));
             }
         }
     }
-    Ok(owned)
+    outcome.map(|()| owned)
 }
 
 /// Fails unless the owner lives, is the same object as in the cache, and is not being deleted.

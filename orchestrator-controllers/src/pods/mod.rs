@@ -23,7 +23,7 @@ pub(crate) use control::PodControl;
 pub(crate) use owned::{
     candidates, controlled_by, index_by_controller, is_namespace_terminating, only, possible_owners, selects,
 };
-pub(crate) use ranking::rank_for_deletion;
+pub(crate) use ranking::{rank_alone, rank_for_deletion};
 #[cfg(test)]
 pub(crate) use revisions::Update;
 pub(crate) use revisions::{Keeper, REVISION_LABEL, sorted};

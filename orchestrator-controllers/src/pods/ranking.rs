@@ -5,7 +5,10 @@
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::{
+    api::core::v1::{ContainerStatus, Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 
 use super::{is_active, is_ready, phase, ready_since};
 
@@ -37,6 +40,20 @@ pub(crate) fn rank_for_deletion(pods: &[Arc<Pod>], related: &[Arc<Pod>], now: Ti
     ranked
 }
 
+/// As [`rank_for_deletion`] for pods that no others share a load with, and nobody has set a cost for: ages count exactly, the
+/// youngest goes first. As upstream's `ActivePods`.
+pub(crate) fn rank_alone(pods: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
+    let mut ranked = pods.to_vec();
+    ranked.sort_by_cached_key(|pod| {
+        let created = pod.metadata.creation_timestamp.as_ref().map(|Time(time)| Reverse(*time));
+        (
+            (node(pod).is_some(), phase_rank(pod), is_ready(pod), ready_since(pod).map(Reverse)),
+            (Reverse(restarts(pod)), created, pod.metadata.name.clone()),
+        )
+    });
+    ranked
+}
+
 fn node(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
 }
@@ -63,15 +80,19 @@ fn age_rank(since: Option<Timestamp>, now: Timestamp) -> Option<u32> {
 /// The most restarts of a container, then of a sidecar.
 fn restarts(pod: &Pod) -> (i32, i32) {
     let Some(status) = &pod.status else { return (0, 0) };
-    let most = |statuses: &Option<Vec<k8s_openapi::api::core::v1::ContainerStatus>>| {
-        statuses.iter().flatten().map(|status| status.restart_count).max().unwrap_or(0)
+    let most = |statuses: &Option<Vec<ContainerStatus>>, counts: &dyn Fn(&ContainerStatus) -> bool| {
+        statuses.iter().flatten().filter(|status| counts(status)).map(|status| status.restart_count).max().unwrap_or(0)
     };
-    (most(&status.container_statuses), most(&status.init_container_statuses))
+    let is_sidecar = |status: &ContainerStatus| {
+        let mut containers = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        containers.any(|known| known.name == status.name && known.restart_policy.as_deref() == Some("Always"))
+    };
+    (most(&status.container_statuses, &|_| true), most(&status.init_container_statuses, &is_sidecar))
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::ContainerStatus;
+    use k8s_openapi::api::core::v1::Container;
     use proptest::prelude::*;
 
     use super::{
@@ -106,6 +127,31 @@ mod tests {
         let pods: Vec<Arc<Pod>> =
             [best, restarted, old, young, cheap, unready, pending, unassigned].into_iter().map(Arc::new).collect();
         assert_eq!(names(&rank_for_deletion(&pods, &pods, at(100))), ["h", "g", "f", "e", "d", "c", "b", "a"]);
+    }
+
+    #[test]
+    fn alone_the_youngest_goes_first_whatever_it_costs() {
+        let mut old = on("old", "n1", Some(100));
+        old.metadata.annotations = Some([(DELETION_COST.to_owned(), "-9".to_owned())].into());
+        let young = on("young", "n1", Some(101));
+        let pods: Vec<Arc<Pod>> = [old, young, on("unready", "n1", None)].into_iter().map(Arc::new).collect();
+        assert_eq!(names(&rank_alone(&pods)), ["unready", "young", "old"]);
+    }
+
+    #[test]
+    fn of_init_containers_only_sidecars_have_restarts() {
+        let mut pod = running("p", Some(0));
+        let container = |name: &str, policy: Option<&str>| Container {
+            name: name.to_owned(),
+            restart_policy: policy.map(str::to_owned),
+            ..Default::default()
+        };
+        pod.spec.get_or_insert_default().init_containers =
+            Some(vec![container("first", None), container("sidecar", Some("Always"))]);
+        let status =
+            |name: &str, restart_count| ContainerStatus { name: name.to_owned(), restart_count, ..Default::default() };
+        pod.status.as_mut().unwrap().init_container_statuses = Some(vec![status("first", 5), status("sidecar", 2)]);
+        assert_eq!(restarts(&pod), (0, 2));
     }
 
     #[test]

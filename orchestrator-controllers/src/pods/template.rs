@@ -6,6 +6,8 @@ use k8s_openapi::{
 };
 use serde::Serialize;
 
+use crate::limits::NAME_CHARACTERS;
+
 /// The letters of upstream's generated names.
 const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
@@ -26,9 +28,9 @@ pub(crate) fn pod_from_template(template: &PodTemplateSpec, namespace: &str, own
     }
 }
 
-/// What the server completes to the name of a pod of this owner.
+/// What the server completes to the name of a pod of this owner; without a dash where there is no room for one.
 pub(crate) fn pod_name_prefix(owner: &str) -> String {
-    format!("{owner}-")
+    if owner.len() < NAME_CHARACTERS { format!("{owner}-") } else { owner.to_owned() }
 }
 
 /// A stable hash of what an object says, told apart from others by the number of collisions seen so far.
@@ -49,6 +51,12 @@ pub(crate) fn short_hash(value: &impl Serialize, collisions: Option<i32>) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prefix_is_no_longer_than_a_name() {
+        assert_eq!(pod_name_prefix("a"), "a-");
+        assert_eq!(pod_name_prefix(&"a".repeat(NAME_CHARACTERS)).len(), NAME_CHARACTERS);
+    }
 
     #[test]
     fn a_hash_is_stable_and_changes_with_content_and_collisions() {

@@ -7,7 +7,7 @@ use k8s_openapi::api::{
     apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
     core::v1::Pod,
 };
-use orchestrator_core::object::time;
+use orchestrator_core::{object::time, status::ApiError};
 
 use crate::{
     limits::PODS_PER_RUN,
@@ -28,8 +28,18 @@ pub(crate) struct Plan {
 pub(crate) struct Failure {
     /// `FailedCreate` or `FailedDelete`.
     pub reason: &'static str,
-    /// The server's words.
+    /// What went wrong.
     pub message: String,
+}
+
+impl Failure {
+    pub(crate) fn to_create(error: &ApiError) -> Self {
+        Self { reason: "FailedCreate", message: error.message().to_owned() }
+    }
+
+    pub(crate) fn to_delete(error: &ApiError) -> Self {
+        Self { reason: "FailedDelete", message: format!("unable to delete pods: {}", error.message()) }
+    }
 }
 
 /// How many replicas are wanted.
@@ -169,6 +179,17 @@ mod tests {
             "terminatingReplicas": 1, "observedGeneration": 3,
         });
         assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn a_failure_is_told_in_upstreams_words() {
+        let error = ApiError::internal("no");
+        assert_eq!(Failure::to_create(&error).message, error.message());
+        let told = Failure::to_delete(&error);
+        assert_eq!(
+            (told.reason, told.message),
+            ("FailedDelete", format!("unable to delete pods: {}", error.message()))
+        );
     }
 
     #[test]

@@ -102,7 +102,8 @@ impl<K: Replicated> Sets<K> {
         let (active, mut others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|pod| is_active(pod));
         let selected = |pod: &Pod| set.selects(&pod.metadata);
         let mut owned = claim_all(context.client(), &**set, active, selected).await?;
-        others.retain(|pod| controller_of(&pod.metadata).map(|owner| &owner.uid) == set.meta().uid.as_ref());
+        let is_own = |pod: &Pod| controller_of(&pod.metadata).map(|owner| &owner.uid) == set.meta().uid.as_ref();
+        others.retain(|pod| is_own(pod) && selected(pod));
         owned.extend(others);
         Ok(owned)
     }
@@ -129,10 +130,9 @@ async fn carry_out(
     pod.metadata.generate_name = set.metadata.name.as_deref().map(pod_name_prefix);
     let created = control.create(&vec![Object::from_typed(Arc::new(pod)); plan.create]).await;
     let deleted = control.delete(&plan.delete).await;
-    let failure =
-        |reason: &'static str| move |error: ApiError| (Failure { reason, message: error.message().to_owned() }, error);
-    let failed = created.error.map(failure("FailedCreate")).or(deleted.error.map(failure("FailedDelete")));
-    (created.done, failed)
+    let not_created = created.error.map(|error| (Failure::to_create(&error), error));
+    let not_deleted = deleted.error.map(|error| (Failure::to_delete(&error), error));
+    (created.done, not_created.or(not_deleted))
 }
 
 async fn write_status<K: Replicated>(set: &K, context: &Context) -> ApiResult<()> {

@@ -17,13 +17,13 @@ use k8s_openapi::{
         },
         core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec},
     },
-    apimachinery::pkg::{apis::meta::v1::OwnerReference, util::intstr::IntOrString},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 
 use super::{
     identity::{
-        Retention, belongs_to_former_pod, claim_names, identity_labels, make_claims, make_pod, ordinal_of, ordinals,
-        pod_name,
+        Retention, belongs_to_former_pod, claim_names, has_identity, identity_labels, is_controlled_by_other,
+        make_claims, make_pod, ordinal_of, ordinals, pod_name,
     },
     revisions::{pod_revision, template_of},
 };
@@ -53,6 +53,10 @@ pub(crate) struct Observed<'a> {
 pub(crate) enum Step {
     /// Make a claim for a pod of this name.
     CreateClaim(Box<PersistentVolumeClaim>, String),
+    /// A claim for a pod of this name has to be gone before it can be made.
+    AwaitClaim(Arc<PersistentVolumeClaim>, String),
+    /// Tell that the retention policy does not matter for the claim of this name.
+    TellConflict(String),
     /// Change who owns a claim.
     OwnClaim(Arc<PersistentVolumeClaim>, Vec<OwnerReference>),
     /// Make a pod.
@@ -79,12 +83,54 @@ pub(crate) enum Why {
 /// What to do, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Decision {
-    /// The steps. In order, a step that fails ends the run; in parallel, the others go on.
+    /// The steps. In order, a step that fails ends the run; in parallel, others go on, as far as [`may_follow`] says.
     pub steps: Vec<Step>,
     /// The set's status.
     pub status: StatefulSetStatus,
     /// When time alone may change the decision.
     pub look_again: Option<Duration>,
+}
+
+/// What the steps of a run are about, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Wanted,
+    Scaled,
+    Outdated,
+}
+
+impl Step {
+    fn stage(&self) -> Stage {
+        match self {
+            Self::DeletePod(_, Why::Scaled) => Stage::Scaled,
+            Self::DeletePod(_, Why::Outdated) => Stage::Outdated,
+            _ => Stage::Wanted,
+        }
+    }
+
+    /// The place of its pod among those that are wanted.
+    fn place(&self, set: &StatefulSet) -> Option<usize> {
+        let name = match self {
+            Self::CreateClaim(_, pod) | Self::AwaitClaim(_, pod) => pod,
+            Self::CreatePod(pod) => pod.metadata.name.as_ref()?,
+            Self::LabelPod(pod, _) | Self::DeletePod(pod, _) => pod.metadata.name.as_ref()?,
+            Self::TellConflict(_) | Self::OwnClaim(..) => return None,
+        };
+        usize::try_from(ordinal_of(set, name)? - ordinals(set).start).ok()
+    }
+}
+
+/// Whether a step may still be taken after another one has failed, in parallel. Wanted pods are served in batches of one,
+/// two, four and so on: what fails for all of them is not tried with each of them.
+pub(crate) fn may_follow(set: &StatefulSet, failed: &Step, step: &Step) -> bool {
+    if failed.stage() != step.stage() {
+        return step.stage() < failed.stage();
+    }
+    let end_of_batch = |place: usize| place.saturating_add(2).next_power_of_two() - 1;
+    match (failed.place(set), step.place(set)) {
+        (Some(failed), Some(place)) if step.stage() == Stage::Wanted => place < end_of_batch(failed),
+        _ => true,
+    }
 }
 
 /// Decides on one run.
@@ -181,15 +227,22 @@ impl<'a> Plan<'a> {
 
     /// The lowest ordinal that does not serve, among the wanted pods and else among the others.
     fn first_unhealthy(&self) -> Option<i32> {
-        let healthy = |pod: &Pod| self.is_running(pod) && !is_deleting(pod);
-        let wanted = self.replicas.iter().find(|(_, pod)| !pod.as_ref().is_some_and(|pod| healthy(pod)));
-        let condemned = self.condemned.iter().rev().find(|(_, pod)| !healthy(pod));
+        let wanted = self.replicas.iter().find(|(_, pod)| !pod.as_ref().is_some_and(|pod| self.serves(pod)));
+        let condemned = self.condemned.iter().rev().find(|(_, pod)| !self.serves(pod));
         wanted.map(|(ordinal, _)| *ordinal).or_else(|| condemned.map(|(ordinal, _)| *ordinal))
     }
 
-    /// A pod that is missing. Claims come first; a claim that goes away must be gone before.
+    /// A pod that is missing. Claims come first; one that goes with an earlier pod of this name must be gone before.
     fn create(&mut self, ordinal: i32) -> ControlFlow<()> {
-        self.create_claims(ordinal, None)?;
+        let set = self.observed.set;
+        let claims = claim_names(set, ordinal);
+        let mut claims = claims.iter().filter_map(|(_, name)| self.observed.claims.get(name));
+        if Retention::of(set).deletes_when_scaled()
+            && claims.any(|claim| belongs_to_former_pod(claim, &pod_name(set, ordinal)))
+        {
+            return ControlFlow::Break(());
+        }
+        self.create_claims(ordinal);
         let (template, revision) = self.template_for(ordinal);
         self.steps.push(Step::CreatePod(Box::new(make_pod(self.observed.set, ordinal, &template, &revision))));
         ControlFlow::Break(())
@@ -223,57 +276,56 @@ impl<'a> Plan<'a> {
             }
             return ControlFlow::Break(());
         }
-        if phase(pod) == "Pending" && !is_deleting(pod) {
-            self.create_claims(ordinal, pod.metadata.uid.as_deref())?;
+        let is_pending = phase(pod) == "Pending";
+        if is_pending {
+            self.create_claims(ordinal);
+            self.own_claims(ordinal, pod, false);
         }
         if is_ordered(self.observed.set) && !self.serves(pod) {
             return ControlFlow::Break(());
         }
         if !is_deleting(pod) {
-            self.restore_identity(ordinal, pod);
-            self.own_claims(ordinal, pod, false);
+            // A pod is written with its claims, even where nothing of its own changes.
+            let is_changed = !is_pending && self.own_claims(ordinal, pod, false);
+            if is_changed || !has_identity(pod) {
+                self.steps.push(Step::LabelPod(pod.clone(), identity_labels(self.observed.set, ordinal)));
+            }
         }
         ControlFlow::Continue(())
     }
 
-    fn create_claims(&mut self, ordinal: i32, pod_uid: Option<&str>) -> ControlFlow<()> {
+    fn create_claims(&mut self, ordinal: i32) {
         let set = self.observed.set;
         let pod_name = pod_name(set, ordinal);
-        let goes = |claim: &Arc<PersistentVolumeClaim>| {
-            claim.metadata.deletion_timestamp.is_some() || belongs_to_former_pod(claim, &pod_name, pod_uid)
-        };
-        let names = claim_names(set, ordinal);
-        if names.iter().filter_map(|(_, name)| self.observed.claims.get(name)).any(goes) {
-            return ControlFlow::Break(());
-        }
         for claim in make_claims(set, ordinal) {
-            let name = claim.metadata.name.as_deref().unwrap_or_default();
-            if !self.observed.claims.contains_key(name) {
-                self.steps.push(Step::CreateClaim(Box::new(claim), pod_name.clone()));
+            match self.observed.claims.get(claim.metadata.name.as_deref().unwrap_or_default()) {
+                None => self.steps.push(Step::CreateClaim(Box::new(claim), pod_name.clone())),
+                Some(known) if known.metadata.deletion_timestamp.is_some() => {
+                    self.steps.push(Step::AwaitClaim(known.clone(), pod_name.clone()));
+                }
+                Some(_) => {}
             }
         }
-        ControlFlow::Continue(())
     }
 
-    fn restore_identity(&mut self, ordinal: i32, pod: &Arc<Pod>) {
-        let labels = identity_labels(self.observed.set, ordinal);
-        let has =
-            |key: &String, value: &String| pod.metadata.labels.as_ref().and_then(|own| own.get(key)) == Some(value);
-        if !labels.iter().all(|(key, value)| has(key, value)) {
-            self.steps.push(Step::LabelPod(pod.clone(), labels));
-        }
-    }
-
-    fn own_claims(&mut self, ordinal: i32, pod: &Arc<Pod>, scaled_down: bool) {
+    /// Whether a claim of the pod gets other owners.
+    fn own_claims(&mut self, ordinal: i32, pod: &Arc<Pod>, scaled_down: bool) -> bool {
         let set = self.observed.set;
-        let claims = claim_names(set, ordinal);
-        for claim in claims.iter().filter_map(|(_, name)| self.observed.claims.get(name)) {
+        let mut changed = false;
+        for (_, name) in claim_names(set, ordinal) {
+            let Some(claim) = self.observed.claims.get(&name) else { continue };
             let owners = claim.metadata.owner_references.as_deref().unwrap_or_default();
             let wanted = Retention::of(set).owners(set, Some(pod), scaled_down, owners);
-            if wanted != owners && claim.metadata.deletion_timestamp.is_none() {
+            let changes = wanted != owners && claim.metadata.deletion_timestamp.is_none();
+            if (changes || phase(pod) == "Pending") && is_controlled_by_other(set, Some(pod), owners) {
+                self.steps.push(Step::TellConflict(name));
+            }
+            if changes {
                 self.steps.push(Step::OwnClaim(claim.clone(), wanted));
+                changed = true;
             }
         }
+        changed
     }
 
     /// A pod that is no longer wanted. In order it waits until the pods before it serve, and so does it itself,
@@ -285,29 +337,20 @@ impl<'a> Plan<'a> {
         ControlFlow::Break(())
     }
 
-    /// Deletes pods of old revisions, the highest ordinal first, as far as enough pods serve. A pod that does not
-    /// serve may go at any time: it costs nothing.
+    /// Deletes the pod of an old revision with the highest ordinal, once all above it serve. It is one at a time: the field
+    /// `maxUnavailable` is of a feature that 1.36 has off (`MaxUnavailableStatefulSet`).
     fn update(&mut self) {
         let Some(rolling) = self.rolling_update() else { return };
-        let replicas = self.replicas.clone();
         let first = usize::try_from(rolling.partition.unwrap_or(0)).unwrap_or(0);
-        let in_range = || replicas.iter().skip(first);
-        let down = in_range().filter(|(_, pod)| !pod.as_ref().is_some_and(|pod| self.serves(pod))).count();
-        let allowed = max_unavailable(rolling.max_unavailable.as_ref(), replicas.len());
-        let mut budget = allowed.saturating_sub(down);
         let update = self.observed.update.metadata.name.as_deref();
-        for (ordinal, pod) in in_range().rev() {
-            let Some(pod) = pod else { continue };
-            if pod_revision(pod) == update || is_deleting(pod) || self.deleted.contains(ordinal) {
-                continue;
-            }
-            if self.serves(pod) {
-                if budget == 0 {
-                    continue;
-                }
-                budget -= 1;
-            }
-            self.delete(*ordinal, pod, Why::Outdated);
+        let in_range = self.replicas.get(first..).unwrap_or_default();
+        let next = in_range
+            .iter()
+            .rev()
+            .find(|(_, pod)| !pod.as_ref().is_some_and(|pod| pod_revision(pod) == update && self.serves(pod)));
+        let Some((ordinal, Some(pod))) = next.cloned() else { return };
+        if pod_revision(&pod) != update && !is_deleting(&pod) && !self.deleted.contains(&ordinal) {
+            self.delete(ordinal, &pod, Why::Outdated);
         }
     }
 
@@ -345,20 +388,6 @@ impl<'a> Plan<'a> {
             conditions: set.status.as_ref().and_then(|status| status.conditions.clone()),
         }
     }
-}
-
-/// How many pods may be down for an update: a number, or a percentage rounded down; at least one, and one by default.
-fn max_unavailable(value: Option<&IntOrString>, replicas: usize) -> usize {
-    let total = i64::try_from(replicas).unwrap_or(i64::MAX);
-    let number = match value {
-        None => 1,
-        Some(IntOrString::Int(number)) => i64::from(*number),
-        Some(IntOrString::String(text)) => {
-            let percent = text.strip_suffix('%').and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
-            total.saturating_mul(percent) / 100
-        }
-    };
-    usize::try_from(number.max(1)).unwrap_or(1)
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use k8s_openapi::{
     api::apps::v1::{StatefulSetOrdinals, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetUpdateStrategy},
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    apimachinery::pkg::{
+        apis::meta::v1::{ObjectMeta, Time},
+        util::intstr::IntOrString,
+    },
 };
 use proptest::prelude::*;
 
@@ -97,6 +100,7 @@ impl Model {
                     let name = claim.metadata.name.clone().unwrap();
                     assert!(self.claims.insert(name, Arc::new(*claim)).is_none());
                 }
+                Step::AwaitClaim(..) | Step::TellConflict(_) => {}
                 Step::OwnClaim(claim, owners) => {
                     let claim = self.claims.get_mut(claim.metadata.name.as_ref().unwrap()).unwrap();
                     Arc::make_mut(claim).metadata.owner_references = Some(owners);
@@ -276,17 +280,79 @@ fn claims_go_with_scaled_pods_where_the_policy_says_so() {
     assert_eq!(model.claims.len(), 2);
 }
 
+fn outdated(model: &Model, decision: &Decision) -> Vec<i32> {
+    let ordinal = |step: &Step| match step {
+        Step::DeletePod(pod, Why::Outdated) => Some(model.ordinal(pod)),
+        _ => None,
+    };
+    decision.steps.iter().filter_map(ordinal).collect()
+}
+
 #[test]
-fn max_unavailable_lets_several_pods_be_updated_at_once() {
-    let mut model = Model::new(5, "Parallel");
-    model.rolling().max_unavailable = Some(IntOrString::String("50%".to_owned()));
+fn an_update_takes_one_pod_after_the_other_from_the_top() {
+    let mut model = Model::new(3, "Parallel");
+    model.rolling().max_unavailable = Some(IntOrString::Int(2));
     model.settle();
+    // That another pod does not serve changes nothing.
+    set_running(Arc::make_mut(&mut model.pods[0]), None);
     model.set_image("v2");
-    model.step();
-    let mut going: Vec<i32> = model.pods.iter().filter(|pod| is_deleting(pod)).map(|pod| model.ordinal(pod)).collect();
-    going.sort_unstable();
-    assert_eq!(going, [3, 4]);
+    let decision = model.decide();
+    assert_eq!(outdated(&model, &decision), [2]);
+    model.apply(decision);
+    let decision = model.decide();
+    assert_eq!(outdated(&model, &decision), [0; 0], "the one that goes is waited for");
     model.settle();
+    assert_eq!(model.status()["updatedReplicas"], 3);
+}
+
+#[test]
+fn a_claim_that_goes_is_waited_for_and_told() {
+    let mut model = Model::new(1, "OrderedReady");
+    model.settle();
+    model.pods.clear();
+    let claim = Arc::make_mut(model.claims.get_mut("w-s-0").unwrap());
+    claim.metadata.deletion_timestamp = Some(Time(at(1)));
+    let steps = model.decide().steps;
+    assert!(matches!(&steps[..], [Step::AwaitClaim(..), Step::CreatePod(_)]), "{steps:?}");
+}
+
+#[test]
+fn the_index_alone_is_not_restored() {
+    let mut model = Model::new(1, "OrderedReady");
+    model.settle();
+    for (label, restored) in [("apps.kubernetes.io/pod-index", false), ("statefulset.kubernetes.io/pod-name", true)] {
+        let mut model = model.clone();
+        Arc::make_mut(&mut model.pods[0]).metadata.labels.as_mut().unwrap().remove(label);
+        let steps = model.decide().steps;
+        assert_eq!(steps.iter().any(|step| matches!(step, Step::LabelPod(..))), restored, "{label}");
+    }
+}
+
+#[test]
+fn another_retention_policy_changes_claims_and_is_told_of_their_pods() {
+    let mut model = Model::new(1, "OrderedReady");
+    model.settle();
+    model.spec().persistent_volume_claim_retention_policy = Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
+        when_deleted: Some("Delete".to_owned()),
+        when_scaled: None,
+    });
+    let steps = model.decide().steps;
+    assert!(matches!(&steps[..], [Step::OwnClaim(..), Step::LabelPod(..)]), "{steps:?}");
+}
+
+#[test]
+fn what_fails_for_all_pods_is_not_tried_with_each() {
+    let mut model = Model::new(8, "Parallel");
+    let decision = model.decide();
+    let creations: Vec<&Step> = decision.steps.iter().filter(|step| matches!(step, Step::CreatePod(_))).collect();
+    for (failed, tried) in [(0, 1), (1, 3), (2, 3), (3, 7)] {
+        let may = |step: &&&Step| may_follow(&model.set, creations[failed], step);
+        assert_eq!(creations.iter().filter(may).count(), tried, "{failed}");
+    }
+    let pod = Arc::new(Pod::default());
+    let (scaled, outdated) = (Step::DeletePod(pod.clone(), Why::Scaled), Step::DeletePod(pod, Why::Outdated));
+    assert!(!may_follow(&model.set, creations[0], &scaled) && !may_follow(&model.set, &scaled, &outdated));
+    assert!(may_follow(&model.set, &scaled, &scaled));
 }
 
 #[test]
@@ -397,20 +463,17 @@ proptest! {
     }
 
     #[test]
-    fn in_parallel_no_more_are_taken_down_for_an_update_than_allowed(
-        replicas in 0..7_i32, allowed in 1..4_i32, happenings in proptest::collection::vec(happening(), 0..80),
+    fn in_parallel_an_update_waits_for_each_pod(
+        replicas in 0..7_i32, happenings in proptest::collection::vec(happening(), 0..80),
     ) {
         let mut model = Model::new(replicas, "Parallel");
-        model.rolling().max_unavailable = Some(IntOrString::Int(allowed));
         for happening in &happenings {
             if matches!(happening, Happening::Decides) {
                 let decision = model.decide();
-                let down = ordinals(&model.set)
-                    .filter(|ordinal| !model.pods.iter().any(|pod| model.ordinal(pod) == *ordinal && model.serving(pod)))
-                    .count();
-                let taken = decision.steps.iter()
-                    .filter(|step| matches!(step, Step::DeletePod(pod, Why::Outdated) if model.serving(pod))).count();
-                prop_assert!(taken == 0 || down + taken <= allowed as usize);
+                let taken = outdated(&model, &decision);
+                prop_assert!(taken.len() <= 1);
+                let serves = |ordinal| model.pods.iter().any(|pod| model.ordinal(pod) == ordinal && model.serving(pod));
+                prop_assert!(taken.iter().all(|taken| (taken + 1..ordinals(&model.set).end).all(serves)));
             }
             happens(&mut model, happening);
         }

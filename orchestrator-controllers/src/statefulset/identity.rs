@@ -12,7 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
-use orchestrator_core::meta::{controller_of, owner_reference};
+use orchestrator_core::meta::{controller_of, group_of, owner_reference};
 
 use crate::pods::{REVISION_LABEL, pod_from_template, pod_name_prefix};
 
@@ -47,6 +47,11 @@ pub(crate) fn ordinals(set: &StatefulSet) -> std::ops::Range<i32> {
 pub(crate) fn identity_labels(set: &StatefulSet, ordinal: i32) -> BTreeMap<String, String> {
     let labels = [(POD_NAME_LABEL, pod_name(set, ordinal)), (POD_INDEX_LABEL, ordinal.to_string())];
     labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// Whether a pod carries its identity. As upstream, the label with the index does not matter for that.
+pub(crate) fn has_identity(pod: &Pod) -> bool {
+    pod.metadata.labels.as_ref().and_then(|labels| labels.get(POD_NAME_LABEL)) == pod.metadata.name.as_ref()
 }
 
 /// The pod of an ordinal, made from a revision's template.
@@ -98,15 +103,15 @@ pub(crate) fn make_claims(set: &StatefulSet, ordinal: i32) -> Vec<PersistentVolu
     let claims = claim_templates(set).iter().zip(names).map(|(template, (_, name))| {
         let mut labels = template.metadata.labels.clone().unwrap_or_default();
         labels.extend(selector.clone());
-        let owners = Retention::of(set).owners(set, None, false, &[]);
+        let owners = template.metadata.owner_references.clone().unwrap_or_default();
+        let owners = Retention::of(set).owners(set, None, false, &owners);
         PersistentVolumeClaim {
             metadata: ObjectMeta {
                 name: Some(name),
                 namespace: set.metadata.namespace.clone(),
                 labels: Some(labels).filter(|labels| !labels.is_empty()),
-                annotations: template.metadata.annotations.clone(),
                 owner_references: (!owners.is_empty()).then_some(owners),
-                ..Default::default()
+                ..template.metadata.clone()
             },
             spec: template.spec.clone(),
             status: None,
@@ -133,8 +138,14 @@ impl Retention {
         }
     }
 
+    /// Whether claims go with the pods that scaling removes.
+    pub(crate) fn deletes_when_scaled(self) -> bool {
+        self.delete_when_scaled
+    }
+
     /// The owners that a claim is to have: its set while it is to go with the set, its pod once scaling removes that.
-    /// The garbage collector does the rest. A claim that somebody else controls is left alone.
+    /// The garbage collector does the rest. A claim that somebody else controls gets no owner of ours, and one of an earlier
+    /// set or pod of the same name is left alone.
     pub(crate) fn owners(
         self,
         set: &StatefulSet,
@@ -142,29 +153,49 @@ impl Retention {
         scaled_down: bool,
         owners: &[OwnerReference],
     ) -> Vec<OwnerReference> {
-        let of_set = |owner: &OwnerReference| Some(&owner.uid) == set.metadata.uid.as_ref();
-        let of_pod = |owner: &OwnerReference| {
-            owner.kind == "Pod" && pod.is_some_and(|pod| Some(&owner.name) == pod.metadata.name.as_ref())
-        };
-        if owners.iter().any(|owner| owner.controller == Some(true) && !of_set(owner) && !of_pod(owner)) {
+        let is_ours = |owner: &OwnerReference| is_of_set(owner, set) || pod.is_some_and(|pod| is_of_pod(owner, pod));
+        if owners.iter().any(|owner| is_ours(owner) && !is_current(owner, set, pod)) {
             return owners.to_vec();
         }
-        let wants_set = self.delete_with_set && !(self.delete_when_scaled && scaled_down);
-        let wanted_pod = pod.filter(|_| self.delete_when_scaled && scaled_down);
-        let mut result: Vec<OwnerReference> =
-            owners.iter().filter(|owner| if of_set(owner) { wants_set } else { !of_pod(owner) }).cloned().collect();
-        if wants_set && !result.iter().any(of_set) {
-            result.push(owner_reference(set, true));
+        let others: Vec<OwnerReference> = owners.iter().filter(|owner| !is_ours(owner)).cloned().collect();
+        if is_controlled_by_other(set, pod, owners) {
+            return others;
         }
-        result.extend(wanted_pod.map(|pod| owner_reference(pod, true)));
-        result
+        let to_pod = self.delete_when_scaled && scaled_down;
+        let wanted = (self.delete_with_set && !to_pod).then(|| owner_reference(set, true));
+        let wanted = wanted.or_else(|| pod.filter(|_| to_pod).map(|pod| owner_reference(pod, true)));
+        let has: Vec<&OwnerReference> = owners.iter().filter(|owner| is_ours(owner)).collect();
+        let is_so = |wanted: &OwnerReference| matches!(has[..], [owner] if owner.uid == wanted.uid && owner.controller == Some(true));
+        if wanted.as_ref().map_or(has.is_empty(), is_so) {
+            return owners.to_vec();
+        }
+        others.into_iter().chain(wanted).collect()
     }
 }
 
+fn is_of_set(owner: &OwnerReference, set: &StatefulSet) -> bool {
+    owner.kind == "StatefulSet" && group_of(&owner.api_version) == "apps" && owner.name == set_name(set)
+}
+
+fn is_of_pod(owner: &OwnerReference, pod: &Pod) -> bool {
+    owner.kind == "Pod" && group_of(&owner.api_version).is_empty() && Some(&owner.name) == pod.metadata.name.as_ref()
+}
+
+/// Whether an owner is the very set or pod, not an earlier one of its name.
+fn is_current(owner: &OwnerReference, set: &StatefulSet, pod: Option<&Pod>) -> bool {
+    let of_pod = pod.is_some_and(|pod| Some(&owner.uid) == pod.metadata.uid.as_ref());
+    of_pod || Some(&owner.uid) == set.metadata.uid.as_ref()
+}
+
+/// Whether somebody else controls a claim, so that the retention policy does not matter for it.
+pub(crate) fn is_controlled_by_other(set: &StatefulSet, pod: Option<&Pod>, owners: &[OwnerReference]) -> bool {
+    let is_ours = |owner: &OwnerReference| is_of_set(owner, set) || pod.is_some_and(|pod| is_of_pod(owner, pod));
+    owners.iter().any(|owner| owner.controller == Some(true) && !is_ours(owner))
+}
+
 /// Whether a claim goes away with an earlier pod of this name: a new pod must not use it.
-pub(crate) fn belongs_to_former_pod(claim: &PersistentVolumeClaim, pod_name: &str, pod_uid: Option<&str>) -> bool {
-    controller_of(&claim.metadata)
-        .is_some_and(|owner| owner.kind == "Pod" && owner.name == pod_name && Some(owner.uid.as_str()) != pod_uid)
+pub(crate) fn belongs_to_former_pod(claim: &PersistentVolumeClaim, pod_name: &str) -> bool {
+    controller_of(&claim.metadata).is_some_and(|owner| owner.kind == "Pod" && owner.name == pod_name)
 }
 
 #[cfg(test)]
@@ -217,6 +248,23 @@ mod tests {
         let volumes = spec.volumes.unwrap();
         assert_eq!(volumes.iter().map(|volume| volume.name.as_str()).collect::<Vec<_>>(), ["w", "x"]);
         assert_eq!(volumes[0].persistent_volume_claim.as_ref().unwrap().claim_name, "w-s-3");
+    }
+
+    #[test]
+    fn claims_of_others_and_of_earlier_pods_get_no_owner() {
+        let set = set("Delete", "Delete");
+        let mut pod = Pod::default();
+        pod.metadata.name = Some("s-3".to_owned());
+        pod.metadata.uid = Some("uid-pod".to_owned());
+        let owners = |owners: &[OwnerReference]| Retention::of(&set).owners(&set, Some(&pod), false, owners);
+        let own = owner_reference(&set, true);
+        let other = OwnerReference { kind: "Other".to_owned(), controller: Some(true), ..own.clone() };
+        assert_eq!(owners(&[other.clone(), own.clone()]), [other.clone()]);
+        assert!(is_controlled_by_other(&set, Some(&pod), &[other]));
+        let earlier = OwnerReference { uid: "earlier".to_owned(), ..owner_reference(&pod, true) };
+        assert_eq!(owners(std::slice::from_ref(&earlier)), [earlier]);
+        let plain = OwnerReference { controller: None, ..own.clone() };
+        assert_eq!(owners(&[plain]), [own], "an owner of ours controls");
     }
 
     #[test]

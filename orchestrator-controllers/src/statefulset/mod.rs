@@ -23,7 +23,7 @@ use orchestrator_core::{
     events::{Event, EventRecorder},
     meta::{is_controlled_by, object_reference},
     object::ObjectKey,
-    status::{ApiError, ApiResult},
+    status::{ApiError, ApiResult, Reason},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -163,47 +163,84 @@ impl Run<'_> {
         revisions::keeper(self.set).write_update(&self.api(), history, collisions).await
     }
 
-    /// Does what was decided. In order, the first failure ends it; in parallel, only what depends on it is left out.
+    /// Does what was decided. In order, the first failure ends it; in parallel, what follows from it. A pod with a claim that
+    /// cannot be made is not made, but its other claims are.
     async fn carry_out(&self, steps: Vec<Step>) -> ApiResult<()> {
         let mut outcome = Ok(());
-        let mut without_claims = BTreeSet::new();
+        let mut failed: Option<Step> = None;
+        let mut without_claims: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for step in steps {
-            if matches!(&step, Step::CreatePod(pod) if without_claims.contains(&pod.metadata.name)) {
+            if failed.as_ref().is_some_and(|failed| !decide::may_follow(self.set, failed, &step)) {
                 continue;
             }
-            let waiting = if let Step::CreateClaim(_, pod) = &step { Some(pod.clone()) } else { None };
-            let Err(error) = self.step(step).await else { continue };
-            if is_namespace_terminating(&error) || decide::is_ordered(self.set) {
+            let result = match &step {
+                Step::CreatePod(pod) => {
+                    let name = pod.metadata.name.as_deref().unwrap_or_default();
+                    self.create_pod(pod, without_claims.get(name).map(Vec::as_slice).unwrap_or_default()).await
+                }
+                _ => self.step(&step).await,
+            };
+            let Err(error) = result else { continue };
+            if is_namespace_terminating(&error) {
                 return Err(error);
             }
-            without_claims.extend(waiting.map(Some));
+            match &step {
+                Step::CreateClaim(_, pod) | Step::AwaitClaim(_, pod) => {
+                    without_claims.entry(pod.clone()).or_default().push(error.message().to_owned());
+                }
+                _ if decide::is_ordered(self.set) => return Err(error),
+                _ => {}
+            }
+            failed.get_or_insert(step);
             outcome = outcome.and(Err(error));
         }
         outcome
     }
 
-    async fn step(&self, step: Step) -> ApiResult<()> {
+    async fn step(&self, step: &Step) -> ApiResult<()> {
         match step {
-            Step::CreateClaim(claim, pod) => self.create_claim(&claim, &pod).await,
+            Step::CreateClaim(claim, pod) => self.create_claim(claim, pod).await,
+            Step::AwaitClaim(claim, _) => {
+                let name = claim.metadata.name.as_deref().unwrap_or_default();
+                Err(ApiError::new(Reason::InternalError, format!("pvc {name} is being deleted")))
+            }
+            Step::TellConflict(name) => {
+                let message = format!(
+                    "PersistentVolumeClaim {name} has a conflicting OwnerReference that acts as a manging controller, the \
+                     retention policy is ignored for this claim"
+                );
+                self.record(Event::warning("ConflictingController", message));
+                Ok(())
+            }
             Step::OwnClaim(claim, owners) => {
                 let body = json!({"metadata": {
                     "resourceVersion": claim.metadata.resource_version, "ownerReferences": owners,
                 }});
                 self.patch::<PersistentVolumeClaim>(claim.metadata.name.as_deref(), body).await
             }
-            Step::CreatePod(pod) => {
-                let result = self.api().create(&PostParams::default(), &*pod).await.map(drop);
-                self.record_pod("create", "Create", &pod, result.as_ref().err());
-                result
-            }
+            Step::CreatePod(pod) => self.create_pod(pod, &[]).await,
             Step::LabelPod(pod, labels) => {
                 let body = json!({"metadata": {"uid": pod.metadata.uid, "labels": labels}});
                 let result = self.patch::<Pod>(pod.metadata.name.as_deref(), body).await;
-                self.record_pod("update", "Update", &pod, result.as_ref().err());
+                self.record_pod("update", "Update", pod, result.as_ref().err());
                 result
             }
-            Step::DeletePod(pod, why) => self.delete_pod(&pod, why).await,
+            Step::DeletePod(pod, why) => self.delete_pod(pod, *why).await,
         }
+    }
+
+    /// Makes a pod, unless there is trouble with its claims. That there is one of its name already is not told.
+    async fn create_pod(&self, pod: &Pod, trouble: &[String]) -> ApiResult<()> {
+        let result = match trouble {
+            [] => self.api().create(&PostParams::default(), pod).await.map(drop),
+            [only] => Err(ApiError::new(Reason::InternalError, only)),
+            several => Err(ApiError::new(Reason::InternalError, format!("[{}]", several.join(", ")))),
+        };
+        let error = result.as_ref().err();
+        if !error.is_some_and(ApiError::is_already_exists) {
+            self.record_pod("create", "Create", pod, error);
+        }
+        result
     }
 
     async fn create_claim(&self, claim: &PersistentVolumeClaim, pod: &str) -> ApiResult<()> {
@@ -219,7 +256,10 @@ impl Run<'_> {
                 let why = error.message();
                 let message = format!("create Claim {name} for Pod {pod} in StatefulSet {set} failed error: {why}");
                 self.record(Event::warning("FailedCreate", message));
-                Err(error)
+                if is_namespace_terminating(&error) {
+                    return Err(error);
+                }
+                Err(ApiError::new(Reason::InternalError, format!("failed to create PVC {name}: {why}")))
             }
         }
     }

@@ -155,7 +155,11 @@ impl<'a> Scene<'a> {
     /// The same failure with fewer faults, simpler objects and fewer actions.
     fn smallest(&mut self, seed: u64, plan: &Plan) -> Result<Box<Counterexample>, WorldError> {
         let (explorer, base) = (self.explorer, self.base);
-        let property = self.run(seed, plan)?.broken.unwrap_or_default();
+        let found = self.run(seed, plan)?;
+        if explorer.as_found {
+            return Ok(self.counterexample(found, seed, plan.clone(), &self.script.actions));
+        }
+        let property = found.broken.unwrap_or_default();
         let mut runs = limits::SHRINKING_RUNS;
         let fails = |actions: &[Action], faults: &[Fault]| explorer.fails(base, &property, seed, actions, faults);
         let script = &self.script.actions;
@@ -169,15 +173,19 @@ impl<'a> Scene<'a> {
         };
         let plan = Plan { faults };
         let run = explorer.one(base, Some(&explorer.well(base, &actions, seed)?.objects), &actions, seed, &plan)?;
-        let timeline = run.timeline.lines(&run.runs);
-        Ok(Box::new(Counterexample {
-            property: run.broken.unwrap_or(property),
+        let run = Run { broken: run.broken.or(Some(property)), ..run };
+        Ok(self.counterexample(run, seed, plan, &actions))
+    }
+
+    fn counterexample(&self, run: Run, seed: u64, plan: Plan, actions: &[Action]) -> Box<Counterexample> {
+        Box::new(Counterexample {
+            property: run.broken.unwrap_or_default(),
             plan,
             seed,
             actions: actions.iter().map(ToString::to_string).collect(),
             drawn: self.script.objects(),
-            timeline,
-        }))
+            timeline: run.timeline.lines(&run.runs),
+        })
     }
 }
 

@@ -141,6 +141,7 @@ pub struct Explorer {
     given: Vec<Request>,
     actions: Vec<Action>,
     same_end: bool,
+    as_found: bool,
     writes_per_action: Option<usize>,
     seeds: u64,
     budget: Option<Duration>,
@@ -242,6 +243,7 @@ impl Explorer {
             given: Vec::new(),
             actions: Vec::new(),
             same_end: false,
+            as_found: false,
             writes_per_action: None,
             seeds: limits::SEEDS,
             budget: None,
@@ -378,6 +380,13 @@ impl Explorer {
     /// Tells how far it is, after every run.
     pub fn tells(mut self, hear: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.hear = Arc::new(hear);
+        self
+    }
+
+    /// Tells of the first run in which something does not hold as it is. It is not made smaller, for whoever wants to know only
+    /// whether there is one, such as a test of a test.
+    pub fn as_found(mut self) -> Self {
+        self.as_found = true;
         self
     }
 

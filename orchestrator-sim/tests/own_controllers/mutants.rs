@@ -274,7 +274,7 @@ fn bound_elsewhere(_: &Memory, request: Request) -> Option<Request> {
 /// Explores a scene with a bug, or without one.
 fn explore(scene: fn(Option<Plant>) -> Explorer, plant: Plant) -> Option<Find> {
     let runs: &'static AtomicUsize = Box::leak(Box::default());
-    let explorer = scene(Some(plant)).tells(|progress| runs.store(progress.runs, Ordering::Relaxed));
+    let explorer = scene(Some(plant)).as_found().tells(|progress| runs.store(progress.runs, Ordering::Relaxed));
     match explorer.run() {
         Err(Failure::Broken(found)) => {
             let faults = if found.plan.faults.is_empty() { "none".to_owned() } else { format!("`{}`", found.plan) };
@@ -293,7 +293,9 @@ fn finds() -> Vec<Option<Find>> {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(bug) = BUGS.get(index) else { return done };
+            println!("BEGIN {}", bug.name); let t=std::time::Instant::now();
             done.push((index, explore(bug.scene.1, bug.plant)));
+            println!("END {} {:?} {:?}", bug.name, t.elapsed(), done.last().unwrap().1.as_ref().map(|f| (f.property.clone(), f.faults.clone(), f.runs)));
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
