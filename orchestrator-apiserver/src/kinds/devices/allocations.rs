@@ -227,8 +227,8 @@ mod tests {
         assert_eq!(
             status(allocation(json!([other])), json!({}), false),
             [
-                "status.allocation.devices.results[0].request: \"s\": must be the name of a request in the claim or the \
-                 name of a request and a subrequest separated by '/'",
+                "status.allocation.devices.results[0].request: \"s\": must be the name of a request in the claim \
+                 or the name of a request and a subrequest separated by '/'",
                 "status.allocation.devices.results[0].shareID: \"x\": error validating uid: invalid UUID length: 1",
             ]
         );

@@ -354,9 +354,8 @@ mod tests {
         assert_eq!(attribute(json!({"version": "1.2.3-rc.1+b.01"})), [""; 0]);
         assert_eq!(
             attribute(json!({"version": "1.02.3"})),
-            [
-                "spec.devices[0].attributes[a].version: \"1.02.3\": must be a string compatible with semver.org spec 2.0.0"
-            ]
+            ["spec.devices[0].attributes[a].version: \"1.02.3\": must be a string compatible with semver.org spec \
+                 2.0.0"]
         );
         assert_eq!(attribute(json!({})), ["spec.devices[0].attributes[a]: \"\": exactly one value must be specified"]);
         assert_eq!(

@@ -11,7 +11,8 @@ use crate::{
     kinds::{check, podspec},
 };
 
-/// Takes the resources of the pod and of its containers, and how these are changed, from what was sent; everything else stays.
+/// Takes the resources of the pod and of its containers, and how these are changed, from what was sent; everything else
+/// stays.
 pub(super) fn update(new: &mut Value, old: &Value) {
     let wanted = new.get("spec").cloned().unwrap_or_default();
     *member(new, "spec") = old.get("spec").cloned().unwrap_or_default();
