@@ -18,6 +18,7 @@ pub(crate) enum NameRule {
 const LABEL_FORMAT: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const LABEL_1035_FORMAT: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN_FORMAT: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+const UNDERSCORED_FORMAT: &str = r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";
 const QUALIFIED_FORMAT: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const VALUE_FORMAT: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
 
@@ -103,6 +104,34 @@ pub(crate) fn subdomain(text: &str) -> Vec<String> {
     problems
 }
 
+/// What is wrong with an RFC 1123 subdomain, in which underscores may stand, too.
+pub(crate) fn subdomain_with_underscore(text: &str) -> Vec<String> {
+    let mut problems: Vec<String> = too_long(text, 253).into_iter().collect();
+    let is_part = |part: &str| {
+        let rest = part.strip_prefix('_').unwrap_or(part);
+        !rest.starts_with('_') && !rest.ends_with('_') && is_label(&rest.replace('_', "-"))
+    };
+    if !text.split('.').all(is_part) {
+        problems.push(format!(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-', '_' or '.', and must \
+             start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+             '{UNDERSCORED_FORMAT}')"
+        ));
+    }
+    problems
+}
+
+/// A beginning of names, as the name that it could become: a hyphen at its end is no mistake.
+pub(crate) fn as_name(beginning: &str) -> String {
+    match beginning.strip_suffix('-') {
+        Some(rest) if !rest.is_empty() => {
+            let kept = rest.char_indices().next_back().map_or("", |(last, _)| &rest[..last]);
+            format!("{kept}a")
+        }
+        _ => beginning.to_owned(),
+    }
+}
+
 /// Letters, digits and `-_.`, beginning and ending with a letter or digit.
 fn is_qualified_part(text: &str) -> bool {
     let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
@@ -177,6 +206,9 @@ mod tests {
             (NameRule::PathSegment, "a/b", false),
         ] {
             assert_eq!(rule.problems(name).is_empty(), good, "{rule:?} {name}");
+        }
+        for (beginning, name) in [("a-", "a"), ("ab-", "aa"), ("a--", "aa"), ("-", "-"), ("a.", "a."), ("a", "a")] {
+            assert_eq!(as_name(beginning), name, "{beginning}");
         }
         assert!(qualified_name("example.com/Name").is_empty());
         assert!(!qualified_name("a/b/c").is_empty());

@@ -214,10 +214,16 @@ fn certificate_problem(encoded: &str) -> Option<String> {
 }
 
 fn validate_signer(signer: &Field<'_>, errors: &mut Errors) {
-    match signer.text() {
-        "" => return signer.required(errors, ""),
-        LEGACY_SIGNER => return signer.invalid(errors, "the legacy signerName is not allowed via this API version"),
-        _ => {}
+    if signer.text() == LEGACY_SIGNER {
+        return signer.invalid(errors, "the legacy signerName is not allowed via this API version");
+    }
+    signer_name(signer, errors);
+}
+
+/// The rules of the name of a signer, wherever it stands.
+pub(super) fn signer_name(signer: &Field<'_>, errors: &mut Errors) {
+    if signer.text().is_empty() {
+        return signer.required(errors, "");
     }
     let Some((domain, path)) = signer.text().split_once('/').filter(|(_, path)| !path.contains('/')) else {
         let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";

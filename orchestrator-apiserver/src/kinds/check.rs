@@ -12,6 +12,8 @@ use crate::{
     names,
 };
 
+/// The object as a whole, as errors name it that mean no field of it.
+pub(crate) const WHOLE: &str = "[]";
 pub(crate) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 pub(crate) const IMMUTABLE: &str = "field is immutable";
 /// Size of all annotations of an object, in bytes; upstream's limit.
@@ -130,43 +132,116 @@ pub(crate) fn parse_ip(text: &str) -> Option<IpAddr> {
     text.parse().ok()
 }
 
-/// Refuses what is no address.
+/// Refuses what is no address, and what others could read as another one. Upstream: `IsValidIPForLegacyField`.
 pub(crate) fn ip(field: &Field<'_>, errors: &mut Errors) {
-    if parse_ip(field.text()).is_none() {
-        field.invalid(errors, NOT_AN_ADDRESS);
+    if let Some(problem) = address_problem(field.text()) {
+        field.invalid(errors, problem);
     }
+}
+
+/// What is wrong with an address.
+pub(crate) fn address_problem(text: &str) -> Option<&'static str> {
+    match parse_ip(text) {
+        Some(address) if is_mapped(address) => Some("must not be an IPv4-mapped IPv6 address"),
+        Some(_) => None,
+        None if parse_ip(&without_zeros(text)).is_some() => Some("must not have leading 0s"),
+        None => Some(NOT_AN_ADDRESS),
+    }
+}
+
+/// Whether an address of the newer protocol stands for one of the older.
+fn is_mapped(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some())
+}
+
+/// An address whose numbers between dots have no zeros in front.
+fn without_zeros(text: &str) -> String {
+    let (start, numbers) = text.rsplit_once(':').map_or(("", text), |(start, _)| text.split_at(start.len() + 1));
+    let plain = |number: &str| match number.trim_start_matches('0') {
+        "" if !number.is_empty() => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    if !numbers.contains('.') {
+        return text.to_owned();
+    }
+    format!("{start}{}", numbers.split('.').map(plain).collect::<Vec<_>>().join("."))
 }
 
 /// The address and the length of the prefix of a network.
 pub(crate) fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = text.split_once('/')?;
     let address = parse_ip(address)?;
-    let bits: u8 = bits.parse().ok()?;
+    let is_number = !bits.is_empty() && bits.bytes().all(|byte| byte.is_ascii_digit());
+    let bits: u8 = bits.parse().ok().filter(|_| is_number)?;
     let most = if address.is_ipv4() { 32 } else { 128 };
     (bits <= most).then_some((address, bits))
 }
 
-/// Refuses what is no network.
+/// Refuses what is no network, and what others could read as another one. Upstream: `IsValidCIDRForLegacyField`.
 pub(crate) fn cidr(field: &Field<'_>, errors: &mut Errors) {
-    if parse_cidr(field.text()).is_none() {
-        field.invalid(errors, NOT_A_NETWORK);
+    if let Some(problem) = network_problem(field.text()) {
+        field.invalid(errors, problem);
     }
+}
+
+/// What is wrong with a network.
+pub(crate) fn network_problem(text: &str) -> Option<&'static str> {
+    const ZEROS: &str = "must not have leading 0s in IP or prefix length";
+    let (address, bits) = text.split_once('/').unwrap_or((text, ""));
+    let Some(network) = parse_cidr(&format!("{}/{bits}", without_zeros(address))) else { return Some(NOT_A_NETWORK) };
+    if parse_ip(address).is_none() || (bits.len() > 1 && bits.starts_with('0')) {
+        Some(ZEROS)
+    } else if is_mapped(network.0) {
+        Some("must not have an IPv4-mapped IPv6 address")
+    } else if first_address(network) != network.0 {
+        Some("must not have bits set beyond the prefix length")
+    } else {
+        None
+    }
+}
+
+/// Refuses a network that is not written in the one form that fields since then ask for.
+pub(crate) fn canonical_cidr(field: &Field<'_>, errors: &mut Errors) {
+    cidr(field, errors);
+    let form = parse_cidr(field.text()).map(|(address, bits)| format!("{address}/{bits}"));
+    if let Some(form) = form.filter(|form| network_problem(field.text()).is_none() && form != field.text()) {
+        field.invalid(errors, &format!("must be in canonical form ({form:?})"));
+    }
+}
+
+/// Refuses what is not an address with the bits of its network, in its one form. Upstream: `IsValidInterfaceAddress`.
+pub(crate) fn interface_address(field: &Field<'_>, errors: &mut Errors) {
+    let (address, bits) = field.text().split_once('/').unwrap_or((field.text(), ""));
+    let Some((address, bits)) = parse_cidr(&format!("{}/{bits}", without_zeros(address))) else {
+        return field.invalid(errors, "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)");
+    };
+    let form = match address {
+        IpAddr::V6(mapped) if is_mapped(address) && bits >= 96 => {
+            format!("{}/{}", mapped.to_canonical(), bits - 96)
+        }
+        address => format!("{address}/{bits}"),
+    };
+    if form != field.text() {
+        field.invalid(errors, &format!("must be in canonical form ({form:?})"));
+    }
+}
+
+/// The address that a network begins with.
+fn first_address((address, bits): (IpAddr, u8)) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) & mask(bits, 32) as u32).into(),
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & mask(bits, 128)).into(),
+    }
+}
+
+/// The bits of a prefix, of addresses of this many bits.
+fn mask(bits: u8, width: u32) -> u128 {
+    u128::MAX.checked_shl(width - u32::from(bits)).unwrap_or(0)
 }
 
 /// Whether an address lies in a network.
 pub(crate) fn contains(network: (IpAddr, u8), address: IpAddr) -> bool {
-    let mask = |bits: u8, width: u32| u128::MAX.checked_shl(width - u32::from(bits)).unwrap_or(0);
-    match (network.0, address) {
-        (IpAddr::V4(net), IpAddr::V4(address)) => {
-            let mask = mask(network.1, 32) as u32;
-            u32::from(net) & mask == u32::from(address) & mask
-        }
-        (IpAddr::V6(net), IpAddr::V6(address)) => {
-            let mask = mask(network.1, 128);
-            u128::from(net) & mask == u128::from(address) & mask
-        }
-        _ => false,
-    }
+    network.0.is_ipv4() == address.is_ipv4() && first_address(network) == first_address((address, network.1))
 }
 
 /// Refuses addresses that can belong to no endpoint.
@@ -178,7 +253,7 @@ pub(crate) fn endpoint_address(field: &Field<'_>, errors: &mut Errors) {
         IpAddr::V6(v6) => (is_v6_link_local(v6), v6.segments()[0] & 0xff0f == 0xff02),
     };
     for (bad, detail) in [
-        (any, format!("may not be unspecified ({address})")),
+        (any, format!("may not be unspecified ({})", field.text())),
         (loopback, "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned()),
         (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned()),
         (link_multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned()),
@@ -452,5 +527,49 @@ pub(crate) fn immutable(new: &Field<'_>, old: &Field<'_>, name: &str, errors: &m
 pub(crate) fn label_key_at(place: &Field<'_>, key: &str, errors: &mut Errors) {
     for problem in names::qualified_name(key) {
         place.wrong(errors, format!("{key:?}"), &problem);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_by_all_alike() {
+        for (text, problem) in [
+            ("10.9.8.7", None),
+            ("FE80:0:0:0:0:0:0:0abc", None),
+            ("1.2.3", Some(NOT_AN_ADDRESS)),
+            ("10.0.0.256", Some(NOT_AN_ADDRESS)),
+            ("010.002.003.004", Some("must not have leading 0s")),
+            ("::ffff:1.2.03.4", Some("must not have leading 0s")),
+            ("::ffff:1.2.3.4", Some("must not be an IPv4-mapped IPv6 address")),
+        ] {
+            assert_eq!(address_problem(text), problem, "{text}");
+        }
+    }
+
+    #[test]
+    fn networks_are_read_by_all_alike() {
+        const ZEROS: Option<&str> = Some("must not have leading 0s in IP or prefix length");
+        for (text, problem) in [
+            ("10.0.0.0/8", None),
+            ("0.0.0.0/0", None),
+            ("2001:db8::/64", None),
+            ("10.0.0.0", Some(NOT_A_NETWORK)),
+            ("10.0.0.0/+8", Some(NOT_A_NETWORK)),
+            ("10.0.0.0/33", Some(NOT_A_NETWORK)),
+            ("10.0.0.0/08", ZEROS),
+            ("010.0.0.0/8", ZEROS),
+            ("::ffff:10.0.0.0/104", Some("must not have an IPv4-mapped IPv6 address")),
+            ("10.1.2.3/8", Some("must not have bits set beyond the prefix length")),
+        ] {
+            assert_eq!(network_problem(text), problem, "{text}");
+        }
+        let text = serde_json::json!("2001:DB8::/64");
+        let mut errors = Errors::default();
+        canonical_cidr(&Field::root(&text), &mut errors);
+        let told = errors.into_vec().remove(0).detail;
+        assert_eq!(told, "\"2001:DB8::/64\": must be in canonical form (\"2001:db8::/64\")");
     }
 }

@@ -16,11 +16,11 @@ const SET: &str = "field is immutable when `immutable` is set";
 
 /// Config maps.
 pub(super) const CONFIG_MAPS: Rules =
-    Rules { validate: validate_config_map, validate_update: config_map_stays, ..Rules::NONE };
+    Rules { validate_create: validate_config_map, validate_update: config_map_stays, ..Rules::NONE };
 
 /// Secrets.
 pub(super) const SECRETS: Rules =
-    Rules { default: default_secret, validate: validate_secret, validate_update: secret_stays, ..Rules::NONE };
+    Rules { default: default_secret, validate_create: validate_secret, validate_update: secret_stays, ..Rules::NONE };
 
 /// Service accounts.
 pub(super) const SERVICE_ACCOUNTS: Rules = Rules { returns_deleted: true, ..Rules::NONE };
@@ -40,7 +40,7 @@ fn validate_config_map(map: &Field<'_>, errors: &mut Errors) {
         size += decoded(value.text());
     }
     if size > DATA_BYTES {
-        errors.add("[]", FieldErrorKind::TooLong, format!("may not be more than {DATA_BYTES} bytes"));
+        errors.add(check::WHOLE, FieldErrorKind::TooLong, format!("may not be more than {DATA_BYTES} bytes"));
     }
 }
 
@@ -72,6 +72,7 @@ fn immutable_stays(new: &Field<'_>, old: &Field<'_>, data: &[&str], errors: &mut
 
 fn config_map_stays(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     immutable_stays(new, old, &["data", "binaryData"], errors);
+    validate_config_map(new, errors);
 }
 
 fn default_secret(secret: &mut Value) {
@@ -152,4 +153,26 @@ fn json_in(value: &Field<'_>, errors: &mut Errors) {
 fn secret_stays(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     check::immutable(new, old, "type", errors);
     immutable_stays(new, old, &["data"], errors);
+    validate_secret(new, errors);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::testing::broken_by_change;
+
+    #[test]
+    fn what_may_change_is_told_before_what_may_be() {
+        let map = |data: Value| json!({"metadata": {"name": "m"}, "immutable": true, "data": data});
+        let found = broken_by_change(&CONFIG_MAPS, map(json!({})), map(json!({"a b": ""})));
+        assert_eq!(found[0], format!("data: {SET}"));
+        assert!(found.len() == 2 && found[1].starts_with("data[a b]: "), "{found:?}");
+        let secret = |of: &str| json!({"metadata": {"name": "s"}, "type": of});
+        assert_eq!(
+            broken_by_change(&SECRETS, secret("Opaque"), secret("kubernetes.io/ssh-auth")),
+            ["type: \"kubernetes.io/ssh-auth\": field is immutable", "data[ssh-privatekey]: "]
+        );
+    }
 }

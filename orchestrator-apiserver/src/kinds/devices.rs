@@ -2,24 +2,32 @@
 //!
 //! Upstream: `pkg/apis/resource/validation`.
 
+mod allocations;
+mod capacity;
+mod claims;
+mod slices;
+
 use std::collections::BTreeSet;
 
 use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
-use super::{check, rules::Rules};
+use super::{
+    check,
+    podspec::{self, driver_name},
+    rules::Rules,
+};
 use crate::{
     field::{Errors, Field, items_mut, member, set_default},
     names,
     strategy::Generation,
 };
 
-/// Users of one claim.
-const RESERVED_FOR_MAX: usize = 256;
-/// Devices of one slice.
-const DEVICES_MAX: usize = 128;
-const DRIVER_NAME_BYTES: usize = 63;
 const POOL_NAME_BYTES: usize = 253;
+const IDENTIFIER_BYTES: usize = 32;
+const IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of \
+                          alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for \
+                          validation is '[A-Za-z_][A-Za-z0-9_]*')";
 
 /// Device classes.
 pub(super) const DEVICE_CLASSES: Rules = Rules {
@@ -30,48 +38,25 @@ pub(super) const DEVICE_CLASSES: Rules = Rules {
         }
     },
     validate: |class, errors| {
-        for selector in class.at("spec.selectors").items() {
-            let expression = selector.get("cel");
-            if !expression.exists() {
-                expression.required(errors, "");
-            } else {
-                check::required(&expression.get("expression"), errors);
-            }
-        }
-        for config in class.at("spec.config").items() {
-            let opaque = config.get("opaque");
-            if opaque.exists() {
-                driver_name(&opaque.get("driver"), errors);
-            } else {
-                opaque.required(errors, "");
-            }
+        let spec = class.get("spec");
+        claims::selectors(&spec.get("selectors"), errors);
+        each(&spec.get("config"), claims::CONFIGURATIONS_MAX, errors, claims::configuration);
+        let name = spec.get("extendedResourceName");
+        if name.exists() && !podspec::is_extended(name.text()) {
+            name.invalid(errors, "must be a valid extended resource name");
         }
     },
     ..Rules::NONE
 };
 
-/// Claims of devices.
+/// Claims of devices. What they ask for stays, and is not looked at again.
 pub(super) const RESOURCE_CLAIMS: Rules = Rules {
     status: true,
     default: |claim| default_device_claim(member(claim, "spec")),
     create: |claim| *member(claim, "status") = json!({}),
-    validate: |claim, errors| validate_device_claim(&claim.get("spec"), errors),
+    validate_create: |claim, errors| claims::validate(&claim.get("spec"), errors),
     validate_update: |new, old, errors| check::immutable(new, old, "spec", errors),
-    validate_status: validate_claim_status,
-    ..Rules::NONE
-};
-
-/// What a driver has on a node.
-pub(super) const RESOURCE_SLICES: Rules = Rules {
-    generation: Generation::Intent,
-    validate: |slice, errors| validate_slice(&slice.get("spec"), errors),
-    validate_update: |new, old, errors| {
-        let (new, old) = (new.get("spec"), old.get("spec"));
-        check::immutable(&new.get("pool"), &old.get("pool"), "name", errors);
-        for name in ["driver", "nodeName"] {
-            check::immutable(&new, &old, name, errors);
-        }
-    },
+    validate_status: allocations::validate_status,
     ..Rules::NONE
 };
 
@@ -82,8 +67,19 @@ pub(super) const RESOURCE_CLAIM_TEMPLATES: Rules = Rules {
         set_default(spec, "metadata", json!({}));
         default_device_claim(member(spec, "spec"));
     },
-    validate: |template, errors| validate_device_claim(&template.at("spec.spec"), errors),
+    validate_create: |template, errors| {
+        podspec::template_metadata(&template.at("spec.metadata"), errors);
+        claims::validate(&template.at("spec.spec"), errors);
+    },
     validate_update: |new, old, errors| check::immutable(new, old, "spec", errors),
+    ..Rules::NONE
+};
+
+/// What a driver has on a node.
+pub(super) const RESOURCE_SLICES: Rules = Rules {
+    generation: Generation::Intent,
+    validate_create: |slice, errors| slices::validate(&slice.get("spec"), None, errors),
+    validate_update: |new, old, errors| slices::validate(&new.get("spec"), Some(&old.get("spec")), errors),
     ..Rules::NONE
 };
 
@@ -92,8 +88,11 @@ fn default_device_claim(spec: &mut Value) {
     set_default(devices, "requests", Value::Null);
     let ask = |request: &mut Value| {
         set_default(request, "allocationMode", "ExactCount");
-        if request["allocationMode"] == "ExactCount" {
-            set_default(request, "count", 1);
+        if request["allocationMode"] == "ExactCount" && request["count"].as_i64().unwrap_or(0) == 0 {
+            *member(request, "count") = 1.into();
+        }
+        for toleration in items_mut(request, "tolerations") {
+            set_default(toleration, "operator", "Equal");
         }
     };
     for request in items_mut(devices, "requests") {
@@ -104,220 +103,241 @@ fn default_device_claim(spec: &mut Value) {
     }
 }
 
-fn validate_device_claim(spec: &Field<'_>, errors: &mut Errors) {
-    let mut seen = BTreeSet::new();
-    for request in spec.at("devices.requests").items() {
-        let name = request.get("name");
-        check::needed(&name, names::label, errors);
-        if seen.contains(&name.text()) {
-            name.duplicate(errors);
-        }
-        seen.insert(name.text());
-        let (exactly, first) = (request.get("exactly"), request.get("firstAvailable"));
-        match (exactly.exists(), first.len() > 0) {
-            (true, true) => request.invalid(errors, "exactly one of `exactly` or `firstAvailable` must be specified"),
-            (false, false) => request.required(errors, "exactly one of `exactly` or `firstAvailable` is required"),
-            (true, false) => check::needed(&exactly.get("deviceClassName"), names::subdomain, errors),
-            (false, true) => {
-                for choice in first.items() {
-                    check::needed(&choice.get("deviceClassName"), names::subdomain, errors);
-                }
-            }
-        }
+/// Whether a list or map is too long, which is said; then nothing else is said about it.
+fn too_many(list: &Field<'_>, most: usize, errors: &mut Errors) -> bool {
+    let is_too_long = list.len() > most;
+    if is_too_long {
+        let detail = format!("{}: must have at most {most} items", list.len());
+        list.error(errors, FieldErrorKind::TooMany, detail);
     }
+    is_too_long
 }
 
-/// A claim is used only while it is allocated, and its allocation does not change until it is given back.
-fn validate_claim_status(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
-    let deleted = new.at("metadata.deletionTimestamp").exists();
-    let (new, old) = (new.get("status"), old.get("status"));
-    let reserved = new.get("reservedFor");
-    if reserved.len() > RESERVED_FOR_MAX {
-        let detail = format!("{}: must have at most {RESERVED_FOR_MAX} items", reserved.len());
-        reserved.error(errors, FieldErrorKind::TooMany, detail);
+/// Checks the items of a list that is not too long; whether it did.
+fn each<'a>(
+    list: &Field<'a>,
+    most: usize,
+    errors: &mut Errors,
+    mut check: impl FnMut(&Field<'a>, &mut Errors),
+) -> bool {
+    if too_many(list, most, errors) {
+        return false;
     }
-    let mut seen = BTreeSet::new();
-    for user in reserved.items() {
-        for name in ["resource", "name", "uid"] {
-            check::required(&user.get(name), errors);
-        }
-        if !seen.insert(user.get("uid").text()) {
-            user.get("uid").duplicate(errors);
-        }
-    }
-    let (allocation, before) = (new.get("allocation"), old.get("allocation"));
-    if reserved.len() > 0 && !allocation.exists() {
-        reserved.forbidden(errors, "may not be specified when `allocated` is not set");
-    } else if deleted {
-        let known = old.get("reservedFor").items();
-        let is_known = |user: &Field<'_>| known.iter().any(|known| known.value() == user.value());
-        if !reserved.items().iter().all(is_known) {
-            let detail = "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set";
-            reserved.forbidden(errors, detail);
-        }
-    }
-    if before.exists() && allocation.exists() {
-        check::immutable(&new, &old, "allocation", errors);
-    }
+    list.items().iter().for_each(|item| check(item, errors));
+    true
 }
 
-fn driver_name(driver: &Field<'_>, errors: &mut Errors) {
-    if driver.text().is_empty() {
-        driver.required(errors, "");
-        return;
-    }
-    if driver.text().len() > DRIVER_NAME_BYTES {
-        let detail = format!("may not be more than {DRIVER_NAME_BYTES} bytes");
-        driver.error(errors, FieldErrorKind::TooLong, detail);
-    }
-    check::problems(driver, &names::subdomain(&driver.text().to_lowercase()), errors);
-}
-
-fn validate_slice(spec: &Field<'_>, errors: &mut Errors) {
-    driver_name(&spec.get("driver"), errors);
-    validate_pool(&spec.get("pool"), errors);
-    nodes_of_slice(spec, errors);
-    let devices = spec.get("devices");
-    if devices.len() > DEVICES_MAX {
-        let detail = format!("{}: must have at most {DEVICES_MAX} items", devices.len());
-        devices.error(errors, FieldErrorKind::TooMany, detail);
+/// As [`each`], and then refuses items that are there twice.
+fn each_once<'a>(
+    list: &Field<'a>,
+    most: usize,
+    key: impl Fn(&Field<'a>) -> String,
+    errors: &mut Errors,
+    check: impl FnMut(&Field<'a>, &mut Errors),
+) -> bool {
+    if !each(list, most, errors, check) {
+        return false;
     }
     let mut seen = BTreeSet::new();
-    for device in devices.items() {
-        let name = device.get("name");
-        check::needed(&name, names::label, errors);
-        if !seen.insert(name.text()) {
-            name.duplicate(errors);
+    for item in list.items() {
+        let shown = format!("{:?}", key(&item));
+        if !seen.insert(shown.clone()) {
+            item.error(errors, FieldErrorKind::Duplicate, shown);
         }
     }
+    true
 }
 
-fn validate_pool(pool: &Field<'_>, errors: &mut Errors) {
-    let (name, generation, slices) = (pool.get("name"), pool.get("generation"), pool.get("resourceSliceCount"));
+fn label(name: &Field<'_>, errors: &mut Errors) {
+    check::problems(name, &names::label(name.text()), errors);
+}
+
+fn pool_name(name: &Field<'_>, errors: &mut Errors) {
     if name.text().is_empty() {
-        name.required(errors, "");
-    } else {
-        if name.text().len() > POOL_NAME_BYTES {
-            let detail = format!("may not be more than {POOL_NAME_BYTES} bytes");
-            name.error(errors, FieldErrorKind::TooLong, detail);
-        }
-        for part in name.text().split('/') {
-            for problem in names::subdomain(part) {
-                name.wrong(errors, format!("{part:?}"), &problem);
-            }
-        }
+        return name.required(errors, "");
     }
-    if slices.int().unwrap_or(0) <= 0 {
-        slices.wrong(errors, slices.int().unwrap_or(0), "must be greater than zero");
+    if name.text().len() > POOL_NAME_BYTES {
+        name.error(errors, FieldErrorKind::TooLong, format!("may not be more than {POOL_NAME_BYTES} bytes"));
     }
-    if generation.int().is_some_and(|generation| generation < 0) {
-        generation.invalid(errors, "must be greater than or equal to zero");
+    for part in name.text().split('/') {
+        for problem in names::subdomain(part) {
+            name.wrong(errors, format!("{part:?}"), &problem);
+        }
     }
 }
 
-/// A slice says in one way only which nodes can use its devices.
-fn nodes_of_slice(spec: &Field<'_>, errors: &mut Errors) {
-    let ways = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
-    let mut chosen = Vec::new();
-    for way in ways {
-        let field = spec.get(way);
-        match field.value() {
-            None | Some(Value::Null) => continue,
-            Some(Value::Bool(false)) => field.invalid(errors, "must be either unset or set to true"),
-            Some(Value::String(name)) if name.is_empty() => {
-                field.invalid(errors, "must be either unset or set to a non-empty string");
+/// The name of an attribute or a capacity, with or without the domain that it belongs to.
+fn identifier_of(name: &str, place: &Field<'_>, errors: &mut Errors) {
+    let parts = name.split('/').collect::<Vec<_>>();
+    match parts.as_slice() {
+        [name] => identifier(name, place, errors),
+        [domain, name] => {
+            let whose = Value::from(*domain);
+            if domain.is_empty() {
+                place.wrong(errors, "\"\"", "the domain must not be empty");
+            } else {
+                driver_name(&Field::root(&whose).shown_at(place.path()), errors);
             }
-            Some(Value::String(name)) => {
-                check::problems(&field, &names::subdomain(name), errors);
-                chosen.push(format!("`{way}`"));
+            if name.is_empty() {
+                place.wrong(errors, "\"\"", "the name must not be empty");
+            } else {
+                identifier(name, place, errors);
             }
-            Some(_) => chosen.push(format!("`{way}`")),
         }
+        // Upstream lets names with more slashes pass.
+        _ => {}
     }
-    let terms = spec.at("nodeSelector.nodeSelectorTerms");
-    if spec.get("nodeSelector").exists() && terms.len() != 1 {
-        terms.invalid(errors, "must have exactly one node selector term");
+}
+
+/// A name of an attribute that says whose it is.
+fn fully_qualified(name: &Field<'_>, errors: &mut Errors) {
+    identifier_of(name.text(), name, errors);
+    if !name.text().contains('/') {
+        name.invalid(errors, "a fully qualified name must be a domain and a name separated by a slash");
     }
-    let all = ways.map(|way| format!("`{way}`")).join(", ");
-    match chosen.as_slice() {
-        [] => spec.required(errors, &format!("exactly one of {all} is required")),
-        [_] => {}
-        many => {
-            let shown = format!("\"{{{}}}\"", many.join(", "));
-            spec.wrong(errors, shown, &format!("exactly one of {all} is required, but multiple fields are set"));
+}
+
+fn identifier(name: &str, place: &Field<'_>, errors: &mut Errors) {
+    if name.len() > IDENTIFIER_BYTES {
+        place.error(errors, FieldErrorKind::TooLong, format!("may not be more than {IDENTIFIER_BYTES} bytes"));
+    }
+    let is_identifier = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !is_identifier {
+        place.wrong(errors, format!("{name:?}"), IDENTIFIER);
+    }
+}
+
+/// An object that only a driver understands.
+fn raw(data: &Field<'_>, most: usize, errors: &mut Errors) {
+    let bytes = data.value().map_or(0, |value| value.to_string().len());
+    match data.value() {
+        None | Some(Value::Null) => data.required(errors, ""),
+        Some(_) if bytes > most => {
+            data.error(errors, FieldErrorKind::TooLong, format!("may not be more than {most} bytes"));
         }
+        Some(Value::Object(_)) => {}
+        Some(_) => data.wrong(errors, "\"<value omitted>\"", "must be a valid JSON object"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kinds::testing;
 
-    fn status(new: Value, old: Value, deleted: bool) -> Vec<String> {
-        let claim = |status: Value| {
-            let metadata = if deleted { json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}) } else { json!({}) };
-            json!({"metadata": metadata, "status": status})
+    fn claim(devices: Value) -> Value {
+        json!({"spec": {"devices": devices}})
+    }
+
+    fn claimed(devices: Value) -> Vec<String> {
+        testing::broken(&RESOURCE_CLAIMS, claim(devices))
+    }
+
+    fn requested(request: Value) -> Vec<String> {
+        claimed(json!({"requests": [request]}))
+    }
+
+    #[test]
+    fn requests_are_exact_or_a_choice() {
+        let exactly = json!({"deviceClassName": "c"});
+        assert_eq!(requested(json!({"name": "r", "exactly": exactly})), [""; 0]);
+        assert_eq!(
+            requested(json!({"name": "r"})),
+            ["spec.devices.requests[0]: exactly one of `exactly` or `firstAvailable` is required"]
+        );
+        assert_eq!(
+            requested(json!({"name": "r", "exactly": exactly, "firstAvailable": [{"name": "s"}]})),
+            ["spec.devices.requests[0]: null: exactly one of `exactly` or `firstAvailable` is required, but multiple \
+              fields are set"]
+        );
+        let choice = json!({"name": "s", "deviceClassName": "c"});
+        assert_eq!(
+            requested(json!({"name": "r", "firstAvailable": vec![choice.clone(); 9]})),
+            ["spec.devices.requests[0].firstAvailable: 9: must have at most 8 items"]
+        );
+        assert_eq!(
+            requested(json!({"name": "r", "firstAvailable": [choice, choice]})),
+            ["spec.devices.requests[0].firstAvailable[1]: \"s\""]
+        );
+    }
+
+    #[test]
+    fn requests_say_how_many_devices_and_with_which_taints() {
+        let exactly = |more: Value| {
+            let mut exactly = json!({"deviceClassName": "c"});
+            exactly.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            requested(json!({"name": "r", "exactly": exactly}))
         };
-        let (new, old, mut errors) = (claim(new), claim(old), Errors::default());
-        validate_claim_status(&Field::root(&new), &Field::root(&old), &mut errors);
-        errors.into_vec().into_iter().map(|error| format!("{}: {}", error.field, error.detail)).collect()
-    }
-
-    fn user(name: &str) -> Value {
-        json!({"resource": "pods", "name": name, "uid": name})
+        let path = "spec.devices.requests[0].exactly";
+        assert_eq!(exactly(json!({"count": 0})), [""; 0]);
+        assert_eq!(exactly(json!({"count": -1})), [format!("{path}.count: -1: must be greater than zero")]);
+        assert_eq!(
+            exactly(json!({"allocationMode": "All", "count": 2})),
+            [format!("{path}.count: 2: must not be specified when allocationMode is 'All'")]
+        );
+        assert_eq!(
+            exactly(json!({"allocationMode": "Some"})),
+            [format!("{path}.allocationMode: \"Some\": supported values: \"All\", \"ExactCount\"")]
+        );
+        assert_eq!(
+            exactly(json!({"tolerations": [{"operator": "Exists", "value": "v"}, {"key": "k", "effect": "No"}]})),
+            [
+                format!("{path}.tolerations[0].value: \"v\": must be empty for operator `Exists`"),
+                format!(
+                    "{path}.tolerations[1].effect: \"No\": supported values: \"NoExecute\", \"NoSchedule\", \"None\""
+                ),
+            ]
+        );
+        assert_eq!(exactly(json!({"selectors": [{}]})), [format!("{path}.selectors[0].cel: ")]);
     }
 
     #[test]
-    fn claims_are_reserved_while_they_are_allocated() {
-        let allocated = |users: Vec<Value>| json!({"allocation": {"devices": {}}, "reservedFor": users});
-        assert_eq!(status(allocated(vec![user("a")]), json!({}), false), [""; 0]);
-        assert_eq!(
-            status(json!({"reservedFor": [user("a")]}), json!({}), false),
-            ["status.reservedFor: may not be specified when `allocated` is not set"]
-        );
-        assert_eq!(
-            status(allocated(vec![user("a"), user("a"), json!({"name": "b", "uid": "b"})]), json!({}), false),
-            ["status.reservedFor[1].uid: \"a\"", "status.reservedFor[2].resource: "]
-        );
-        assert_eq!(status(allocated(vec![user("a")]), allocated(vec![user("a"), user("b")]), true), [""; 0]);
-        assert_eq!(status(allocated(vec![user("a")]), allocated(vec![]), true).len(), 1);
-        assert_eq!(
-            status(allocated(vec![user("a"); RESERVED_FOR_MAX + 1]), json!({}), false)[0],
-            format!("status.reservedFor: {}: must have at most {RESERVED_FOR_MAX} items", RESERVED_FOR_MAX + 1)
-        );
-    }
-
-    #[test]
-    fn an_allocation_stays_until_it_is_given_back() {
-        let (one, two) = (json!({"allocation": {"a": 1}}), json!({"allocation": {"a": 2}}));
-        assert_eq!(status(two.clone(), one.clone(), false), ["status.allocation: {\"a\":2}: field is immutable"]);
-        assert_eq!(status(json!({}), one, false), [""; 0]);
-        assert_eq!(status(two, json!({}), false), [""; 0]);
-    }
-
-    #[test]
-    fn slices_say_in_one_way_where_they_are() {
-        let slice = |more: Value| {
-            let mut spec = json!({
-                "driver": "d.example.com", "pool": {"name": "a/b", "generation": 1, "resourceSliceCount": 1},
-            });
-            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            let (tree, mut errors) = (json!({ "spec": spec }), Errors::default());
-            (RESOURCE_SLICES.validate)(&Field::root(&tree), &mut errors);
-            errors.into_vec().into_iter().map(|error| format!("{}: {}", error.field, error.detail)).collect::<Vec<_>>()
+    fn constraints_and_configurations_are_of_requests_of_the_claim() {
+        let claimed = |more: Value| {
+            let choice = json!({"name": "s", "deviceClassName": "c"});
+            let mut devices = json!({"requests": [{"name": "r", "firstAvailable": [choice]}]});
+            devices.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            claimed(devices)
         };
-        let all = "`nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection`";
-        assert_eq!(slice(json!({"nodeName": "n"})), [""; 0]);
-        assert_eq!(slice(json!({})), [format!("spec: exactly one of {all} is required")]);
+        let good = json!({"requests": ["r", "r/s"], "matchAttribute": "d.example.com/a"});
+        assert_eq!(claimed(json!({"constraints": [good]})), [""; 0]);
         assert_eq!(
-            slice(json!({"nodeName": "n", "allNodes": true})),
-            [format!(
-                "spec: \"{{`nodeName`, `allNodes`}}\": exactly one of {all} is required, but multiple fields are set"
-            )]
+            claimed(json!({"constraints": [{"requests": ["r/t"], "matchAttribute": "a"}, {}]})),
+            [
+                "spec.devices.constraints[0].requests[0]: \"r/t\": must be the name of a request in the claim or the \
+                 name of a request and a subrequest separated by '/'",
+                "spec.devices.constraints[0].matchAttribute: \"a\": a fully qualified name must be a domain and a \
+                 name separated by a slash",
+                "spec.devices.constraints[1]: exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, \
+                 but multiple fields are set",
+            ]
         );
         assert_eq!(
-            slice(json!({"nodeName": "n", "devices": [{"name": "x"}, {"name": "x"}], "driver": ""})),
-            ["spec.driver: ", "spec.devices[1].name: \"x\""]
+            claimed(
+                json!({"config": [{}, {"opaque": {"driver": "d", "parameters": []}}, {"opaque": {"driver": "d"}}]})
+            ),
+            [
+                "spec.devices.config[0].opaque: ",
+                "spec.devices.config[1].opaque.parameters: \"<value omitted>\": must be a valid JSON object",
+                "spec.devices.config[2].opaque.parameters: ",
+            ]
         );
+    }
+
+    #[test]
+    fn what_a_claim_asks_for_stays() {
+        let ask = |class: &str| claim(json!({"requests": [{"name": "r", "exactly": {"deviceClassName": class}}]}));
+        assert_eq!(testing::broken_by_change(&RESOURCE_CLAIMS, ask("a"), ask("a")), [""; 0]);
+        let errors = testing::broken_by_change(&RESOURCE_CLAIMS, ask("a"), ask("B"));
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].ends_with("field is immutable"), "{errors:?}");
+    }
+
+    #[test]
+    fn classes_stand_for_extended_resources() {
+        let class = |name: &str| testing::broken(&DEVICE_CLASSES, json!({"spec": {"extendedResourceName": name}}));
+        assert_eq!(class("example.com/gpu"), [""; 0]);
+        assert_eq!(class("cpu"), ["spec.extendedResourceName: \"cpu\": must be a valid extended resource name"]);
     }
 }

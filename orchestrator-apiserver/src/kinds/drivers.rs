@@ -4,9 +4,10 @@
 
 use std::collections::BTreeSet;
 
+use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
-use super::{check, podspec, rules::Rules};
+use super::{check, go, podspec, rules::Rules};
 use crate::{
     field::{Errors, Field, member, set_default},
     names,
@@ -72,6 +73,7 @@ pub(super) const NODE_DRIVERS: Rules = Rules {
             topology_keys(&driver, errors);
         }
     },
+    validate_update: drivers_stay,
     ..Rules::NONE
 };
 
@@ -97,6 +99,9 @@ pub(super) const ATTACHMENTS: Rules = Rules {
             (true, true) => {
                 source.forbidden(errors, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
             }
+            (false, true) if named.text().is_empty() => {
+                named.required(errors, "must specify non empty persistentVolumeName");
+            }
             _ => {}
         }
         check::problems(&spec.get("nodeName"), &names::subdomain(spec.get("nodeName").text()), errors);
@@ -104,6 +109,19 @@ pub(super) const ATTACHMENTS: Rules = Rules {
     validate_update: |new, old, errors| check::immutable(new, old, "spec", errors),
     ..Rules::NONE
 };
+
+/// What a node says of a driver stays, but for how many of its volumes it has room for.
+fn drivers_stay(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let fixed = |driver: &Field<'_>| ["name", "nodeID", "topologyKeys"].map(|name| driver.get(name).value().cloned());
+    let drivers = new.at("spec.drivers").items();
+    for before in old.at("spec.drivers").items() {
+        let same = drivers.iter().filter(|driver| driver.get("name").text() == before.get("name").text());
+        for driver in same.filter(|driver| fixed(driver) != fixed(&before)) {
+            let shown = go::show("NodeDriver", driver.value().unwrap_or(&Value::Null));
+            errors.add("CSINodeDriver", FieldErrorKind::Invalid, format!("{shown}: {}", check::IMMUTABLE));
+        }
+    }
+}
 
 fn token_requests(requests: &Field<'_>, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
@@ -135,5 +153,25 @@ fn topology_keys(driver: &Field<'_>, errors: &mut Errors) {
         for problem in names::qualified_name(key.text()) {
             driver.wrong(errors, keys.shown(), &problem);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::testing::broken_by_change;
+
+    #[test]
+    fn drivers_of_a_node_stay_as_they_are() {
+        let node = |id: &str, count: i64| {
+            let driver = json!({"name": "d", "nodeID": id, "topologyKeys": null, "allocatable": {"count": count}});
+            json!({"metadata": {"name": "n"}, "spec": {"drivers": [driver]}})
+        };
+        assert_eq!(broken_by_change(&NODE_DRIVERS, node("a", 1), node("a", 2)), [""; 0]);
+        let shown = r#"{"Name":"d","NodeID":"b","TopologyKeys":null,"Allocatable":{"Count":1}}"#;
+        assert_eq!(
+            broken_by_change(&NODE_DRIVERS, node("a", 1), node("b", 1)),
+            [format!("CSINodeDriver: {shown}: field is immutable")]
+        );
     }
 }

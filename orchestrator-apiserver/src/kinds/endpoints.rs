@@ -1,6 +1,6 @@
 //! Where the pods of a service are: Endpoints and EndpointSlices.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
@@ -18,7 +18,17 @@ const PORTS_MAX: usize = 100;
 const HINTS_MAX: usize = 8;
 
 /// Endpoints.
-pub(super) const ENDPOINTS: Rules = Rules { default: default_endpoints, validate: validate_endpoints, ..Rules::NONE };
+pub(super) const ENDPOINTS: Rules = Rules {
+    default: default_endpoints,
+    validate_create: validate_endpoints,
+    // What was right once may stay.
+    validate_update: |new, old, errors| {
+        if new.get("subsets").value() != old.get("subsets").value() {
+            validate_endpoints(new, errors);
+        }
+    },
+    ..Rules::NONE
+};
 
 /// Endpoint slices.
 pub(super) const ENDPOINT_SLICES: Rules = Rules {
@@ -62,7 +72,10 @@ fn validate_endpoints(endpoints: &Field<'_>, errors: &mut Errors) {
             let ip = address.get("ip");
             check::ip(&ip, errors);
             check::given(&address.get("hostname"), names::label, errors);
-            check::given(&address.get("nodeName"), names::subdomain, errors);
+            let node = address.get("nodeName");
+            if node.exists() {
+                check::problems(&node, &names::subdomain(node.text()), errors);
+            }
             if check::parse_ip(ip.text()).is_none() {
                 ip.invalid(errors, "must be a valid IP address");
             }
@@ -77,7 +90,10 @@ fn validate_endpoints(endpoints: &Field<'_>, errors: &mut Errors) {
             check::given(&name, names::label, errors);
             check::port_number(&port.get("port"), errors);
             port.get("protocol").one_of(errors, &["SCTP", "TCP", "UDP"]);
-            check::given(&port.get("appProtocol"), names::qualified_name, errors);
+            let application = port.get("appProtocol");
+            if application.exists() {
+                check::problems(&application, &names::qualified_name(application.text()), errors);
+            }
         }
     }
 }
@@ -156,20 +172,23 @@ fn slice_addresses(endpoint: &Field<'_>, of: &str, errors: &mut Errors) {
     }
     too_many(&addresses, ADDRESSES_MAX, errors);
     for address in addresses.items() {
-        let parsed = check::parse_ip(address.text());
-        match of {
-            "FQDN" => domain(&address, errors),
-            "IPv4" if !parsed.is_some_and(|ip| ip.is_ipv4()) => {
-                addresses.wrong(errors, address.shown(), "must be an IPv4 address");
+        let of_family = match of {
+            "IPv4" => IpAddr::is_ipv4,
+            "IPv6" => IpAddr::is_ipv6,
+            "FQDN" => {
+                domain(&address, errors);
+                continue;
             }
-            "IPv6" if !parsed.is_some_and(|ip| ip.is_ipv6()) => {
-                addresses.wrong(errors, address.shown(), "must be an IPv6 address");
-            }
-            _ => {}
+            _ => continue,
+        };
+        check::ip(&address, errors);
+        if check::address_problem(address.text()).is_some() {
+            continue;
         }
-        if of != "FQDN" {
-            check::endpoint_address(&address, errors);
+        if !check::parse_ip(address.text()).is_some_and(|parsed| of_family(&parsed)) {
+            addresses.wrong(errors, address.shown(), &format!("must be an {of} address"));
         }
+        check::endpoint_address(&address, errors);
     }
 }
 
@@ -190,5 +209,37 @@ fn domain(field: &Field<'_>, errors: &mut Errors) {
     let labels = text.split('.').map(|label| (label, names::label(label)));
     if let Some((label, problems)) = labels.into_iter().find(|(_, problems)| !problems.is_empty()) {
         field.wrong(errors, format!("{label:?}"), &problems.join(","));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::testing::{broken, broken_by_change};
+
+    #[test]
+    fn addresses_of_slices_are_of_their_family() {
+        let slice = |address: &str| json!({"metadata": {"name": "s"}, "addressType": "IPv4", "endpoints": [{"addresses": [address]}]});
+        assert_eq!(broken(&ENDPOINT_SLICES, slice("10.0.0.1")), [""; 0]);
+        let place = "endpoints[0].addresses";
+        assert_eq!(
+            broken(&ENDPOINT_SLICES, slice("10.0.0.01")),
+            [format!("{place}[0]: \"10.0.0.01\": must not have leading 0s")]
+        );
+        assert_eq!(
+            broken(&ENDPOINT_SLICES, slice("2001:db8::1")),
+            [format!("{place}: \"2001:db8::1\": must be an IPv4 address")]
+        );
+    }
+
+    #[test]
+    fn subsets_that_do_not_change_may_stay() {
+        let endpoints = |address: &str, label: &str| {
+            json!({
+                "metadata": {"name": "e", "labels": {"a": label}}, "subsets": [{"addresses": [{"ip": address}]}],
+            })
+        };
+        assert_eq!(broken_by_change(&ENDPOINTS, endpoints("x", "a"), endpoints("x", "b")), [""; 0]);
+        assert_eq!(broken_by_change(&ENDPOINTS, endpoints("10.0.0.1", "a"), endpoints("x", "a")).len(), 2);
     }
 }

@@ -54,15 +54,27 @@ const STRUCTURES: &[(&str, &str)] = &[
         "Name s HostPath *HostPath EmptyDir *EmptyDir GCEPersistentDisk - AWSElasticBlockStore - GitRepo - Secret \
          *SecretFiles NFS *NFS ISCSI - Glusterfs - PersistentVolumeClaim *ClaimVolume RBD - Quobyte - FlexVolume - \
          Cinder - CephFS - Flocker - DownwardAPI *DownwardFiles FC - AzureFile - ConfigMap *ConfigFiles VsphereVolume - \
-         AzureDisk - PhotonPersistentDisk - Projected *Projected PortworxVolume - ScaleIO - StorageOS - CSI - Ephemeral - \
-         Image -",
+         AzureDisk - PhotonPersistentDisk - Projected *Projected PortworxVolume - ScaleIO - StorageOS - CSI *CSIVolume \
+         Ephemeral - Image *ImageVolume",
     ),
     (
         "PersistentVolumeSource",
         "GCEPersistentDisk - AWSElasticBlockStore - HostPath *HostPath Glusterfs - NFS *NFS RBD - Quobyte - ISCSI - \
          FlexVolume - Cinder - CephFS - FC - Flocker - AzureFile - VsphereVolume - AzureDisk - PhotonPersistentDisk - \
-         PortworxVolume - ScaleIO - Local *Local StorageOS - CSI -",
+         PortworxVolume - ScaleIO - Local *Local StorageOS - CSI *DriverVolume",
     ),
+    ("CSIVolume", "Driver s ReadOnly - FSType - VolumeAttributes - NodePublishSecretRef *Named"),
+    ("ImageVolume", "Reference s PullPolicy s"),
+    (
+        "DriverVolume",
+        "Driver s VolumeHandle s ReadOnly b FSType s VolumeAttributes - ControllerPublishSecretRef *SecretRef \
+         NodeStageSecretRef *SecretRef NodePublishSecretRef *SecretRef ControllerExpandSecretRef *SecretRef \
+         NodeExpandSecretRef *SecretRef",
+    ),
+    ("SecretRef", "Name s Namespace s"),
+    ("NodeDriver", "Name s NodeID s TopologyKeys - Allocatable *DriverRoom"),
+    ("DriverRoom", "Count -"),
+    ("VolumeNodeAffinity", "Required *NodeSelector"),
     ("Profile", "Type s LocalhostProfile -"),
     ("Local", "Path s FSType -"),
     ("HostPath", "Path s Type -"),
@@ -84,7 +96,68 @@ const STRUCTURES: &[(&str, &str)] = &[
     ("FieldRef", "APIVersion s FieldPath s"),
     ("Token", "Audience s ExpirationSeconds i Path s"),
     ("File", "Key s Path s Mode -"),
-    ("Resources", "Limits - Requests - Claims -"),
+    ("TrustBundle", "Name - SignerName - LabelSelector *Selector Optional - Path s"),
+    ("Resources", "Limits - Requests - Claims [ResourceClaim"),
+    ("ResourceClaim", "Name s Request s"),
+    ("Claim", "Name s ResourceClaimName - ResourceClaimTemplateName -"),
+    ("Env", "Name s Value s ValueFrom *EnvSource"),
+    (
+        "EnvSource",
+        "FieldRef *FieldRef ResourceFieldRef *ResourceRef ConfigMapKeyRef *KeyRef SecretKeyRef *KeyRef FileKeyRef \
+         *FileKeyRef",
+    ),
+    ("ResourceRef", "ContainerName s Resource s Divisor s"),
+    ("KeyRef", "Name s Key s Optional -"),
+    ("FileKeyRef", "VolumeName s Path s Key s Optional -"),
+    ("EnvFrom", "Prefix s ConfigMapRef *NameRef SecretRef *NameRef"),
+    ("NameRef", "Name s Optional -"),
+    ("Resize", "ResourceName s RestartPolicy s"),
+    ("Device", "Name s DevicePath s"),
+    (
+        "Probe",
+        "Exec *Exec HTTPGet *HTTPGet TCPSocket *TCPSocket GRPC *GRPC InitialDelaySeconds i TimeoutSeconds i \
+         PeriodSeconds i SuccessThreshold i FailureThreshold i TerminationGracePeriodSeconds -",
+    ),
+    ("Lifecycle", "PostStart *Hook PreStop *Hook StopSignal -"),
+    ("Hook", "Exec *Exec HTTPGet *HTTPGet TCPSocket *TCPSocket Sleep *Sleep"),
+    ("Exec", "Command -"),
+    ("HTTPGet", "Path s Port i Host s Scheme s HTTPHeaders [Variable"),
+    ("TCPSocket", "Port i Host s"),
+    ("GRPC", "Port i Service -"),
+    ("Sleep", "Seconds i"),
+    ("Variable", "Name s Value s"),
+    ("SELinux", "User s Role s Type s Level s"),
+    ("Capabilities", "Add - Drop -"),
+    ("HostAlias", "IP s Hostnames -"),
+    ("DNSConfig", "Nameservers - Searches - Options [DNSOption"),
+    ("DNSOption", "Name s Value -"),
+    ("ReadinessGate", "ConditionType s"),
+    (
+        "Spread",
+        "MaxSkew i TopologyKey s WhenUnsatisfiable s LabelSelector *Selector MinDomains - NodeAffinityPolicy - \
+         NodeTaintsPolicy - MatchLabelKeys -",
+    ),
+    ("Affinity", "NodeAffinity *NodeAffinity PodAffinity *PodAffinity PodAntiAffinity *PodAffinity"),
+    (
+        "NodeAffinity",
+        "RequiredDuringSchedulingIgnoredDuringExecution *NodeSelector PreferredDuringSchedulingIgnoredDuringExecution \
+         [NodePreference",
+    ),
+    ("NodeSelector", "NodeSelectorTerms [NodeTerm"),
+    ("NodeTerm", "MatchExpressions [NodeRequirement MatchFields [NodeRequirement"),
+    ("NodeRequirement", "Key s Operator s Values -"),
+    ("NodePreference", "Weight i Preference NodeTerm"),
+    (
+        "PodAffinity",
+        "RequiredDuringSchedulingIgnoredDuringExecution [PodTerm PreferredDuringSchedulingIgnoredDuringExecution \
+         [PodPreference",
+    ),
+    ("PodPreference", "Weight i PodAffinityTerm PodTerm"),
+    (
+        "PodTerm",
+        "LabelSelector *Selector Namespaces - TopologyKey s NamespaceSelector *Selector MatchLabelKeys - \
+         MismatchLabelKeys -",
+    ),
     ("Mount", "Name s ReadOnly b RecursiveReadOnly - MountPath s SubPath s MountPropagation - SubPathExpr s"),
     ("Port", "Name s HostPort i ContainerPort i Protocol s HostIP s"),
     ("Toleration", "Key s Operator s Value s Effect s TolerationSeconds -"),
@@ -263,6 +336,28 @@ mod tests {
         let shown = show("ServicePort", &json!({"protocol": "TCP", "port": 80, "targetPort": 0}));
         let expected = r#"{"Name":"","Protocol":"TCP","AppProtocol":null,"Port":80,"TargetPort":0,"NodePort":0}"#;
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn structures_within_others_are_upstreams_too() {
+        let pod = json!({
+            "affinity": {"nodeAffinity": {}},
+            "containers": [{"env": [{"name": "a", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}],
+        });
+        let shown = show("PodSpec", &pod);
+        let source = r#""ValueFrom":{"FieldRef":null,"ResourceFieldRef":null,"ConfigMapKeyRef":null,"SecretKeyRef":{"Name":"s","Key":"k","Optional":null},"FileKeyRef":null}"#;
+        assert!(shown.contains(source), "{shown}");
+        let affinity = r#""Affinity":{"NodeAffinity":{"RequiredDuringSchedulingIgnoredDuringExecution":null,"PreferredDuringSchedulingIgnoredDuringExecution":null},"PodAffinity":null,"PodAntiAffinity":null}"#;
+        assert!(shown.contains(affinity), "{shown}");
+        let known = |form: &str| {
+            let of = form.trim_start_matches(['[', '*']);
+            matches!(form, "s" | "i" | "b" | "-" | "?") || STRUCTURES.iter().any(|(name, _)| *name == of)
+        };
+        for (structure, _) in STRUCTURES {
+            for (name, form) in fields(structure).unwrap() {
+                assert!(known(form), "{structure}.{name}: {form}");
+            }
+        }
     }
 
     #[test]

@@ -133,7 +133,7 @@ fn service_ranges(ranges: &Field<'_>, errors: &mut Errors) {
         return ranges.wrong(errors, shown, "may only hold up to 2 values");
     }
     let items = ranges.items();
-    items.iter().for_each(|range| check::cidr(range, errors));
+    items.iter().for_each(|range| check::canonical_cidr(range, errors));
     let families = items.iter().map(|range| check::parse_cidr(range.text()).map(|(address, _)| address.is_ipv4()));
     if let [Some(one), Some(two)] = families.collect::<Vec<_>>()[..]
         && one == two
@@ -345,10 +345,11 @@ fn policy_peer(peer: &Field<'_>, errors: &mut Errors) {
 fn except(block: &Field<'_>, errors: &mut Errors) {
     let Some(range) = check::parse_cidr(block.get("cidr").text()) else { return };
     for part in block.get("except").items() {
-        match check::parse_cidr(part.text()) {
-            Some((address, bits)) if check::contains(range, address) && bits > range.1 => {}
-            Some(_) => part.invalid(errors, "must be a strict subset of `cidr`"),
-            None => check::cidr(&part, errors),
+        check::cidr(&part, errors);
+        if check::parse_cidr(part.text())
+            .is_some_and(|(address, bits)| !check::contains(range, address) || bits <= range.1)
+        {
+            part.invalid(errors, "must be a strict subset of `cidr`");
         }
     }
 }

@@ -6,7 +6,7 @@ mod gated;
 mod resize;
 mod status;
 
-use orchestrator_core::quantity::Quantity;
+use orchestrator_core::{quantity::Quantity, status::FieldErrorKind};
 use serde_json::{Value, json};
 
 use super::{check, go, podspec, rules::Rules, warnings};
@@ -120,7 +120,7 @@ fn validate_create(pod: &Field<'_>, errors: &mut Errors) {
 
 fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     podspec::validate_annotations_update(new, old, errors);
-    let (new_pod, old_pod) = (new, old);
+    let old_pod = old;
     let (new, old) = (new.get("spec"), old.get("spec"));
     for list in ["containers", "initContainers"] {
         if !same_containers(&new.get(list), &old.get(list), errors) {
@@ -135,10 +135,6 @@ fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     let (Some(changed), Some(before)) = (new.value(), old.value()) else { return };
     if changed == before {
         return;
-    }
-    if quality(&new) != quality(&old) {
-        let class = new_pod.at("status.qosClass").shown();
-        new_pod.get("metadata").wrong(errors, class, "Pod QoS is immutable");
     }
     if old.get("schedulingGates").len() > 0 {
         gated::validate(&new, &old, errors);
@@ -260,8 +256,8 @@ fn validate_ephemeral(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     podspec::validate_annotations_update(new, old, errors);
     if old.at("metadata.annotations").key(podspec::MIRROR).exists() {
         *errors = Errors::default();
-        let whole = Field::root(&Value::Null);
-        return whole.forbidden(errors, "static pods do not support ephemeral containers");
+        let detail = "static pods do not support ephemeral containers";
+        return errors.add(check::WHOLE, FieldErrorKind::Forbidden, detail);
     }
     let (new, old) = (new.at("spec.ephemeralContainers"), old.at("spec.ephemeralContainers"));
     let kept = new.items();

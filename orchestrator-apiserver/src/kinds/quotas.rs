@@ -200,7 +200,7 @@ fn validate_quota(quota: &Field<'_>, errors: &mut Errors) {
         if !SCOPES.contains(&scope.text()) {
             scopes.invalid(errors, "unsupported scope");
         }
-        if hard.iter().any(|resource| !is_scoped(scope.text(), resource)) {
+        for _ in hard.iter().filter(|resource| !is_scoped(scope.text(), resource)) {
             scopes.invalid(errors, "unsupported scope applied to resource");
         }
         listed.push(scope.text());
@@ -262,7 +262,7 @@ fn scope_requirement(expression: &Field<'_>, hard: &[&str], selector: &Field<'_>
     if !SCOPES.contains(&scope.text()) {
         scope.wrong(errors, Value::from(scope.text()), "unsupported scope");
     }
-    if hard.iter().any(|resource| !is_scoped(scope.text(), resource)) {
+    for _ in hard.iter().filter(|resource| !is_scoped(scope.text(), resource)) {
         let shown = go::show("ScopeSelector", selector.value().unwrap_or(&Value::Null));
         list.wrong(errors, shown, "unsupported scope applied to resource");
     }

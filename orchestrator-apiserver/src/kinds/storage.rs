@@ -162,36 +162,43 @@ fn same_sources(spec: &mut Value) {
 /// What a claim has, and how far its expansion is.
 fn validate_claim_status(new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
     let status = new.get("status");
-    for list in ["capacity", "allocatedResources"] {
-        for (_, amount) in status.get(list).entries() {
-            if check::quantity(&amount).is_some_and(|amount| amount.sign() < 0) {
-                amount.invalid(errors, "must be a valid resource quantity");
-            }
-        }
+    for (_, amount) in status.get("capacity").entries() {
+        basic_amount(&amount, errors);
     }
-    for (name, state) in status.get("allocatedResourceStatuses").entries() {
-        let place = state.shown_at("status.allocatedResourceStatus");
-        expanded_resource(&place, name, errors);
+    let states = status.get("allocatedResourceStatuses");
+    for (name, state) in states.entries() {
+        expanded_resource(&states, name, errors);
         // Upstream names the resource, not the state that it does not know.
         if !EXPANSION_STATES.contains(&state.text()) {
-            place.not_supported_as(errors, &format!("{name:?}"), &EXPANSION_STATES);
+            states.not_supported_as(errors, &format!("{name:?}"), &EXPANSION_STATES);
         }
     }
-    for (name, _) in status.get("allocatedResources").entries() {
-        expanded_resource(&status.get("allocatedResources"), name, errors);
+    let allocated = status.get("allocatedResources");
+    for (name, amount) in allocated.entries() {
+        if expanded_resource(&allocated, name, errors) {
+            basic_amount(&amount, errors);
+        }
     }
 }
 
-/// Of Kubernetes' own resources a claim has storage only.
-fn expanded_resource(place: &Field<'_>, name: &str, errors: &mut Errors) {
+/// Refuses an amount below zero, which is shown in whole units.
+fn basic_amount(amount: &Field<'_>, errors: &mut Errors) {
+    if let Some(quantity) = check::quantity(amount).filter(|quantity| quantity.value() < 0) {
+        amount.wrong(errors, quantity.value(), "must be a valid resource quantity");
+    }
+}
+
+/// Of Kubernetes' own resources a claim has storage only. Tells whether this is one that it may have.
+fn expanded_resource(place: &Field<'_>, name: &str, errors: &mut Errors) -> bool {
     let problems = names::qualified_name(name);
     for problem in &problems {
         place.wrong(errors, format!("{name:?}"), problem);
     }
-    let is_native = !name.contains('/') || name.contains("kubernetes.io/");
-    if problems.is_empty() && is_native && name != "storage" {
+    let is_other = (!name.contains('/') || name.contains("kubernetes.io/")) && name != "storage";
+    if problems.is_empty() && is_other {
         place.not_supported_as(errors, &format!("{name:?}"), &["storage"]);
     }
+    problems.is_empty() && !is_other
 }
 
 /// The rules of a claim's spec.
@@ -281,9 +288,11 @@ fn update_claim(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     }
     new_spec.get("volumeMode").shown_at("volumeMode").immutable(&old_spec.get("volumeMode"), errors);
     let class = new_spec.get("volumeAttributesClassName");
-    if old_spec.get("volumeAttributesClassName").exists() && class.text().is_empty() {
-        let what = if class.exists() { "an empty string" } else { "nil" };
-        class.forbidden(errors, &format!("update from non-nil value to {what} is forbidden"));
+    let changed = class.value() != old_spec.get("volumeAttributesClassName").value();
+    if changed && class.text().is_empty() && old.at("status.currentVolumeAttributesClassName").exists() {
+        let what = if class.exists() { "empty string" } else { "nil" };
+        let detail = format!("update to {what} is forbidden when status.currentVolumeAttributesClassName is not nil");
+        class.forbidden(errors, &detail);
     }
 }
 
@@ -328,11 +337,9 @@ fn claim_without_allowed_changes(new: &Field<'_>, old: &Field<'_>, changed: &Val
                 None => drop(remove(requests, "storage")),
             }
         }
-        if allowed["volumeAttributesClassName"].is_string() {
-            match before.get("volumeAttributesClassName") {
-                Some(class) => *member(&mut allowed, "volumeAttributesClassName") = class.clone(),
-                None => drop(remove(&mut allowed, "volumeAttributesClassName")),
-            }
+        match before.get("volumeAttributesClassName") {
+            Some(class) => *member(&mut allowed, "volumeAttributesClassName") = class.clone(),
+            None => drop(remove(&mut allowed, "volumeAttributesClassName")),
         }
     }
     (allowed, old_spec)
@@ -387,9 +394,7 @@ fn validate_volume(volume: &Field<'_>, errors: &mut Errors) {
         capacity.not_supported_as(errors, &shown, &["storage"]);
     }
     for (_, amount) in capacity.entries() {
-        if let Some(quantity) = check::quantity(&amount).filter(|quantity| quantity.value() < 0) {
-            amount.wrong(errors, quantity.value(), "must be a valid resource quantity");
-        }
+        basic_amount(&amount, errors);
         check::quantity_positive(&amount, errors);
     }
     let policy = spec.get("persistentVolumeReclaimPolicy");
@@ -486,7 +491,7 @@ fn update_volume(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     new.get("volumeMode").shown_at("volumeMode").immutable(&old.get("volumeMode"), errors);
     let (affinity, before) = (new.get("nodeAffinity"), old.get("nodeAffinity"));
     if before.exists() && affinity.value() != with_new_labels(&before, &affinity).as_ref() {
-        let shown = affinity.value().map_or_else(|| "null".to_owned(), |value| go::show("NodeAffinity", value));
+        let shown = affinity.value().map_or_else(|| "null".to_owned(), |value| go::show("VolumeNodeAffinity", value));
         let detail = format!("{}, except for updating from beta label to GA", check::IMMUTABLE);
         affinity.shown_at("nodeAffinity").wrong(errors, shown, &detail);
     }

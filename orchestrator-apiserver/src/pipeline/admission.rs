@@ -17,6 +17,9 @@ use crate::{
 /// Where containers find their token.
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
+/// Where a node is, as its labels tell.
+const TOPOLOGY_LABELS: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
+
 /// Life of a pod's token; upstream's odd number.
 const POD_TOKEN_SECONDS: i64 = 3607;
 
@@ -50,6 +53,11 @@ impl Server {
             }
             if self.config.admission.priority {
                 self.admit_priority(scope, tree).await?;
+            }
+            if let Some(node) = tree["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) {
+                for (name, value) in self.topology_labels(node).await? {
+                    set_default(member(member(tree, "metadata"), "labels"), name, value);
+                }
             }
             if let Some(tolerations) = self.config.admission.default_tolerations {
                 add_tolerations(tree, tolerations);
@@ -198,6 +206,16 @@ impl Server {
             *member(spec, "priorityClassName") = name.into();
         }
         Ok(())
+    }
+
+    /// The labels that say where a node is; its pods have them, too. None for a node that is not there.
+    ///
+    /// Upstream: the plug-in `PodTopologyLabels`.
+    pub(super) async fn topology_labels(&self, node: &str) -> ApiResult<Vec<(&'static str, String)>> {
+        let Some(node) = self.find_object("", "nodes", "", node).await? else { return Ok(Vec::new()) };
+        let labels = &node.tree()?["metadata"]["labels"];
+        let of_node = |name| Some((name, labels[name].as_str()?.to_owned()));
+        Ok(TOPOLOGY_LABELS.into_iter().filter_map(of_node).collect())
     }
 
     /// Only one priority class is that of pods without one.

@@ -23,8 +23,7 @@ pub(super) fn validate(kind: &Kind, object: &Field<'_>, errors: &mut Errors) {
     let name = metadata.get("name");
     if metadata.get("generateName").exists() && !metadata.get("generateName").text().is_empty() {
         let generate = metadata.get("generateName");
-        let probe = format!("{}a", generate.text().trim_end_matches(['-', '.']));
-        for problem in kind.strategy.names().problems(&probe) {
+        for problem in kind.strategy.names().problems(&names::as_name(generate.text())) {
             generate.invalid(errors, &problem);
         }
     }

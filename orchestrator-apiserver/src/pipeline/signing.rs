@@ -21,7 +21,7 @@ impl Server {
 
     /// Who approves or signs must be allowed to do so for the signer, beside writing the object.
     fn admit_signing(&self, scope: &Scope, tree: &Value, old: &Value) -> ApiResult<()> {
-        let signs = tree["status"]["certificate"] != old["status"]["certificate"];
+        let signs = ["certificate", "conditions"].iter().any(|name| tree["status"][*name] != old["status"][*name]);
         let verb = match scope.subresource.as_deref() {
             Some("approval") => "approve",
             Some("status") if signs => "sign",

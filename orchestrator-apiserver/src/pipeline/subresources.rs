@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Scope, Server, commit::Refusal, input, update::released};
 use crate::{
-    field::{Field, member},
+    field::{Field, member, remove},
     limits,
 };
 
@@ -59,6 +59,7 @@ impl Server {
             None,
         )?;
         let subject = Subject { group: "", resource: "pods/binding", name: &pod };
+        let places = self.topology_labels(&node).await?;
         for _ in 0..limits::UPDATE_ATTEMPTS {
             let entry = self.entry(&pods).await?;
             let mut tree = self.objects.of(&entry).to_tree()?;
@@ -86,6 +87,11 @@ impl Server {
             *member(member(&mut tree, "spec"), "nodeName") = node.clone().into();
             for (name, value) in binding.at("metadata.annotations").entries() {
                 *member(member(member(&mut tree, "metadata"), "annotations"), name) = value.text().into();
+            }
+            let own = binding.at("metadata.labels").entries();
+            let labels = own.iter().map(|(name, value)| (*name, value.text()));
+            for (name, value) in places.iter().map(|(name, value)| (*name, value.as_str())).chain(labels) {
+                *member(member(member(&mut tree, "metadata"), "labels"), name) = value.into();
             }
             set_scheduled(&mut tree, &self.now());
             if options.dry_run {
@@ -232,7 +238,7 @@ impl Server {
             }
             *member(member(&mut new, "spec"), "finalizers") = wanted["spec"]["finalizers"].clone();
             if new["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
-                crate::field::remove(member(&mut new, "spec"), "finalizers");
+                remove(member(&mut new, "spec"), "finalizers");
             }
             let before = old.to_tree()?;
             self.track(scope, "finalize", Some(&before), &mut new, &options);
@@ -300,8 +306,9 @@ fn success() -> Reply {
     Server::object_reply(Object::from_tree(status), true, Vec::new())
 }
 
-/// A bound pod is scheduled, by definition.
+/// A bound pod is scheduled, by definition, and waits for no other node.
 fn set_scheduled(tree: &mut Value, now: &str) {
+    remove(member(tree, "status"), "nominatedNodeName");
     let conditions = member(member(tree, "status"), "conditions");
     let mut kept = conditions.as_array().cloned().unwrap_or_default();
     kept.retain(|condition| condition["type"] != "PodScheduled");

@@ -4,7 +4,10 @@
 
 use serde_json::{Value, json};
 
-use crate::field::{Errors, Field, member, remove};
+use crate::{
+    field::{Errors, Field, member, remove},
+    kinds::go,
+};
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
@@ -21,11 +24,13 @@ pub(super) fn validate(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     let before = old.at("affinity.nodeAffinity").get(REQUIRED).get("nodeSelectorTerms").items();
     if !before.is_empty() && before.len() != terms.len() {
         let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
-        return place.wrong(errors, shown(&place), detail);
+        let all: Vec<String> = terms.iter().map(shown_term).collect();
+        let shown = if place.exists() { format!("[{}]", all.join(",")) } else { "null".to_owned() };
+        return place.wrong(errors, shown, detail);
     }
     for (term, before) in terms.iter().zip(&before) {
         if !has_more(term, before) {
-            term.wrong(errors, shown(term), "only additions are allowed (no mutations or deletions)");
+            term.wrong(errors, shown_term(term), "only additions are allowed (no mutations or deletions)");
         }
     }
 }
@@ -41,6 +46,10 @@ fn has_more(term: &Field<'_>, before: &Field<'_>) -> bool {
         let (now, before) = (term.get(list).items(), before.get(list).items());
         now.len() >= before.len() && now.iter().zip(&before).all(|(now, before)| now.value() == before.value())
     })
+}
+
+fn shown_term(term: &Field<'_>) -> String {
+    go::show("NodeTerm", term.value().unwrap_or(&Value::Null))
 }
 
 fn shown(field: &Field<'_>) -> String {

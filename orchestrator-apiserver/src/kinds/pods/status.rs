@@ -41,23 +41,34 @@ pub(super) fn update(new: &mut Value, old: &Value) {
 
 pub(super) fn validate(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     podspec::validate_annotations_update(new, old, errors);
-    // They are named as if they stood in the metadata.
-    conditions(&new.at("status.conditions").shown_at("metadata.conditions"), errors);
+    conditions(&new.at("status.conditions"), errors);
     let (spec, old_spec) = (new.get("spec"), old.get("spec"));
     let (new, old) = (new.get("status"), old.get("status"));
     let nominated = new.get("nominatedNodeName");
     if nominated.text() != old.get("nominatedNodeName").text() {
         check::given(&nominated, names::subdomain, errors);
+        if !nominated.text().is_empty() && !old_spec.get("nodeName").text().is_empty() {
+            nominated.forbidden(errors, "may not be set on pods that are already bound to a node");
+        }
     }
+    observed(&new, errors);
     if old.get("qosClass").exists() {
         new.get("qosClass").immutable(&old.get("qosClass"), errors);
     }
-    let policy = old_spec.get("restartPolicy").text();
-    let sidecars: BTreeSet<&str> = old_spec.get("initContainers").items().iter().filter_map(sidecar).collect();
-    stay_ended(&new, &old, "containerStatuses", policy, &BTreeSet::new(), errors);
-    stay_ended(&new, &old, "initContainerStatuses", policy, &sidecars, errors);
-    stay_ended(&new, &old, "ephemeralContainerStatuses", "Never", &BTreeSet::new(), errors);
+    if !all_may_start(&old_spec) {
+        for (list, of) in [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")] {
+            let containers = old_spec.get(of).items();
+            let policy = old_spec.get("restartPolicy").text();
+            let may_start = |name: &str, code: i64| {
+                let container = containers.iter().find(|container| container.get("name").text() == name);
+                container.is_some_and(|container| starts_again(container, policy, code))
+            };
+            stay_ended(&new, &old, list, may_start, errors);
+        }
+    }
+    stay_ended(&new, &old, "ephemeralContainerStatuses", |_, _| false, errors);
     claims(&new.get("resourceClaimStatuses"), &spec.get("resourceClaims"), errors);
+    extended(&new.get("extendedResourceClaimStatus"), &spec, errors);
     addresses(&new.get("podIPs"), errors);
     host_addresses(&new, errors);
     for list in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
@@ -73,18 +84,53 @@ pub(super) fn validate(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-/// The name of an init container that runs beside the others.
-fn sidecar<'a>(container: &Field<'a>) -> Option<&'a str> {
-    (container.get("restartPolicy").text() == "Always").then(|| container.get("name").text())
+/// Generations are counted from one on.
+fn observed(of: &Field<'_>, errors: &mut Errors) {
+    let generation = of.get("observedGeneration");
+    if generation.int().is_some_and(|generation| generation < 0) {
+        generation.invalid(errors, "must be a non-negative integer");
+    }
 }
 
 fn conditions(conditions: &Field<'_>, errors: &mut Errors) {
     for condition in conditions.items() {
         let of = condition.get("type").text();
+        observed(&condition, errors);
         if !SYSTEM_CONDITIONS.contains(&of) {
             let place = condition.get("type").shown_at(format!("{}.Type", condition.path()));
             check::problems(&place, &names::qualified_name(of), errors);
         }
+    }
+}
+
+/// Whether the end of some container may start all of them again.
+fn all_may_start(spec: &Field<'_>) -> bool {
+    let containers = spec.get("initContainers").items().into_iter().chain(spec.get("containers").items());
+    let mut rules = containers.flat_map(|container| container.get("restartPolicyRules").items());
+    rules.any(|rule| rule.get("action").text() == "RestartAllContainers")
+}
+
+/// Whether a container that ended with this code is started again: its own rules say so, or its policy, or the pod's.
+///
+/// Upstream: `ContainerShouldRestart`.
+fn starts_again(container: &Field<'_>, policy: &str, code: i64) -> bool {
+    let own = container.get("restartPolicy");
+    let is_meant = |rule: &Field<'_>| {
+        let codes = rule.get("exitCodes");
+        let listed = codes.get("values").items().iter().any(|value| value.int() == Some(code));
+        match codes.get("operator").text() {
+            "In" => listed,
+            "NotIn" => !listed,
+            _ => false,
+        }
+    };
+    if own.exists() && container.get("restartPolicyRules").items().iter().any(is_meant) {
+        return true;
+    }
+    match if own.exists() { own.text() } else { policy } {
+        "Always" => true,
+        "OnFailure" => code != 0,
+        _ => false,
     }
 }
 
@@ -93,22 +139,15 @@ fn stay_ended(
     new: &Field<'_>,
     old: &Field<'_>,
     list: &'static str,
-    policy: &str,
-    sidecars: &BTreeSet<&str>,
+    may_start: impl Fn(&str, i64) -> bool,
     errors: &mut Errors,
 ) {
-    if policy == "Always" {
-        return;
-    }
     let now = new.get(list).items();
     for before in old.get(list).items() {
         let (name, end) = (before.get("name").text(), before.at("state.terminated"));
-        let may_start = policy == "OnFailure" && end.get("exitCode").int().unwrap_or(0) != 0;
-        if !end.exists() || may_start || sidecars.contains(name) {
-            continue;
-        }
-        let same = now.iter().filter(|status| status.get("name").text() == name);
-        for _ in same.filter(|status| !status.at("state.terminated").exists()) {
+        let runs = |status: &Field<'_>| status.get("name").text() == name && !status.at("state.terminated").exists();
+        let code = end.get("exitCode").int().unwrap_or(0);
+        if end.exists() && now.iter().any(runs) && !may_start(name, code) {
             before.get("state").forbidden(errors, "may not be transitioned to non-terminated state");
         }
     }
@@ -127,12 +166,48 @@ fn claims(statuses: &Field<'_>, claims: &Field<'_>, errors: &mut Errors) {
         }
         let claim = status.get("resourceClaimName");
         if claim.exists() {
-            check::problems(&claim.shown_at(name.path()), &names::subdomain(claim.text()), errors);
+            check::problems(&claim, &names::subdomain(claim.text()), errors);
         }
     }
 }
 
-/// All of them addresses, one for each family, and none twice.
+/// The claim that stands for devices which containers ask for as they ask for other resources.
+fn extended(status: &Field<'_>, spec: &Field<'_>, errors: &mut Errors) {
+    if !status.exists() {
+        return;
+    }
+    let containers: Vec<_> =
+        spec.get("containers").items().into_iter().chain(spec.get("initContainers").items()).collect();
+    let mappings = status.get("requestMappings");
+    if mappings.len() == 0 {
+        mappings.required(errors, "at least one request mapping is required");
+    }
+    let mut seen = BTreeSet::new();
+    for mapping in mappings.items() {
+        let [container, resource, request] =
+            ["containerName", "resourceName", "requestName"].map(|name| mapping.get(name));
+        match containers.iter().find(|other| other.get("name").text() == container.text()) {
+            None => {
+                let detail = "must match the name of an entry in spec.initContainers.name or spec.containers.name";
+                container.invalid(errors, detail);
+            }
+            Some(asks) if asks.at("resources.requests").key(resource.text()).exists() => {}
+            Some(_) => resource.invalid(
+                errors,
+                "must match the extended resource name of an entry in spec.initContainers.resources.requests or \
+                 spec.containers.resources.requests",
+            ),
+        }
+        let place = request.shown_at(format!("{}.requestName", status.path()));
+        check::problems(&place, &names::label(request.text()), errors);
+        if !seen.insert((container.text(), resource.text(), request.text())) {
+            [container, resource, request].iter().for_each(|part| part.duplicate(errors));
+        }
+    }
+    check::needed(&status.get("resourceClaimName"), names::subdomain, errors);
+}
+
+/// All of them addresses, one for each family.
 fn addresses(list: &Field<'_>, errors: &mut Errors) {
     let items = list.items();
     let mut families = BTreeSet::new();
@@ -143,12 +218,6 @@ fn addresses(list: &Field<'_>, errors: &mut Errors) {
     if items.len() > 1 && (families.len() < 2 || items.len() > 2) {
         let shown = list.value().unwrap_or(&Value::Null);
         list.wrong(errors, shown, ONE_FOR_EACH_FAMILY);
-    }
-    let mut seen = BTreeSet::new();
-    for item in &items {
-        if !seen.insert(item.get("ip").text()) {
-            item.duplicate(errors);
-        }
     }
 }
 
@@ -166,7 +235,6 @@ fn users(statuses: &Field<'_>, spec: &Field<'_>, errors: &mut Errors) {
     let is_windows = spec.at("os.name").text() == "windows";
     for status in statuses.items() {
         let linux = status.at("user.linux");
-        let linux = linux.shown_at(format!("{}.linux", status.path()));
         if is_windows && linux.exists() {
             linux.forbidden(errors, "cannot be set for a windows pod");
         }
@@ -196,6 +264,10 @@ fn allocated(statuses: &Field<'_>, containers: &Field<'_>, errors: &mut Errors) 
             let mut seen = BTreeSet::new();
             for device in resource.get("resources").items() {
                 device.get("health").one_of(errors, &["Healthy", "Unhealthy", "Unknown"]);
+                let message = device.get("message");
+                if message.exists() && message.text().is_empty() {
+                    message.required(errors, "must be non-empty if specified");
+                }
                 if !seen.insert(device.get("resourceID").text()) {
                     device.get("resourceID").duplicate(errors);
                 }
@@ -266,7 +338,7 @@ mod tests {
             ip(json!([{"ip": "10.0.0.1"}, {"ip": "x"}]))[0].starts_with("status.podIPs[1]: \"x\": must be a valid IP")
         );
         assert!(ip(json!([{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]))[0].ends_with(ONE_FOR_EACH_FAMILY));
-        assert_eq!(ip(json!([{"ip": "10.0.0.1"}, {"ip": "10.0.0.1"}])).len(), 2);
+        assert_eq!(ip(json!([{"ip": "10.0.0.1"}, {"ip": "10.0.0.1"}])).len(), 1);
         let host = wrong(&json!({"hostIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.2"}]}));
         assert_eq!(host, ["status.hostIPs[0].ip: \"10.0.0.2\": must be equal to `hostIP`"]);
     }
@@ -285,6 +357,45 @@ mod tests {
         assert_eq!(again("OnFailure", 1), [""; 0]);
         assert_eq!(again("Always", 0), [""; 0]);
         assert_eq!(broken(&spec("Never"), &status(None), &status(Some(0))), [""; 0]);
+        let with_rule = |action: &str| {
+            let rule = json!({"action": action, "exitCodes": {"operator": "In", "values": [7]}});
+            json!({"restartPolicy": "Always", "containers": [{
+                "name": "c", "restartPolicy": "Never", "restartPolicyRules": [rule],
+            }]})
+        };
+        let ruled = |action: &str, code| broken(&with_rule(action), &status(Some(code)), &status(None));
+        assert_eq!(ruled("Restart", 7), [""; 0]);
+        assert_eq!(ruled("Restart", 8), refused);
+        assert_eq!(ruled("RestartAllContainers", 8), [""; 0]);
+    }
+
+    #[test]
+    fn devices_behind_resources_are_those_of_containers() {
+        let mapping = |container: &str, resource: &str| json!({"containerName": container, "resourceName": resource, "requestName": "r"});
+        let told = |mappings: Value| {
+            wrong(&json!({"extendedResourceClaimStatus": {
+                "requestMappings": mappings, "resourceClaimName": "x",
+            }}))
+        };
+        assert_eq!(told(json!([mapping("c", "cpu")])), [""; 0]);
+        let place = "status.extendedResourceClaimStatus.requestMappings";
+        assert_eq!(told(json!([])), [format!("{place}: at least one request mapping is required")]);
+        let found = told(json!([mapping("c", "gpu"), mapping("d", "cpu"), mapping("d", "cpu")]));
+        assert!(found[0].starts_with(&format!("{place}[0].resourceName: \"gpu\": must match the extended")));
+        assert!(found[1].starts_with(&format!("{place}[1].containerName: \"d\": must match the name")));
+        assert_eq!(found.len(), 6);
+    }
+
+    #[test]
+    fn pods_that_have_a_node_get_no_other_one() {
+        let (bound, unbound) = (json!({"nodeName": "n"}), json!({}));
+        let nominated = json!({"nominatedNodeName": "m", "observedGeneration": -1});
+        let generation = "status.observedGeneration: -1: must be a non-negative integer";
+        assert_eq!(broken(&unbound, &json!({}), &nominated), [generation]);
+        assert_eq!(
+            broken(&bound, &json!({}), &nominated),
+            ["status.nominatedNodeName: may not be set on pods that are already bound to a node", generation]
+        );
     }
 
     #[test]
@@ -296,7 +407,7 @@ mod tests {
         assert_eq!(changed, ["status.qosClass: \"Burstable\": field is immutable"]);
         let condition = wrong(&json!({"conditions": [{"type": "Ready"}, {"type": "a b"}]}));
         assert!(
-            condition[0].starts_with("metadata.conditions[1].Type: \"a b\": name part must consist"),
+            condition[0].starts_with("status.conditions[1].Type: \"a b\": name part must consist"),
             "{condition:?}"
         );
         assert!(wrong(&json!({"nominatedNodeName": "A"}))[0].starts_with("status.nominatedNodeName: \"A\": "));

@@ -11,6 +11,10 @@ use crate::{
     names,
 };
 
+const NO_POLICY: &str = "must specify restartPolicy when restart rules are used";
+const RESTART_RULES: usize = 20;
+const EXIT_CODES: usize = 255;
+
 /// The rules of all containers of a pod.
 pub(super) fn validate(spec: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
     let containers = spec.get("containers");
@@ -24,7 +28,7 @@ pub(super) fn validate(spec: &Field<'_>, context: &Context<'_>, errors: &mut Err
         }
         common(&container, context, errors);
         unique_name(&container, &mut names, errors);
-        probes::validate(&container, context.grace_seconds, errors);
+        probes::validate(&container, context, errors);
         restart(&container, errors);
     }
     unique_host_ports(&containers, errors);
@@ -33,7 +37,11 @@ pub(super) fn validate(spec: &Field<'_>, context: &Context<'_>, errors: &mut Err
             return;
         }
         common(&container, context, errors);
-        unique_name(&container, &mut names, errors);
+        init_restart(&container, errors);
+        // Names that are missing are told as such, not as repeated.
+        if !container.get("name").text().is_empty() || names.contains("") {
+            unique_name(&container, &mut names, errors);
+        }
         init_container(&container, context, errors);
     }
     for container in spec.get("ephemeralContainers").items() {
@@ -207,8 +215,11 @@ fn volume_devices(container: &Field<'_>, context: &Context<'_>, errors: &mut Err
         if paths.contains(&path.text()) {
             path.invalid(errors, "must be unique");
         }
-        if path.text().split('/').any(|part| part == "..") {
+        let steps_back = path.text().split('/').any(|part| part == "..");
+        if steps_back {
             path.invalid(errors, "can not contain backsteps ('..')");
+        } else {
+            paths.insert(path.text());
         }
         if mount_names.contains(name.text()) {
             name.invalid(errors, "must not already exist in volumeMounts");
@@ -216,8 +227,9 @@ fn volume_devices(container: &Field<'_>, context: &Context<'_>, errors: &mut Err
         if mount_paths.contains(path.text()) {
             path.invalid(errors, "must not already exist as a path in volumeMounts");
         }
-        names.insert(name.text());
-        paths.insert(path.text());
+        if !name.text().is_empty() {
+            names.insert(name.text());
+        }
     }
 }
 
@@ -243,7 +255,7 @@ fn resize_policy(container: &Field<'_>, context: &Context<'_>, errors: &mut Erro
             restart.one_of(errors, &["NotRequired", "RestartContainer"]);
         }
         if context.restart_policy == "Never" && restart.text() != "NotRequired" {
-            restart.invalid(errors, "must be 'NotRequired' when `restartPolicy` is 'Never'");
+            restart.invalid(errors, "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
         }
     }
 }
@@ -254,46 +266,74 @@ fn restart(container: &Field<'_>, errors: &mut Errors) {
     policy.one_of(errors, &["Always", "Never", "OnFailure"]);
     let rules = container.get("restartPolicyRules");
     if rules.len() > 0 && !policy.exists() {
-        policy.required(errors, "must specify restartPolicy when restart rules are used");
+        policy.required(errors, NO_POLICY);
     }
+    at_most(&rules, RESTART_RULES, errors);
     for rule in rules.items() {
-        let action = rule.get("action");
-        if action.text().is_empty() {
-            action.required(errors, "must specify a valid action");
+        let (action, codes) = (rule.get("action"), rule.get("exitCodes"));
+        one_known(&action, &["Restart", "RestartAllContainers"], errors);
+        if codes.exists() {
+            one_known(&codes.get("operator"), &["In", "NotIn"], errors);
+            at_most(&codes.get("values"), EXIT_CODES, errors);
         } else {
-            action.one_of(errors, &["Restart", "RestartAllContainers"]);
-        }
-        let codes = rule.get("exitCodes");
-        if !codes.exists() {
             codes.required(errors, "must be specified");
         }
-        codes.get("operator").one_of(errors, &["In", "NotIn"]);
+    }
+}
+
+/// Refuses a text that is not one of the known ones, be it missing.
+fn one_known(field: &Field<'_>, known: &[&str], errors: &mut Errors) {
+    if !known.contains(&field.text()) {
+        field.not_supported(errors, known);
+    }
+}
+
+fn at_most(list: &Field<'_>, most: usize, errors: &mut Errors) {
+    if list.len() > most {
+        list.error(errors, FieldErrorKind::TooMany, format!("{}: must have at most {most} items", list.len()));
+    }
+}
+
+/// Rules of a container without a policy are not looked at any further, where the container prepares others.
+fn init_restart(container: &Field<'_>, errors: &mut Errors) {
+    let policy = container.get("restartPolicy");
+    if policy.exists() {
+        restart(container, errors);
+    } else if container.get("restartPolicyRules").len() > 0 {
+        policy.required(errors, NO_POLICY);
     }
 }
 
 fn init_container(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
-    restart(container, errors);
-    unique_host_ports_of(container, errors);
+    const OF_SIDECARS: &str = "may not be set for init containers without restartPolicy=Always";
+    unique_host_ports_of(container, context, errors);
     if container.get("restartPolicy").text() == "Always" {
-        return probes::validate(container, context.grace_seconds, errors);
+        return probes::validate(container, context, errors);
     }
     for name in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
         let member = container.get(name);
         if member.exists() {
-            member.forbidden(errors, "may not be set for init containers without restartPolicy=Always");
+            member.forbidden(errors, OF_SIDECARS);
+        }
+    }
+    for policy in container.get("resizePolicy").items() {
+        let restart = policy.get("restartPolicy");
+        if restart.text() == "RestartContainer" {
+            restart.invalid(errors, "must not be set to 'RestartContainer' for non-sidecar initContainers");
         }
     }
 }
 
-fn unique_host_ports_of(container: &Field<'_>, errors: &mut Errors) {
+/// Those that prepare others run one by one, so that each is looked at alone; errors take it for the first.
+fn unique_host_ports_of(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
-    for port in container.get("ports").items() {
+    let place = format!("{}.initContainers[0].ports", context.place);
+    for port in container.get("ports").shown_at(place).items() {
         let number = port.get("hostPort").int().unwrap_or(0);
         let text = format!("{}/{}/{number}", port.get("protocol").text(), port.get("hostIP").text());
-        if number != 0 && seen.contains(&text) {
+        if number != 0 && !seen.insert(text.clone()) {
             port.get("hostPort").error(errors, FieldErrorKind::Duplicate, format!("{text:?}"));
         }
-        seen.insert(text);
     }
 }
 

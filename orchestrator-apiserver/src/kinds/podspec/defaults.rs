@@ -1,9 +1,8 @@
 //! The defaults of a pod's spec.
 
-use orchestrator_core::quantity::Quantity;
 use serde_json::{Value, json};
 
-use super::{default_volume, summed_requests};
+use super::{aggregate, can_overcommit, default_volume, resources};
 use crate::field::{Field, items_mut, member, set_default};
 
 const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
@@ -119,27 +118,38 @@ pub(crate) fn default_requests(spec: &mut Value) {
     for list in ["containers", "initContainers"] {
         for container in items_mut(spec, list) {
             if let Some(resources) = container.get_mut("resources") {
-                requests_from_limits(resources, &Value::Null);
+                requests_from_limits(resources, |_| true);
             }
         }
     }
     // Hardly any pod asks for resources as a whole.
     if spec.get("resources").is_some() {
-        let summed = summed_requests(&Field::root(spec));
-        let text = |quantity: &Quantity| Value::String(quantity.to_string());
-        let summed: Value =
-            summed.iter().map(|(name, sum)| (name.clone(), text(sum))).collect::<serde_json::Map<_, _>>().into();
-        requests_from_limits(member(spec, "resources"), &summed);
+        default_whole(spec);
     }
 }
 
-/// Fills in the requests that are missing, preferably those of `better`.
-fn requests_from_limits(resources: &mut Value, better: &Value) {
+/// What a whole pod asks for where it does not say so: as much as its containers do, or else as much as it may have.
+fn default_whole(spec: &mut Value) {
+    let of_containers = |spec: &Value, list| aggregate(&Field::root(spec), list);
+    let (limits, requests) = (of_containers(spec, "limits"), of_containers(spec, "requests"));
+    let whole = member(spec, "resources");
+    for (name, sum) in limits.iter().filter(|(name, _)| resources::is_huge_pages(name)) {
+        set_default(member(whole, "limits"), name, sum.to_string());
+    }
+    if Field::root(whole).get("limits").len() == 0 {
+        return;
+    }
+    for (name, sum) in requests.iter().filter(|(name, _)| resources::is_of_pods(name) && can_overcommit(name)) {
+        set_default(member(whole, "requests"), name, sum.to_string());
+    }
+    requests_from_limits(whole, resources::is_of_pods);
+}
+
+/// Fills in the requests that are missing, of some resources.
+fn requests_from_limits(resources: &mut Value, of: fn(&str) -> bool) {
     let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else { return };
-    let requests = member(resources, "requests");
-    for (name, limit) in limits {
-        let default = better.get(&name).cloned().unwrap_or(limit);
-        set_default(requests, &name, default);
+    for (name, limit) in limits.into_iter().filter(|(name, _)| of(name)) {
+        set_default(member(resources, "requests"), &name, limit);
     }
 }
 
@@ -181,5 +191,12 @@ mod tests {
         let mut spec = json!({"containers": [{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}}]});
         default_requests(&mut spec);
         assert_eq!(spec["containers"][0]["resources"]["requests"], json!({"cpu": "500m", "memory": "1Gi"}));
+        let mut whole = json!({
+            "containers": [{"resources": {"limits": {"hugepages-2Mi": "4Mi"}, "requests": {"cpu": "500m", "memory": "1Gi"}}}],
+            "resources": {"limits": {"cpu": "2"}},
+        });
+        default_requests(&mut whole);
+        let requests = json!({"cpu": "500m", "memory": "1Gi", "hugepages-2Mi": "4Mi"});
+        assert_eq!(whole["resources"], json!({"limits": {"cpu": "2", "hugepages-2Mi": "4Mi"}, "requests": requests}));
     }
 }

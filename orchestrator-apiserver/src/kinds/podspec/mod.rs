@@ -20,18 +20,20 @@ mod windows;
 pub(crate) use annotations::{MIRROR, validate_update as validate_annotations_update};
 pub(crate) use defaults::{default_requests, default_spec, host_ports};
 pub(crate) use resources::{
-    amount, can_overcommit, container_resource, is_quota_resource, overhead, resource_name, summed_requests,
+    aggregate, amount, can_overcommit, container_resource, is_extended, is_quota_resource, overhead, resource_name,
 };
 pub(crate) use scheduling::{merge_label_keys, node_selector, tolerations};
 pub(crate) use volume_defaults::{default_source, default_volume};
 pub(crate) use volume_sources::{Owner, driver_name, one_too_many, plain_source, source};
+pub(crate) use volumes::template_metadata;
 pub(crate) use warnings::{of_claim as warn_of_claim, of_pod as warn_of_pod, old_label};
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use orchestrator_core::status::FieldErrorKind;
 use serde_json::{Value, json};
 
-use super::check;
+use super::{check, go};
 use crate::{
     field::{Errors, Field, member},
     names,
@@ -75,7 +77,8 @@ fn template_annotations<'a>(template: &Field<'a>) -> Field<'a> {
 pub(crate) fn validate_pod(pod: &Field<'_>, errors: &mut Errors) {
     let (spec, annotations) = (pod.get("spec"), pod.at("metadata.annotations"));
     annotations::validate(&annotations, &spec, errors);
-    validate(&spec, Pod::Itself { name: pod.at("metadata.name").text() }, errors);
+    let is_mirror = annotations.key(MIRROR).exists();
+    validate(&spec, Pod::Itself { name: pod.at("metadata.name").text(), is_mirror }, errors);
     if spec.get("serviceAccountName").text().is_empty() {
         let volumes = spec.get("volumes").items();
         for source in volumes.iter().flat_map(|volume| volume.at("projected.sources").items()) {
@@ -99,13 +102,21 @@ pub(crate) fn validate_new_pod(pod: &Field<'_>, errors: &mut Errors) {
 #[derive(Clone, Copy, Debug)]
 enum Pod<'a> {
     /// That of a pod, by its name.
-    Itself { name: &'a str },
+    Itself {
+        name: &'a str,
+        /// Whether it stands for one that a node runs by itself.
+        is_mirror: bool,
+    },
     /// That of pods to come.
     Template,
 }
 
 /// What of a pod its parts have to know of each other.
 struct Context<'a> {
+    /// Where the spec is.
+    place: String,
+    /// The operating system that the pod says it is for.
+    system: Option<&'a str>,
     restart_policy: &'a str,
     volumes: BTreeMap<&'a str, Field<'a>>,
     claims: BTreeSet<&'a str>,
@@ -117,17 +128,20 @@ struct Context<'a> {
 /// The rules of a pod's spec, in upstream's order.
 fn validate(spec: &Field<'_>, pod: Pod<'_>, errors: &mut Errors) {
     let names = spec.get("resourceClaims").items();
+    let os = spec.get("os");
     let context = Context {
+        place: spec.path(),
+        system: os.exists().then(|| os.get("name").text()),
         restart_policy: spec.get("restartPolicy").text(),
         volumes: volumes::validate(&spec.get("volumes"), pod, errors),
         claims: names.iter().map(|claim| claim.get("name").text()).filter(|name| !name.is_empty()).collect(),
         grace_seconds: spec.get("terminationGracePeriodSeconds").int().unwrap_or(0),
         host_users: spec.get("hostUsers").bool() != Some(false),
     };
-    claims(&spec.get("resourceClaims"), errors);
+    claims(&spec.get("resourceClaims"), pod, errors);
     containers::validate(spec, &context, errors);
     if spec.get("resources").exists() {
-        resources::of_pod(spec, &context.claims, errors);
+        resources::of_pod(spec, &context, errors);
     }
     security::host_ports(spec, errors);
     restart_policy(&spec.get("restartPolicy"), errors);
@@ -143,6 +157,7 @@ fn validate(spec: &Field<'_>, pod: Pod<'_>, errors: &mut Errors) {
     scheduling::spread(&spec.get("topologySpreadConstraints"), errors);
     windows::host_process(spec, errors);
     security::host_users(spec, errors);
+    network::host_name(spec, errors);
     single_values(spec, errors);
     scheduling::tolerations(&spec.get("tolerations"), errors);
     network::host_aliases(&spec.get("hostAliases"), errors);
@@ -159,6 +174,7 @@ fn validate(spec: &Field<'_>, pod: Pod<'_>, errors: &mut Errors) {
     }
     resources::overhead(&spec.get("overhead"), errors);
     system(spec, errors);
+    environment::files(spec, errors);
 }
 
 /// What a pod says depends on the operating system that it says it is for.
@@ -166,7 +182,7 @@ fn system(spec: &Field<'_>, errors: &mut Errors) {
     let (system, name) = (spec.get("os"), spec.at("os.name"));
     match name.text() {
         _ if !system.exists() => {}
-        "" => name.required(errors, "cannot be empty"),
+        "" => name.required(errors, ""),
         "linux" => windows::not_on_linux(spec, errors),
         "windows" => windows::only(spec, errors),
         _ => name.shown_at(system.path()).not_supported(errors, &["linux", "windows"]),
@@ -194,9 +210,13 @@ fn restart_policy(policy: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn claims(claims: &Field<'_>, errors: &mut Errors) {
+fn claims(claims: &Field<'_>, pod: Pod<'_>, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     for claim in claims.items() {
+        if matches!(pod, Pod::Itself { is_mirror: true, .. }) {
+            errors.add(check::WHOLE, FieldErrorKind::Forbidden, "static pods do not support resource claims");
+            continue;
+        }
         let name = claim.get("name");
         if name.text().is_empty() {
             name.required(errors, "");
@@ -206,15 +226,15 @@ fn claims(claims: &Field<'_>, errors: &mut Errors) {
             name.duplicate(errors);
         }
         let (given, template) = (claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName"));
+        let shown = || go::show("Claim", claim.value().unwrap_or(&Value::Null));
         match (given.exists(), template.exists()) {
             (true, true) => {
-                claim.invalid(
-                    errors,
-                    "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
-                );
+                let detail = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
+                claim.wrong(errors, shown(), detail);
             }
             (false, false) => {
-                claim.invalid(errors, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`");
+                let detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
+                claim.wrong(errors, shown(), detail);
             }
             _ => {}
         }

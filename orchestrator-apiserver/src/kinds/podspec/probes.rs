@@ -1,22 +1,29 @@
 //! Probes and lifecycle hooks.
 
+use super::Context;
 use crate::{
     field::{Errors, Field},
     kinds::check,
 };
 
+/// The signals of Linux that may stop a container, in upstream's order.
+const SIGNALS: &str = "SIGABRT SIGALRM SIGBUS SIGCHLD SIGCLD SIGCONT SIGFPE SIGHUP SIGILL SIGINT SIGIO SIGIOT SIGKILL \
+                       SIGPIPE SIGPOLL SIGPROF SIGPWR SIGQUIT SIGRTMAX SIGRTMAX-1 SIGRTMAX-10 SIGRTMAX-11 SIGRTMAX-12 \
+                       SIGRTMAX-13 SIGRTMAX-14 SIGRTMAX-2 SIGRTMAX-3 SIGRTMAX-4 SIGRTMAX-5 SIGRTMAX-6 SIGRTMAX-7 \
+                       SIGRTMAX-8 SIGRTMAX-9 SIGRTMIN SIGRTMIN+1 SIGRTMIN+10 SIGRTMIN+11 SIGRTMIN+12 SIGRTMIN+13 \
+                       SIGRTMIN+14 SIGRTMIN+15 SIGRTMIN+2 SIGRTMIN+3 SIGRTMIN+4 SIGRTMIN+5 SIGRTMIN+6 SIGRTMIN+7 \
+                       SIGRTMIN+8 SIGRTMIN+9 SIGSEGV SIGSTKFLT SIGSTOP SIGSYS SIGTERM SIGTRAP SIGTSTP SIGTTIN SIGTTOU \
+                       SIGURG SIGUSR1 SIGUSR2 SIGVTALRM SIGWINCH SIGXCPU SIGXFSZ";
+
 /// The rules of a container's probes and hooks.
-pub(super) fn validate(container: &Field<'_>, grace_seconds: i64, errors: &mut Errors) {
+pub(super) fn validate(container: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
     for hook in ["postStart", "preStop"] {
         let hook = container.get("lifecycle").get(hook);
         if hook.exists() {
-            handler(&hook, &["exec", "httpGet", "tcpSocket", "sleep"], grace_seconds, errors);
-        }
-        let signal = container.at("lifecycle.stopSignal");
-        if signal.exists() && !signal.text().starts_with("SIG") {
-            signal.invalid(errors, "must be a signal's name");
+            handler(&hook, &["exec", "httpGet", "tcpSocket", "sleep"], context.grace_seconds, errors);
         }
     }
+    stop_signal(&container.at("lifecycle.stopSignal"), context.system, errors);
     liveness(&container.get("livenessProbe"), errors);
     let readiness = container.get("readinessProbe");
     probe(&readiness, errors);
@@ -25,6 +32,19 @@ pub(super) fn validate(container: &Field<'_>, grace_seconds: i64, errors: &mut E
         grace.invalid(errors, "must not be set for readinessProbes");
     }
     liveness(&container.get("startupProbe"), errors);
+}
+
+/// Signals are those of the pod's system, which has to be named.
+fn stop_signal(signal: &Field<'_>, system: Option<&str>, errors: &mut Errors) {
+    if !signal.exists() {
+        return;
+    }
+    match system {
+        None => signal.forbidden(errors, "may not be set for containers with empty `spec.os.name`"),
+        Some("windows") => signal.one_of(errors, &["SIGKILL", "SIGTERM"]),
+        Some("linux") => signal.one_of(errors, &SIGNALS.split_whitespace().collect::<Vec<_>>()),
+        Some(_) => {}
+    }
 }
 
 /// Success is success: only readiness may ask for more than one.
@@ -99,5 +119,26 @@ fn sleep(action: &Field<'_>, grace_seconds: i64, errors: &mut Errors) {
     if number < 0 || number > grace_seconds {
         let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace_seconds})");
         action.wrong(errors, number, &detail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn signals_are_those_of_the_system() {
+        let told = |signal: &str, system: Option<&str>| {
+            let signal = json!(signal);
+            let mut errors = Errors::default();
+            stop_signal(&Field::root(&signal), system, &mut errors);
+            errors.into_vec().into_iter().map(|error| error.detail).collect::<Vec<_>>()
+        };
+        assert_eq!(told("SIGUSR1", Some("linux")), [""; 0]);
+        assert_eq!(told("SIGTERM", None), ["may not be set for containers with empty `spec.os.name`"]);
+        assert_eq!(told("SIGUSR1", Some("windows")), ["\"SIGUSR1\": supported values: \"SIGKILL\", \"SIGTERM\""]);
+        assert!(told("SIGNOTHING", Some("linux"))[0].starts_with("\"SIGNOTHING\": supported values: \"SIGABRT\", "));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use orchestrator_core::{quantity::Quantity, status::FieldErrorKind};
 
+use super::Context;
 use crate::{
     field::{Errors, Field},
     kinds::check,
@@ -11,6 +12,8 @@ use crate::{
 };
 
 const FOR_PODS: [&str; 2] = ["cpu", "memory"];
+/// As errors name them: large pages come in several sizes.
+const FOR_PODS_SHOWN: [&str; 3] = ["cpu", HUGE_PAGES, "memory"];
 const FOR_CONTAINERS: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
 const STANDARD: [&str; 12] = [
     "cpu",
@@ -49,7 +52,9 @@ pub(crate) fn is_standard(name: &str) -> bool {
 
 /// Whether a resource belongs to someone else's domain.
 pub(crate) fn is_extended(name: &str) -> bool {
-    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
+    let is_foreign = name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.");
+    // Quotas count it under a longer name.
+    is_foreign && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
 /// Whether a name without a domain is one that quotas count.
@@ -104,20 +109,17 @@ pub(super) fn of_container(resources: &Field<'_>, claims: &BTreeSet<&str>, error
 }
 
 /// The rules of what a pod asks for as a whole: no less than its containers do.
-pub(super) fn of_pod(spec: &Field<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
+pub(super) fn of_pod(spec: &Field<'_>, context: &Context<'_>, errors: &mut Errors) {
     let whole = spec.get("resources");
+    if context.system == Some("windows") {
+        return whole.forbidden(errors, "may not be set for a windows pod");
+    }
     if whole.get("claims").exists() {
-        whole.get("claims").forbidden(errors, "claims cannot be set for Resources at pod-level");
+        whole.get("claims").forbidden(errors, "claims may not be set for Resources at pod-level");
     }
-    requirements(&whole, pod_resource, claims, errors);
-    for (name, sum) in &summed_requests(spec) {
-        let asked = whole.get("requests").key(name);
-        if *sum > check::quantity(&asked).unwrap_or_default() {
-            let shown = if asked.exists() { asked.shown() } else { "\"0\"".to_owned() };
-            let detail = format!("must be greater than or equal to aggregate container requests of {sum}");
-            errors.add(asked.path(), FieldErrorKind::Invalid, format!("{shown}: {detail}"));
-        }
-    }
+    requirements(&whole, pod_resource, &context.claims, errors);
+    no_less(&whole, spec, "requests", |_| true, errors);
+    no_less(&whole, spec, "limits", |name| name.starts_with(HUGE_PAGES), errors);
     for (index, container) in spec.get("containers").items().iter().enumerate() {
         for (name, limit) in container.at("resources.limits").entries() {
             let most = whole.get("limits").key(name);
@@ -130,14 +132,34 @@ pub(super) fn of_pod(spec: &Field<'_>, claims: &BTreeSet<&str>, errors: &mut Err
     }
 }
 
+/// What a pod says as a whole is no less than what its containers say together, where it says anything.
+fn no_less(whole: &Field<'_>, spec: &Field<'_>, list: &'static str, of: fn(&str) -> bool, errors: &mut Errors) {
+    for (name, sum) in aggregate(spec, list).iter().filter(|(name, _)| of(name)) {
+        let said = whole.get(list).key(name);
+        if said.exists() && check::quantity(&said).is_some_and(|said| *sum > said) {
+            said.invalid(errors, &format!("must be greater than or equal to aggregate container {list} of {sum}"));
+        }
+    }
+}
+
 /// What is wrong with the name of a resource of whole pods.
 fn pod_resource(field: &Field<'_>, name: &str, errors: &mut Errors) {
     let mut own = Errors::default();
     resource_name(field, name, &mut own);
-    if own.is_empty() && !FOR_PODS.contains(&name) && !name.starts_with(HUGE_PAGES) {
-        field.not_supported_as(&mut own, &format!("{name:?}"), &FOR_PODS);
+    if own.is_empty() && !is_of_pods(name) {
+        field.not_supported_as(&mut own, &format!("{name:?}"), &FOR_PODS_SHOWN);
     }
     errors.extend(own);
+}
+
+/// Whether a pod can ask for a resource as a whole.
+pub(super) fn is_of_pods(name: &str) -> bool {
+    FOR_PODS.contains(&name) || name.starts_with(HUGE_PAGES)
+}
+
+/// Whether a resource is memory in large pages.
+pub(super) fn is_huge_pages(name: &str) -> bool {
+    name.starts_with(HUGE_PAGES)
 }
 
 fn requirements(
@@ -212,7 +234,7 @@ fn claimed(uses: &Field<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
 }
 
 fn within_limit(limits: &Field<'_>, requests: &Field<'_>, name: &str, request: &Field<'_>, errors: &mut Errors) {
-    let whole = is_extended(name) || name.starts_with(HUGE_PAGES);
+    let whole = !can_overcommit(name);
     let limit = limits.get(name);
     let shown = request.shown();
     match (check::quantity(&limit), check::quantity(request)) {
@@ -237,15 +259,100 @@ pub(crate) fn overhead(overhead: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-/// What the containers of a spec request together.
-pub(crate) fn summed_requests(spec: &Field<'_>) -> BTreeMap<String, Quantity> {
-    let mut sums: BTreeMap<String, Quantity> = BTreeMap::new();
+/// What the containers of a spec say together. Those that prepare the pod run one by one, before the others and beside the
+/// sidecars that were there before.
+///
+/// Upstream: `AggregateContainerRequests` and `AggregateContainerLimits`.
+pub(crate) fn aggregate(spec: &Field<'_>, list: &'static str) -> BTreeMap<String, Quantity> {
+    let amounts = |container: &Field<'_>| {
+        let entries = container.get("resources").get(list).entries();
+        let amount = |(name, amount): (&str, Field<'_>)| Some((name.to_owned(), check::quantity(&amount)?));
+        entries.into_iter().filter_map(amount).collect::<Vec<_>>()
+    };
+    let (mut sums, mut sidecars, mut most) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for container in spec.get("containers").items() {
-        for (name, request) in container.at("resources.requests").entries() {
-            if let Some(quantity) = check::quantity(&request) {
-                *sums.entry(name.to_owned()).or_default() += &quantity;
-            }
+        add(&mut sums, &amounts(&container));
+    }
+    for container in spec.get("initContainers").items() {
+        let mut beside = sidecars.clone();
+        add(&mut beside, &amounts(&container));
+        if container.get("restartPolicy").text() == "Always" {
+            add(&mut sums, &amounts(&container));
+            sidecars.clone_from(&beside);
+        }
+        at_least(&mut most, beside);
+    }
+    at_least(&mut sums, most);
+    sums
+}
+
+fn add(sums: &mut BTreeMap<String, Quantity>, amounts: &[(String, Quantity)]) {
+    for (name, amount) in amounts {
+        *sums.entry(name.clone()).or_default() += amount;
+    }
+}
+
+fn at_least(sums: &mut BTreeMap<String, Quantity>, others: BTreeMap<String, Quantity>) {
+    for (name, other) in others {
+        let sum = sums.entry(name).or_default();
+        if other > *sum {
+            *sum = other;
         }
     }
-    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn container(cpu: &str, policy: Value) -> Value {
+        json!({"resources": {"requests": {"cpu": cpu}}, "restartPolicy": policy})
+    }
+
+    #[test]
+    fn containers_are_summed_as_they_run() {
+        let spec = json!({
+            "containers": [container("1", Value::Null), container("1", Value::Null)],
+            "initContainers": [
+                container("1", Value::Null), container("2", json!("Always")), container("3", Value::Null),
+            ],
+        });
+        assert_eq!(aggregate(&Field::root(&spec), "requests")["cpu"].to_string(), "5");
+        let alone = json!({"containers": [], "initContainers": [container("4", Value::Null)]});
+        assert_eq!(aggregate(&Field::root(&alone), "requests")["cpu"].to_string(), "4");
+    }
+
+    #[test]
+    fn what_is_not_said_of_a_whole_pod_is_not_compared() {
+        let told = |whole: Value, system: Option<&str>| {
+            let spec = json!({"resources": whole, "containers": [container("2", Value::Null)]});
+            let context = Context {
+                place: String::new(),
+                system,
+                restart_policy: "Always",
+                volumes: BTreeMap::new(),
+                claims: BTreeSet::new(),
+                grace_seconds: 30,
+                host_users: true,
+            };
+            let mut errors = Errors::default();
+            of_pod(&Field::root(&spec), &context, &mut errors);
+            errors.into_vec().into_iter().map(|error| format!("{}: {}", error.field, error.detail)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(json!({"requests": {"memory": "1Gi"}}), None), [""; 0]);
+        assert_eq!(
+            told(json!({"requests": {"cpu": "1"}}), None),
+            ["resources.requests[cpu]: \"1\": must be greater than or equal to aggregate container requests of 2"]
+        );
+        assert_eq!(
+            told(json!({"requests": {"ephemeral-storage": "1Gi"}}), None),
+            [
+                "resources.requests[ephemeral-storage]: \"ephemeral-storage\": supported values: \"cpu\", \"hugepages-\", \
+                 \"memory\""
+            ]
+        );
+        assert_eq!(told(json!({}), Some("windows")), ["resources: may not be set for a windows pod"]);
+    }
 }

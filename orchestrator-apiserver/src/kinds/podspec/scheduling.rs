@@ -103,6 +103,7 @@ fn node_field(expression: &Field<'_>, errors: &mut Errors) {
 
 fn pod_term(term: &Field<'_>, errors: &mut Errors) {
     check::label_selector(&term.get("labelSelector"), errors);
+    check::label_selector(&term.get("namespaceSelector"), errors);
     let namespaces = term.get("namespaces");
     let place = term.get("namespace");
     for namespace in namespaces.items() {
@@ -110,7 +111,6 @@ fn pod_term(term: &Field<'_>, errors: &mut Errors) {
             place.wrong(errors, namespace.shown(), &problem);
         }
     }
-    check::label_selector(&term.get("namespaceSelector"), errors);
     let (same, other) = (term.get("matchLabelKeys"), term.get("mismatchLabelKeys"));
     for keys in [&same, &other] {
         label_keys(term, keys, errors);
@@ -214,6 +214,8 @@ pub(crate) fn tolerations(tolerations: &Field<'_>, errors: &mut Errors) {
                 operator.wrong(errors, value.shown(), "value must be empty when `operator` is 'Exists'");
             }
             "Exists" => {}
+            // Operators that compare numbers are known, and off.
+            "Lt" | "Gt" => operator.not_supported(errors, &["Equal", "Exists", "Lt", "Gt"]),
             _ => operator.not_supported(errors, &["Equal", "Exists"]),
         }
         if !effect.text().is_empty() {

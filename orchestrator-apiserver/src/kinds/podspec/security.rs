@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use orchestrator_core::status::FieldErrorKind;
 use serde_json::Value;
 
-use super::windows;
+use super::{all_containers, windows};
 use crate::{
     field::{Errors, Field},
     kinds::{check, go},
@@ -17,7 +17,9 @@ const PROFILE_BYTES: usize = 4095;
 const PROFILES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
 /// What kernel settings of a namespace begin with.
 const NET_SYSCTLS: &[&str] = &["net."];
-const IPC_SYSCTLS: &[&str] = &["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."];
+const IPC_SYSCTLS: &[&str] = &["kernel.msg", "kernel.shm", "fs.mqueue."];
+/// A setting of a namespace that has no others beside it.
+const IPC_SYSCTL: &str = "kernel.sem";
 
 /// The rules of the security of a whole pod.
 pub(super) fn validate_pod(spec: &Field<'_>, errors: &mut Errors) {
@@ -54,14 +56,20 @@ pub(super) fn host_ports(spec: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-/// With users of its own a pod shares no other namespace with the host.
+/// With users of its own a pod shares no other namespace with the host, and no devices, which cannot be given to others.
 pub(super) fn host_users(spec: &Field<'_>, errors: &mut Errors) {
+    const WHY: &str = "when `hostUsers` is false";
     if spec.get("hostUsers").bool() != Some(false) {
         return;
     }
     for (name, place) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
         if spec.get(name).bool() == Some(true) {
-            spec.get(place).forbidden(errors, "when `pod.Spec.HostUsers` is false");
+            spec.get(place).forbidden(errors, WHY);
+        }
+    }
+    for devices in all_containers(spec).iter().map(|container| container.get("volumeDevices")) {
+        if devices.len() > 0 {
+            devices.forbidden(errors, WHY);
         }
     }
 }
@@ -80,7 +88,9 @@ fn sysctls(spec: &Field<'_>, sysctls: &Field<'_>, errors: &mut Errors) {
         }
         for (shared, parts) in [("hostNetwork", NET_SYSCTLS), ("hostIPC", IPC_SYSCTLS)] {
             let plain = name.text().replace('/', ".");
-            if spec.get(shared).bool() == Some(true) && parts.iter().any(|part| plain.starts_with(part)) {
+            let is_of_it =
+                parts.iter().any(|part| plain.starts_with(part)) || (shared == "hostIPC" && plain == IPC_SYSCTL);
+            if spec.get(shared).bool() == Some(true) && is_of_it {
                 name.invalid(errors, &format!("may not be specified when '{shared}' is true"));
             }
         }

@@ -107,7 +107,7 @@ pub(crate) fn plain_source(kind: &str, source: &Field<'_>, owner: Owner<'_>, err
 /// The name of a driver: a domain in any case.
 pub(crate) fn driver_name(name: &Field<'_>, errors: &mut Errors) {
     if name.text().is_empty() {
-        name.required(errors, "");
+        return name.required(errors, "");
     }
     if name.text().len() > DRIVER_NAME_BYTES {
         let detail = format!("may not be more than {DRIVER_NAME_BYTES} bytes");
@@ -171,6 +171,7 @@ fn nfs(source: &Field<'_>, errors: &mut Errors) {
 fn iscsi(source: &Field<'_>, owner: Owner<'_>, errors: &mut Errors) {
     let (portal, name) = (source.get("targetPortal"), source.get("iqn"));
     let initiator = source.get("initiatorName").shown_at(format!("{}.initiatorname", source.path()));
+    let wrong_start = if matches!(owner, Owner::Pod(_)) { NAME_START } else { NAME_FORMAT };
     check::required(&portal, errors);
     if let Owner::PersistentVolume(volume) = owner
         && is_long(&initiator, volume, portal.text())
@@ -180,7 +181,7 @@ fn iscsi(source: &Field<'_>, owner: Owner<'_>, errors: &mut Errors) {
     if name.text().is_empty() {
         name.required(errors, "");
     } else {
-        iscsi_name(&name, NAME_START, errors);
+        iscsi_name(&name, wrong_start, errors);
     }
     numbered(&source.get("lun"), UNIT, errors);
     let authenticates =
@@ -193,8 +194,7 @@ fn iscsi(source: &Field<'_>, owner: Owner<'_>, errors: &mut Errors) {
         check::required(&reference.get("name"), errors);
     }
     if initiator.exists() {
-        let start = if matches!(owner, Owner::Pod(_)) { NAME_START } else { NAME_FORMAT };
-        iscsi_name(&initiator, start, errors);
+        iscsi_name(&initiator, wrong_start, errors);
     }
     if let Owner::Pod(volume) = owner
         && is_long(&initiator, volume, portal.text())

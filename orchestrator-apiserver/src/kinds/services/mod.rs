@@ -27,7 +27,7 @@ pub(super) const SERVICES: Rules = Rules {
     default,
     create,
     update,
-    validate: validation::validate,
+    validate_create: validation::validate,
     validate_update: validation::validate_update,
     validate_status: load_balancers::validate_service,
     reservations,

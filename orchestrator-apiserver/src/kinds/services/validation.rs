@@ -45,7 +45,9 @@ pub(super) fn validate(service: &Field<'_>, errors: &mut Errors) {
     }
     for address in spec.get("externalIPs").items() {
         check::ip(&address, errors);
-        check::endpoint_address(&address, errors);
+        if check::address_problem(address.text()).is_none() {
+            check::endpoint_address(&address, errors);
+        }
     }
     if of.is_empty() {
         spec.get("type").required(errors, "");
@@ -266,15 +268,18 @@ fn source_ranges(service: &Field<'_>, of: &str, errors: &mut Errors) {
 }
 
 fn balancers(spec: &Field<'_>, of: &str, errors: &mut Errors) {
-    let (ports, class) = (spec.get("allocateLoadBalancerNodePorts"), spec.get("loadBalancerClass"));
-    if of == "LoadBalancer" {
-        if class.exists() {
-            check::problems(&class, &names::qualified_name(class.text()), errors);
-        }
-        return;
+    let ports = spec.get("allocateLoadBalancerNodePorts");
+    if ports.exists() && of != "LoadBalancer" {
+        ports.forbidden(errors, BALANCERS_ONLY);
     }
-    for field in [ports, class].iter().filter(|field| field.exists()) {
-        field.forbidden(errors, BALANCERS_ONLY);
+    balancer_class(&spec.get("loadBalancerClass"), of, errors);
+}
+
+fn balancer_class(class: &Field<'_>, of: &str, errors: &mut Errors) {
+    if class.exists() && of == "LoadBalancer" {
+        check::problems(class, &names::qualified_name(class.text()), errors);
+    } else if class.exists() {
+        class.forbidden(errors, BALANCERS_ONLY);
     }
 }
 
@@ -295,27 +300,29 @@ fn traffic_policies(spec: &Field<'_>, errors: &mut Errors) {
         health.invalid(errors, detail);
     }
     spec.get("internalTrafficPolicy").one_of(errors, &["Cluster", "Local"]);
-    spec.get("trafficDistribution").one_of(errors, &["PreferClose", "PreferSameNode", "PreferSameZone"]);
+    spec.get("trafficDistribution").one_of(errors, &["PreferClose", "PreferSameZone", "PreferSameNode"]);
 }
 
-pub(super) fn validate_update(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
-    let (new, old) = (new.get("spec"), old.get("spec"));
+/// What may change is looked at before what may be.
+pub(super) fn validate_update(service: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (new, old) = (service.get("spec"), old.get("spec"));
     let is = |spec: &Field<'_>, of: &str| spec.get("type").text() == of;
     if !is(&new, "ExternalName") && !is(&old, "ExternalName") {
         addresses_stay(&new, &old, errors);
     }
-    if is(&new, "LoadBalancer") && is(&old, "LoadBalancer") {
-        let class = new.get("loadBalancerClass");
-        if class.value() != old.get("loadBalancerClass").value() {
-            let shown = class.value().unwrap_or(&Value::Null);
-            class.wrong(errors, shown, STAYS);
-        }
-        let needs = |spec: &Field<'_>| needs_health_check(spec.value().unwrap_or(&Value::Null));
-        let health = new.get("healthCheckNodePort");
-        if needs(&new) && needs(&old) && health.value() != old.get("healthCheckNodePort").value() {
-            health.forbidden(errors, check::IMMUTABLE);
-        }
+    let class = new.get("loadBalancerClass");
+    if is(&new, "LoadBalancer") && is(&old, "LoadBalancer") && class.value() != old.get("loadBalancerClass").value() {
+        let shown = class.value().unwrap_or(&Value::Null);
+        class.wrong(errors, shown, STAYS);
     }
+    // Upstream looks at the class twice.
+    balancer_class(&class, new.get("type").text(), errors);
+    let needs = |spec: &Field<'_>| needs_health_check(spec.value().unwrap_or(&Value::Null));
+    let health = new.get("healthCheckNodePort");
+    if needs(&new) && needs(&old) && health.value() != old.get("healthCheckNodePort").value() {
+        health.forbidden(errors, check::IMMUTABLE);
+    }
+    validate(service, errors);
 }
 
 /// Addresses and families stay as they are set, but that a second one comes or goes. Between headless services any may change.
