@@ -262,12 +262,14 @@ fn endpoint_slices() {
     // Without an address of its own, which would be drawn.
     let service = json!({"spec": {"clusterIP": "None", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
     let pod = |name: &str| {
-        let mut pod = object::<Pod>(name, json!({"spec": {"containers": [{"name": "main", "image": "app:1"}]}}));
+        let spec = json!({"nodeName": "n", "containers": [{"name": "main", "image": "app:1"}]});
+        let mut pod = object::<Pod>(name, json!({"spec": spec}));
         pod.metadata.labels = Some([("app".to_owned(), "web".to_owned())].into());
         pod
     };
     let explorer = controllers(&["endpointslice-controller"])
         .ends_the_same()
+        .creates(&node("n"))
         .creates(&object::<Service>("web", service))
         .creates(&pod("a"))
         .creates(&pod("b"))

@@ -15,8 +15,8 @@ use k8s_openapi::{
 };
 use orchestrator_core::meta;
 
-use super::endpoints::{Family, endpoint, ports};
-use crate::{limits, pods::readiness_changed};
+use super::endpoints::{Family, Zones, endpoint, has_address, ports};
+use crate::{limits, pods::is_finished};
 
 /// The label with the name of a slice's service.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -42,10 +42,11 @@ pub(super) struct Observed<'a> {
     pub(super) service: &'a Service,
     /// Those that the service selects, in order of their names.
     pub(super) pods: &'a [Arc<Pod>],
-    /// Those of the service that this controller manages.
+    /// Those of the service that this controller manages and nobody deletes.
     pub(super) slices: &'a [Arc<EndpointSlice>],
-    /// Zones by node.
-    pub(super) zones: &'a BTreeMap<String, String>,
+    pub(super) zones: &'a Zones,
+    /// The first of what has changed since the last decision.
+    pub(super) trigger: Option<Timestamp>,
 }
 
 /// Whether this controller makes slices for a service.
@@ -57,130 +58,166 @@ pub(crate) fn is_selected(service: &Service) -> bool {
 
 /// Compares the slices of a service with those it should have.
 pub(super) fn decide(observed: Observed<'_>) -> Decision {
-    let mut decision = Decision::default();
     let families = Family::of(observed.service);
-    for slice in observed.slices {
-        if !families.iter().any(|family| family.as_str() == slice.address_type) {
-            decision.delete.push(meta::name(&slice.metadata).to_owned());
-        }
+    let has_family = |slice: &Arc<EndpointSlice>| families.iter().any(|family| family.as_str() == slice.address_type);
+    let mut decision = Decision::default();
+    for family in &families {
+        let own = decide_family(observed, *family);
+        decision.create.extend(own.create);
+        decision.replace.extend(own.replace);
+        decision.delete.extend(own.delete);
     }
-    for family in families {
-        decide_family(observed, family, &mut decision);
+    let foreign = observed.slices.iter().filter(|slice| !has_family(slice));
+    decision.delete.extend(foreign.map(|slice| meta::name(&slice.metadata).to_owned()));
+    // While a service goes the garbage collector is after its slices: it would not come to an end with new ones.
+    if meta::is_deleting(&observed.service.metadata) {
+        decision.create.clear();
     }
     decision
 }
 
-fn decide_family(observed: Observed<'_>, family: Family, decision: &mut Decision) {
-    let mut wanted: Vec<Wanted> = Vec::new();
-    for pod in observed.pods {
-        if let Some(endpoint) = endpoint(observed.service, pod, family, observed.zones) {
-            let ports = ports(observed.service, pod);
-            let endpoint = (endpoint, readiness_changed(pod));
-            match wanted.iter_mut().find(|group| same_ports(&group.ports, &ports)) {
-                Some(group) => group.endpoints.push(endpoint),
-                None => wanted.push(Wanted { ports, endpoints: vec![endpoint] }),
-            }
-        }
-    }
-    let slices = observed.slices.iter().filter(|slice| slice.address_type == family.as_str());
-    if wanted.is_empty() {
-        return decide_empty(observed.service, family, slices, decision);
-    }
+fn decide_family(observed: Observed<'_>, family: Family) -> Decision {
+    let service = observed.service;
+    let slices: Vec<_> = observed.slices.iter().filter(|slice| slice.address_type == family.as_str()).collect();
+    let (own, foreign): (Vec<_>, Vec<_>) = slices.iter().copied().partition(|slice| is_of(&slice.metadata, service));
+    let wanted = wanted(observed, family);
     let mut present: Vec<Vec<&Arc<EndpointSlice>>> = wanted.iter().map(|_| Vec::new()).collect();
-    for slice in slices {
+    let mut changes = Changes { service, family, create: Vec::new(), replace: Vec::new(), delete: foreign };
+    for slice in own {
         let ports = slice.ports.as_deref().unwrap_or_default();
         match wanted.iter().position(|group| same_ports(&group.ports, ports)) {
             Some(group) => present[group].push(slice),
-            None => decision.delete.push(meta::name(&slice.metadata).to_owned()),
+            None => changes.delete.push(slice),
         }
     }
     for (group, slices) in wanted.iter().zip(present) {
-        fill(observed.service, family, group, &slices, decision);
+        fill(group, &slices, &mut changes);
     }
-}
-
-/// A service without endpoints has one slice that says so.
-fn decide_empty<'a>(
-    service: &Service,
-    family: Family,
-    slices: impl Iterator<Item = &'a Arc<EndpointSlice>>,
-    decision: &mut Decision,
-) {
-    let placeholder = slice(metadata(service, None), family, &[], Vec::new());
-    let mut kept = false;
-    for present in slices {
-        let fits = present.endpoints.iter().flatten().count() == 0
-            && present.ports.iter().flatten().count() == 0
-            && same_metadata(&present.metadata, &placeholder.metadata);
-        if fits && !kept {
-            kept = true;
-        } else {
-            decision.delete.push(meta::name(&present.metadata).to_owned());
-        }
+    if slices.len() == changes.delete.len() && changes.create.is_empty() {
+        changes.show_emptiness();
     }
-    if !kept {
-        decision.create.push(placeholder);
-    }
+    changes.into_decision(observed.trigger)
 }
 
 /// Endpoints with the same ports.
 struct Wanted {
     ports: Vec<EndpointPort>,
-    /// Each with the time at which its pod became ready, or ceased to be.
-    endpoints: Vec<(Endpoint, Option<Timestamp>)>,
+    endpoints: Vec<Endpoint>,
+}
+
+/// The endpoints of the pods, by their ports. Pods that are no endpoints have ports all the same: slices with those may stay.
+fn wanted(observed: Observed<'_>, family: Family) -> Vec<Wanted> {
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for pod in observed.pods.iter().filter(|pod| !is_finished(pod) && has_address(pod)) {
+        let ports = ports(observed.service, pod);
+        let endpoint = endpoint(observed.service, pod, family, observed.zones);
+        match wanted.iter_mut().find(|group| same_ports(&group.ports, &ports)) {
+            Some(group) => group.endpoints.extend(endpoint),
+            None => wanted.push(Wanted { ports, endpoints: endpoint.into_iter().collect() }),
+        }
+    }
+    wanted
+}
+
+/// What is to become of the slices of a family.
+struct Changes<'a> {
+    service: &'a Service,
+    family: Family,
+    create: Vec<EndpointSlice>,
+    replace: Vec<EndpointSlice>,
+    delete: Vec<&'a Arc<EndpointSlice>>,
+}
+
+impl Changes<'_> {
+    fn make(&self, ports: &[EndpointPort], endpoints: Vec<Endpoint>) -> EndpointSlice {
+        slice(metadata(self.service), self.family, ports, endpoints)
+    }
+
+    /// A service without endpoints has one slice that says so.
+    fn show_emptiness(&mut self) {
+        let placeholder = self.make(&[], Vec::new());
+        let fits = |present: &EndpointSlice| {
+            present.endpoints.iter().flatten().count() == 0
+                && present.ports.iter().flatten().count() == 0
+                && present.metadata.labels == placeholder.metadata.labels
+        };
+        match self.delete.as_slice() {
+            [present] if fits(present) => self.delete.clear(),
+            _ => self.create.push(placeholder),
+        }
+    }
+
+    /// What is made takes the place of what goes, as far as possible.
+    fn into_decision(mut self, trigger: Option<Timestamp>) -> Decision {
+        let mut decision = Decision::default();
+        for old in self.delete {
+            match self.create.pop_if(|_| is_of(&old.metadata, self.service)) {
+                Some(mut new) => {
+                    new.metadata.name = old.metadata.name.clone();
+                    new.metadata.resource_version = old.metadata.resource_version.clone();
+                    self.replace.push(new);
+                }
+                None => decision.delete.push(meta::name(&old.metadata).to_owned()),
+            }
+        }
+        self.create.iter_mut().chain(&mut self.replace).for_each(|slice| note_trigger(&mut slice.metadata, trigger));
+        Decision { create: self.create, replace: self.replace, ..decision }
+    }
+}
+
+/// Whether a slice belongs to a service, and not to one that had its name before.
+fn is_of(slice: &ObjectMeta, service: &Service) -> bool {
+    let uid = meta::uid(&service.metadata);
+    meta::owners(slice).iter().any(|owner| owner.uid == uid && owner.kind == "Service" && owner.api_version == "v1")
 }
 
 /// Puts the endpoints into the slices there are, and the rest into new ones.
-fn fill(service: &Service, family: Family, wanted: &Wanted, slices: &[&Arc<EndpointSlice>], decision: &mut Decision) {
+fn fill<'a>(wanted: &Wanted, slices: &[&'a Arc<EndpointSlice>], changes: &mut Changes<'a>) {
     let all = &wanted.endpoints;
     let mut rest: BTreeMap<Identity<'_>, usize> =
-        all.iter().enumerate().map(|(index, (endpoint, _))| (identity(endpoint), index)).collect();
+        all.iter().enumerate().map(|(index, endpoint)| (identity(endpoint), index)).collect();
     // First everything stays where it is.
     let mut kept: Vec<(&Arc<EndpointSlice>, Vec<usize>)> = Vec::new();
     for present in slices {
-        let mut endpoints = Vec::new();
-        for endpoint in present.endpoints.iter().flatten() {
-            if endpoints.len() < limits::ENDPOINTS_PER_SLICE
-                && let Some(index) = rest.remove(&identity(endpoint))
-            {
-                endpoints.push(index);
-            }
+        let present_endpoints = present.endpoints.as_deref().unwrap_or_default();
+        let endpoints: Vec<usize> =
+            present_endpoints.iter().filter_map(|endpoint| rest.remove(&identity(endpoint))).collect();
+        if endpoints.is_empty() && !present_endpoints.is_empty() {
+            changes.delete.push(present);
+        } else {
+            kept.push((present, endpoints));
         }
-        kept.push((present, endpoints));
     }
     let mut rest: Vec<usize> = rest.into_values().collect();
     let is_same = |present: &EndpointSlice, endpoints: &[usize]| {
-        present.endpoints.iter().flatten().eq(endpoints.iter().map(|index| &all[*index].0))
+        let present = present.endpoints.as_deref().unwrap_or_default();
+        present.len() == endpoints.len()
+            && present.iter().zip(endpoints).all(|(one, index)| same_endpoint(one, &all[*index]))
     };
-    // New ones go where something changes anyway, then into the fullest slices that have room for them all.
+    let labels = metadata(changes.service).labels.unwrap_or_default();
+    let is_settled = |present: &EndpointSlice, endpoints: &[usize]| {
+        is_same(present, endpoints) && same_labels(&present.metadata, &labels)
+    };
+    // New ones go where something changes anyway, then into the fullest slice that has room for them all.
     for touched in [true, false] {
         let mut candidates: Vec<_> =
-            kept.iter_mut().filter(|(present, endpoints)| is_same(present, endpoints) != touched).collect();
+            kept.iter_mut().filter(|(present, endpoints)| is_settled(present, endpoints) != touched).collect();
         candidates.sort_by_key(|(_, endpoints)| std::cmp::Reverse(endpoints.len()));
         for (_, endpoints) in candidates {
-            let room = limits::ENDPOINTS_PER_SLICE - endpoints.len();
+            let room = limits::ENDPOINTS_PER_SLICE.saturating_sub(endpoints.len());
             if touched || rest.len() % limits::ENDPOINTS_PER_SLICE <= room {
                 let taken = if touched { room } else { rest.len() % limits::ENDPOINTS_PER_SLICE };
                 endpoints.extend(rest.split_off(rest.len().saturating_sub(taken.min(rest.len()))));
             }
         }
     }
-    let newest = |endpoints: &[usize]| endpoints.iter().filter_map(|index| all[*index].1).max();
-    let clones = |endpoints: &[usize]| endpoints.iter().map(|index| all[*index].0.clone()).collect();
-    for (present, endpoints) in kept {
-        if endpoints.is_empty() {
-            decision.delete.push(meta::name(&present.metadata).to_owned());
-            continue;
-        }
-        let metadata = metadata(service, newest(&endpoints));
-        if !is_same(present, &endpoints) || !same_metadata(&present.metadata, &metadata) {
-            let metadata = merged(&present.metadata, metadata);
-            decision.replace.push(slice(metadata, family, &wanted.ports, clones(&endpoints)));
-        }
+    let clones = |endpoints: &[usize]| endpoints.iter().map(|index| all[*index].clone()).collect();
+    for (present, endpoints) in kept.iter().filter(|(present, endpoints)| !is_settled(present, endpoints)) {
+        let metadata = ObjectMeta { labels: Some(labels.clone()), ..present.metadata.clone() };
+        changes.replace.push(slice(metadata, changes.family, &wanted.ports, clones(endpoints)));
     }
     for endpoints in rest.chunks(limits::ENDPOINTS_PER_SLICE) {
-        let metadata = metadata(service, newest(endpoints));
-        decision.create.push(slice(metadata, family, &wanted.ports, clones(endpoints)));
+        changes.create.push(changes.make(&wanted.ports, clones(endpoints)));
     }
 }
 
@@ -193,12 +230,14 @@ fn slice(metadata: ObjectMeta, family: Family, ports: &[EndpointPort], endpoints
     }
 }
 
+/// The labels that tell whose a slice is. They are none of its service's own.
+const RESERVED: [&str; 3] = [SERVICE_NAME, MANAGED_BY, HEADLESS];
+
 /// The metadata of a new slice.
-fn metadata(service: &Service, trigger: Option<Timestamp>) -> ObjectMeta {
+fn metadata(service: &Service) -> ObjectMeta {
     let name = meta::name(&service.metadata);
-    let reserved = [SERVICE_NAME, MANAGED_BY, HEADLESS];
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
-    labels.retain(|label, _| !reserved.contains(&label.as_str()));
+    labels.retain(|label, _| !RESERVED.contains(&label.as_str()));
     labels.insert(SERVICE_NAME.to_owned(), name.to_owned());
     labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
     if service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None") {
@@ -208,28 +247,34 @@ fn metadata(service: &Service, trigger: Option<Timestamp>) -> ObjectMeta {
         generate_name: Some(format!("{name}-")),
         namespace: service.metadata.namespace.clone(),
         labels: Some(labels),
-        annotations: trigger.map(|time| [(TRIGGER_TIME.to_owned(), time.to_string())].into()),
         owner_references: Some(vec![meta::owner_reference(service, true)]),
         ..Default::default()
     }
 }
 
-/// Whether a slice belongs to its service as it should. The trigger time alone is no reason to write.
-fn same_metadata(present: &ObjectMeta, wanted: &ObjectMeta) -> bool {
-    present.labels == wanted.labels && present.owner_references == wanted.owner_references
+/// Whether a slice has the labels of its service. The reserved ones alone are no reason to write.
+fn same_labels(present: &ObjectMeta, wanted: &BTreeMap<String, String>) -> bool {
+    let given = |(label, _): &(&String, &String)| !RESERVED.contains(&label.as_str());
+    present.labels.iter().flatten().filter(given).eq(wanted.iter().filter(given))
 }
 
-/// What is there, with what this controller decides about.
-fn merged(present: &ObjectMeta, wanted: ObjectMeta) -> ObjectMeta {
-    let mut annotations = present.annotations.clone().unwrap_or_default();
-    annotations.remove(TRIGGER_TIME);
-    annotations.extend(wanted.annotations.unwrap_or_default());
-    ObjectMeta {
-        labels: wanted.labels,
-        owner_references: wanted.owner_references,
-        annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
-        ..present.clone()
+fn note_trigger(slice: &mut ObjectMeta, trigger: Option<Timestamp>) {
+    let mut annotations = slice.annotations.take().unwrap_or_default();
+    match trigger {
+        Some(time) => drop(annotations.insert(TRIGGER_TIME.to_owned(), time.to_string())),
+        None => drop(annotations.remove(TRIGGER_TIME)),
     }
+    slice.annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
+}
+
+/// Whether an endpoint is as it should be, but for the version of its pod, which others may have written.
+fn same_endpoint(present: &Endpoint, wanted: &Endpoint) -> bool {
+    let without_version = || {
+        let mut present = present.clone();
+        present.target_ref.as_mut()?.resource_version.take()?;
+        Some(present)
+    };
+    present == wanted || without_version().as_ref() == Some(wanted)
 }
 
 /// Whether ports are the same; their order does not matter.
@@ -261,7 +306,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::pods::fixtures::running;
+    use crate::pods::fixtures::{at, running};
 
     fn service() -> Service {
         let port = ServicePort {
@@ -293,8 +338,12 @@ mod tests {
     }
 
     fn decided(pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) -> Decision {
-        let zones = [("n1".to_owned(), "z".to_owned())].into();
-        decide(Observed { service: &service(), pods, slices, zones: &zones })
+        decided_for(&service(), pods, slices)
+    }
+
+    fn decided_for(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) -> Decision {
+        let zones = [("n1".to_owned(), Some("z".to_owned()))].into();
+        decide(Observed { service, pods, slices, zones: &zones, trigger: None })
     }
 
     /// What the server holds after a decision.
@@ -342,6 +391,79 @@ mod tests {
         assert_eq!(empty.len(), 1);
         assert_eq!((&empty[0].endpoints, &empty[0].ports, &empty[0].metadata.annotations), (&None, &None, &None));
         assert_eq!(decided(&[], &empty), Decision::default());
+    }
+
+    #[test]
+    fn what_is_made_takes_the_place_of_what_goes() {
+        let mut names = 0;
+        let first = applied(&[], decided(&[pod(0, true, 1)], &[]), &mut names);
+        for pods in [vec![pod(0, true, 2)], vec![pod(1, true, 1)], Vec::new()] {
+            let decision = decided(&pods, &first);
+            assert_eq!((decision.create.len(), decision.replace.len(), decision.delete.len()), (0, 1, 0));
+            assert_eq!(decision.replace[0].metadata.name, first[0].metadata.name);
+        }
+    }
+
+    #[test]
+    fn slices_of_an_earlier_service_go() {
+        let first = applied(&[], decided(&[pod(0, true, 1)], &[]), &mut 0);
+        let mut later = service();
+        later.metadata.uid = Some("later".to_owned());
+        let decision = decided_for(&later, &[pod(0, true, 1)], &first);
+        assert_eq!((decision.create.len(), decision.delete), (1, vec!["svc-1".to_owned()]));
+    }
+
+    #[test]
+    fn a_service_that_goes_gets_no_new_slices() {
+        let first = applied(&[], decided(&[pod(0, true, 1)], &[]), &mut 0);
+        let mut going = service();
+        going.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0)));
+        assert_eq!(decided_for(&going, &[pod(0, true, 1)], &[]), Decision::default());
+        assert_eq!(decided_for(&going, &[pod(0, false, 1)], &first).replace.len(), 1);
+    }
+
+    #[test]
+    fn a_pod_on_a_node_that_is_gone_is_no_endpoint() {
+        let mut gone = Pod::clone(&pod(0, true, 1));
+        gone.spec.as_mut().unwrap().node_name = Some("gone".to_owned());
+        let pods = [Arc::new(gone)];
+        assert_eq!(decided(&pods, &[]).create[0].endpoints, None);
+        let mut service = service();
+        service.spec.as_mut().unwrap().publish_not_ready_addresses = Some(true);
+        assert_eq!(decided_for(&service, &pods, &[]).create[0].endpoints.as_ref().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn traffic_is_distributed_by_hints() {
+        let mut names = 0;
+        let pods = [pod(0, true, 1), pod(1, false, 1)];
+        let mut slices = applied(&[], decided(&pods, &[]), &mut names);
+        let mut service = service();
+        for (distribution, zones, nodes) in
+            [("PreferClose", Some("z"), None), ("PreferSameNode", Some("z"), Some("n1")), ("Other", None, None)]
+        {
+            service.spec.as_mut().unwrap().traffic_distribution = Some(distribution.to_owned());
+            slices = applied(&slices, decided_for(&service, &pods, &slices), &mut names);
+            let [ready, unready] = slices[0].endpoints.as_deref().unwrap() else { panic!("{slices:?}") };
+            let hints = ready.hints.clone().unwrap_or_default();
+            let zone = hints.for_zones.as_ref().map(|zones| zones[0].name.as_str());
+            let node = hints.for_nodes.as_ref().map(|nodes| nodes[0].name.as_str());
+            assert_eq!((zone, node, &unready.hints), (zones, nodes, &None), "{distribution}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_the_change_is_noted_on_what_is_written() {
+        let zones = [("n1".to_owned(), None)].into();
+        let (service, pods) = (service(), [pod(0, true, 1)]);
+        let decided = |slices: &[Arc<EndpointSlice>], pods: &[Arc<Pod>], trigger| {
+            decide(Observed { service: &service, pods, slices, zones: &zones, trigger })
+        };
+        let first = applied(&[], decided(&[], &pods, Some(at(7))), &mut 0);
+        assert_eq!(meta::annotation(&first[0].metadata, TRIGGER_TIME), Some("2026-01-01T00:00:07Z"));
+        assert_eq!(decided(&first, &pods, Some(at(8))), Decision::default());
+        let changed = decided(&first, &[pods[0].clone(), pod(1, true, 1)], None);
+        assert_eq!(changed.replace[0].metadata.annotations, None);
     }
 
     #[test]
