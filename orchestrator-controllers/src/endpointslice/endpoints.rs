@@ -11,8 +11,8 @@ use k8s_openapi::{
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use orchestrator_core::meta;
 
+use super::topology::is_topology_aware;
 use crate::pods::{is_deleting, is_finished, is_ready};
 
 /// Which kind of addresses a slice has.
@@ -90,13 +90,6 @@ fn hints(service: &Service, endpoint: &Endpoint) -> Option<EndpointHints> {
         for_nodes: node.map(|node| vec![ForNode { name: node.clone() }]),
     };
     (hints.for_zones.is_some() || hints.for_nodes.is_some()).then_some(hints)
-}
-
-/// Whether a service asks by annotation for hints that follow the sizes of zones.
-fn is_topology_aware(service: &Service) -> bool {
-    let annotation = |name| meta::annotation(&service.metadata, name);
-    let mode = annotation("service.kubernetes.io/topology-aware-hints");
-    matches!(mode.or_else(|| annotation("service.kubernetes.io/topology-mode")), Some("Auto" | "auto"))
 }
 
 /// The name that a pod has within a service.

@@ -2,9 +2,13 @@
 
 mod decide;
 pub(crate) mod endpoints;
+mod topology;
 mod trigger_time;
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use k8s_openapi::api::{
@@ -15,19 +19,21 @@ use kube_core::params::{DeleteParams, PostParams};
 use orchestrator_core::{
     client::Api,
     controller::{Action, Cache, Change, Context, Controller, Reconciler},
-    meta,
+    events::{Event, EventRecorder},
+    meta::{self, object_reference},
     object::ObjectKey,
     status::ApiError,
 };
 use tokio_util::sync::CancellationToken;
 
+use self::{
+    decide::{Decision, MANAGER, Observed, decide},
+    endpoints::{Family, Zones},
+    topology::{is_topology_aware, ratios},
+};
 pub(crate) use self::{
     decide::{MANAGED_BY, SERVICE_NAME, TRIGGER_TIME, is_selected},
     trigger_time::TriggerTimes,
-};
-use self::{
-    decide::{MANAGER, Observed, decide},
-    endpoints::Zones,
 };
 use crate::{
     context::ControllerContext,
@@ -48,6 +54,8 @@ pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken)
         nodes: caches.cache(),
         slices: caches.cache(),
         times: TriggerTimes::default(),
+        recorder: context.recorder.clone(),
+        hinted: Mutex::default(),
     };
     slicing.slices.add_index(BY_SERVICE, |slice| managed_service(slice).into_iter().collect());
     slicing.pods.add_index(BY_NODE, |pod| pod.spec.iter().filter_map(|spec| spec.node_name.clone()).collect());
@@ -63,12 +71,28 @@ pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken)
         .watches::<Node>(move |change: &Change<Node>| {
             // With a node that goes its pods do, in their own time.
             let zone = |node: &Option<Arc<Node>>| node.as_ref().map(|node| zone_of(node));
-            if change.new.is_none() || zone(&change.old) == zone(&change.new) {
-                return Vec::new();
+            let mut keys = match change.new.is_none() || zone(&change.old) == zone(&change.new) {
+                true => Vec::new(),
+                false => selecting(&by_node, &node_pods.by_index(BY_NODE, &change.key.name)),
+            };
+            if resizes_zones(change) {
+                let services = by_node.list().into_iter().filter(|service| is_topology_aware(service));
+                keys.extend(services.map(|service| ObjectKey::of(&service.metadata)));
             }
-            selecting(&by_node, &node_pods.by_index(BY_NODE, &change.key.name))
+            keys
         });
     controller.run(slicing, shutdown).await;
+}
+
+/// Whether zones have another size than before.
+fn resizes_zones(change: &Change<Node>) -> bool {
+    let size = |node: &Option<Arc<Node>>| {
+        let node = node.as_ref()?;
+        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let cpu = node.status.as_ref().and_then(|status| status.allocatable.as_ref()?.get("cpu").cloned());
+        meta::is_condition_true(conditions, "Ready").then(|| (zone_of(node), cpu))
+    };
+    size(&change.old) != size(&change.new)
 }
 
 /// The services that a change of a pod concerns.
@@ -138,6 +162,9 @@ struct Slicing {
     nodes: Cache<Node>,
     slices: Cache<EndpointSlice>,
     times: TriggerTimes,
+    recorder: EventRecorder,
+    /// The services whose endpoints have hints by the sizes of zones.
+    hinted: Mutex<BTreeSet<ObjectKey>>,
 }
 
 #[async_trait]
@@ -149,6 +176,7 @@ impl Reconciler for Slicing {
         let Some(service) = self.services.get(key) else {
             // The garbage collector deletes the slices of a service that is gone.
             self.times.forget(key);
+            self.hinted.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
             return Ok(Action::Done);
         };
         if !is_selected(&service) {
@@ -160,7 +188,16 @@ impl Reconciler for Slicing {
         slices.retain(|slice| !meta::is_deleting(&slice.metadata));
         let zones = self.zones(&pods);
         let trigger = self.times.next(key, &service, &pods);
-        let decision = decide(Observed { service: &service, pods: &pods, slices: &slices, zones: &zones, trigger });
+        let ratios = is_topology_aware(&service).then(|| ratios(&self.nodes.list())).flatten();
+        let decision = decide(Observed {
+            service: &service,
+            pods: &pods,
+            slices: &slices,
+            zones: &zones,
+            ratios: ratios.as_ref(),
+            trigger,
+        });
+        self.tell(key, &service, &decision);
         let api = Api::<EndpointSlice>::namespaced(context.client(), &key.namespace);
         for slice in decision.create {
             match api.create(&PostParams::default(), &slice).await {
@@ -179,6 +216,33 @@ impl Reconciler for Slicing {
 }
 
 impl Slicing {
+    /// Tells when endpoints get hints by the sizes of zones, and when they have none although they are asked for, or lose them.
+    fn tell(&self, key: &ObjectKey, service: &Service, decision: &Decision) {
+        let mut hinted = self.hinted.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = |event| self.recorder.record(&object_reference(service), event);
+        let disabled = |why: &str, family: Family| {
+            let message = format!("{why}, addressType: {}", family.as_str());
+            record(Event::warning("TopologyAwareHintsDisabled", message));
+        };
+        for (family, hints) in &decision.hints {
+            match hints {
+                Ok(()) if hinted.insert(key.clone()) => {
+                    let message = format!("Topology Aware Hints has been enabled, addressType: {}", family.as_str());
+                    record(Event::normal("TopologyAwareHintsEnabled", message));
+                }
+                Ok(()) => {}
+                Err(why) => {
+                    hinted.remove(key);
+                    disabled(why, *family);
+                }
+            }
+        }
+        if decision.hints.is_empty() && hinted.remove(key) {
+            let family = Family::of(service).first().copied().unwrap_or(Family::V4);
+            disabled("Topology Aware Hints has been disabled", family);
+        }
+    }
+
     /// The nodes that the pods run on, as far as there are any, with their zones.
     fn zones(&self, pods: &[Arc<Pod>]) -> Zones {
         let node = |pod: &Arc<Pod>| pod.spec.as_ref()?.node_name.clone();
