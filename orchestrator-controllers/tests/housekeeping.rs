@@ -214,8 +214,10 @@ fn slices_follow_pods() {
         world.wait(1).await;
         let slice = world.names::<EndpointSlice>("a").await;
         assert_eq!(slice.len(), 1, "empty at first");
-        let mut pod =
-            (*world.create::<Pod>("a", json!({"metadata": {"name": "p", "labels": {"app": "a"}}})).await).clone();
+        world.create::<Node>("", json!({"metadata": {"name": "n"}})).await;
+        let pod =
+            json!({"metadata": {"name": "p", "labels": {"app": "a"}}, "spec": {"nodeName": "n", "containers": []}});
+        let mut pod = (*world.create::<Pod>("a", pod).await).clone();
         pod.status = serde_json::from_value(json!({
             "podIPs": [{"ip": "10.0.0.1"}], "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
         }))

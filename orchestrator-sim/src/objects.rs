@@ -11,8 +11,15 @@ use serde_json::Value;
 use crate::history::Record;
 
 /// Members that differ between two runs of the same meaning.
-const INCIDENTAL: [&str; 6] =
-    ["uid", "resourceVersion", "managedFields", "generation", "observedGeneration", "selfLink"];
+const INCIDENTAL: [&str; 7] = [
+    "uid",
+    "resourceVersion",
+    "managedFields",
+    "generation",
+    "observedGeneration",
+    "selfLink",
+    "endpoints.kubernetes.io/last-change-trigger-time",
+];
 
 /// The rest of this name is drawn by the server.
 const TOKEN_VOLUME: &str = "kube-api-access-";
@@ -139,7 +146,12 @@ fn without_chance(tree: &Value, drawn: &BTreeMap<String, String>) -> Value {
             let is_incidental = |name: &str| {
                 INCIDENTAL.contains(&name) || name.ends_with("Time") || name.ends_with("Timestamp") || name == "time"
             };
-            let kept = members.iter().filter(|(name, _)| !is_incidental(name));
+            // Annotations that are no more than times are as good as none.
+            let is_dull = |name: &str, value: &Value| {
+                let annotations = value.as_object().filter(|_| name == "annotations");
+                annotations.is_some_and(|annotations| annotations.keys().all(|name| is_incidental(name)))
+            };
+            let kept = members.iter().filter(|(name, value)| !is_incidental(name) && !is_dull(name, value));
             let cleaned = kept.map(|(name, value)| {
                 let mut value = without_chance(value, drawn);
                 // They come in the order in which they first held.

@@ -65,14 +65,9 @@ fn runs(pod: &Pod, image: &str) -> bool {
     is_of && pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
 }
 
-/// Waits until all pods run this image, and never are more than a rollout makes: the quarter that it may have beyond those that are asked
-/// for, and the quarter that it has given up and the old set has not let go of yet.
+/// Waits until all pods run this image, and no other pod is there.
 async fn rolled_out(plane: &Cluster, image: &str) {
-    let all = |pods: &[Arc<Pod>]| {
-        let present = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
-        assert!(present <= REPLICAS + REPLICAS / 2, "{present} pods");
-        pods.len() == REPLICAS && pods.iter().all(|pod| runs(pod, image))
-    };
+    let all = |pods: &[Arc<Pod>]| pods.len() == REPLICAS && pods.iter().all(|pod| runs(pod, image));
     plane.wait_until::<Pod>("default", 2 * PATIENCE, all).await.unwrap();
 }
 

@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Container, PersistentVolumeClaim, Pod, ResourceQuota, ResourceRequirements, Service},
+    api::{
+        core::v1::{Container, PersistentVolumeClaim, Pod, ResourceQuota, ResourceRequirements, Service},
+        resource::v1::ResourceClaim,
+    },
     apimachinery::pkg::api::resource::Quantity as Written,
 };
 use orchestrator_core::{
@@ -116,6 +119,7 @@ enum Subject {
     Pod(Box<Pod>),
     Service(Box<Service>),
     Claim(Box<PersistentVolumeClaim>),
+    Devices(Box<ResourceClaim>),
     /// One of which quotas count the number, by these names.
     Other(Vec<String>),
 }
@@ -127,6 +131,7 @@ impl Subject {
             ("", "pods") => Self::Pod(serde_json::from_value(tree.clone())?),
             ("", "services") => Self::Service(serde_json::from_value(tree.clone())?),
             ("", "persistentvolumeclaims") => Self::Claim(serde_json::from_value(tree.clone())?),
+            ("resource.k8s.io", "resourceclaims") => Self::Devices(serde_json::from_value(tree.clone())?),
             ("", plural) if PLAIN_NAMES.contains(&plural) => {
                 Self::Other(vec![plural.to_owned(), format!("count/{plural}")])
             }
@@ -141,6 +146,7 @@ impl Subject {
             Self::Pod(pod) => amounts::pod(pod, Timestamp::MIN),
             Self::Service(service) => amounts::service(service),
             Self::Claim(claim) => amounts::claim(claim),
+            Self::Devices(claim) => amounts::device_claim(claim),
             Self::Other(names) => {
                 names.iter().map(|name| (name.clone(), Quantity::from_value(1, Format::DecimalSi))).collect()
             }
@@ -166,6 +172,7 @@ impl Subject {
                 let names = ["persistentvolumeclaims", "count/persistentvolumeclaims", "requests.storage"];
                 names.contains(&name) || of_class
             }
+            Self::Devices(_) => name == "count/resourceclaims.resource.k8s.io" || amounts::is_of_devices(name),
             Self::Other(names) => names.iter().any(|known| known == name),
         }
     }
@@ -175,7 +182,7 @@ impl Subject {
         match self {
             Self::Pod(pod) => scopes::has_pod(spec, pod),
             Self::Claim(claim) => scopes::has_claim(spec, claim),
-            Self::Service(_) | Self::Other(_) => scopes::is_unscoped(spec),
+            Self::Service(_) | Self::Devices(_) | Self::Other(_) => scopes::is_unscoped(spec),
         }
     }
 }
@@ -290,6 +297,18 @@ mod tests {
         );
         let other = quota(&json!({"services": "1"}), &json!({"services": "1"}));
         assert_eq!(charged(&other, &one), Ok(None));
+    }
+
+    #[test]
+    fn devices_are_limited_by_their_classes() {
+        let tree = json!({"spec": {"devices": {"requests": [{"name": "r", "exactly": {
+            "deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 2,
+        }}]}}});
+        let claim = Subject::Devices(serde_json::from_value(tree).unwrap());
+        let name = "gpu.deviceclass.resource.k8s.io/devices";
+        let refused = charged(&quota(&json!({name: "1"}), &json!({name: "0"})), &claim).unwrap_err();
+        assert_eq!(refused, format!("exceeded quota: q, requested: {name}=2, used: {name}=0, limited: {name}=1"));
+        assert_eq!(charged(&quota(&json!({name: "2"}), &json!({name: "0"})), &claim), Ok(Some(json!({name: "2"}))));
     }
 
     #[test]

@@ -130,7 +130,7 @@ pub(super) fn is_outdated(request: &CertificateSigningRequest, now: Timestamp) -
         return true;
     }
     conditions(request).iter().any(|condition| match &*condition.type_ {
-        "Denied" => older(updated(condition), limits::DECIDED_REQUEST_TIME),
+        "Denied" | "Failed" => older(updated(condition), limits::DECIDED_REQUEST_TIME),
         "Approved" if issued => {
             older(updated(condition), limits::DECIDED_REQUEST_TIME) || older(expiration(request), Duration::ZERO)
         }
@@ -215,6 +215,8 @@ mod tests {
             (with_type("Denied", 0), hour, false),
             (with_type("Denied", 0), hour + 1, true),
             (with_type("Approved", 0), 99 * hour, false),
+            (with_type("Failed", 0), hour, false),
+            (with_type("Failed", 0), hour + 1, true),
             (issued(with_type("Approved", 0)), hour + 1, true),
         ] {
             assert_eq!(is_outdated(&request, at(second)), expected, "{request:?} at {second}");

@@ -4,6 +4,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service, ServicePort},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -16,7 +17,7 @@ use crate::{
         endpoints::{Family, address, hostname, port_number, protocol, target},
     },
     limits::ADDRESSES_PER_ENDPOINTS,
-    pods::{is_deleting, is_finished, is_ready, readiness_changed},
+    pods::{is_deleting, is_finished, is_ready},
 };
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
@@ -38,21 +39,27 @@ pub(crate) fn is_election(endpoints: &Endpoints) -> bool {
     meta::annotation(&endpoints.metadata, LEADER).is_some()
 }
 
-/// The endpoints to write, if those that there are differ. `pods` are those that the service selects.
-pub(crate) fn decide(service: &Service, pods: &[Arc<Pod>], present: Option<&Endpoints>) -> Option<Endpoints> {
+/// The endpoints to write, if those that there are differ. `pods` are those that the service selects, and `trigger` is the first
+/// of what has changed since the last decision.
+pub(crate) fn decide(
+    service: &Service,
+    pods: &[Arc<Pod>],
+    present: Option<&Endpoints>,
+    trigger: Option<Timestamp>,
+) -> Option<Endpoints> {
     let (subsets, is_truncated) = truncated(subsets(service, pods));
     let labels = labels(service);
     let is_same = |present: &Endpoints| {
         *without_versions(present.subsets.as_deref().unwrap_or_default()) == subsets
             && present.metadata.labels.as_ref() == Some(&labels)
-            && (meta::annotation(&present.metadata, OVER_CAPACITY) == Some(TRUNCATED)) == is_truncated
+            && meta::annotation(&present.metadata, OVER_CAPACITY) == is_truncated.then_some(TRUNCATED)
     };
     if present.is_some_and(is_same) {
         return None;
     }
     let known = present.map(|present| present.metadata.clone()).unwrap_or_default();
     let mut annotations = known.annotations.clone().unwrap_or_default();
-    match pods.iter().filter_map(|pod| readiness_changed(pod)).max() {
+    match trigger {
         Some(time) => drop(annotations.insert(TRIGGER_TIME.to_owned(), time.to_string())),
         None => drop(annotations.remove(TRIGGER_TIME)),
     }
@@ -185,7 +192,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::pods::fixtures::running;
+    use crate::pods::fixtures::{at, running};
 
     fn service(headless: bool) -> Service {
         let ports = json!([{"name": "http", "port": 80, "targetPort": "web"}, {"port": 53, "protocol": "UDP"}]);
@@ -217,7 +224,7 @@ mod tests {
     #[test]
     fn pods_with_the_same_ports_stand_together() {
         let pods = [pod(1, true, 8080), pod(2, false, 8080), pod(3, true, 9090)];
-        let made = decide(&service(false), &pods, None).unwrap();
+        let made = decide(&service(false), &pods, None, Some(at(0))).unwrap();
         let subsets = made.subsets.as_ref().unwrap();
         let ports: Vec<Vec<i32>> =
             subsets.iter().map(|subset| subset.ports.iter().flatten().map(|port| port.port).collect()).collect();
@@ -225,8 +232,8 @@ mod tests {
         assert_eq!(addresses(&made), (2, 1));
         assert!(is_managed(&made) && meta::label(&made.metadata, "l") == Some("v"));
         assert_eq!(meta::annotation(&made.metadata, TRIGGER_TIME), Some("2026-01-01T00:00:00Z"));
-        assert_eq!(decide(&service(false), &pods, Some(&made)), None);
-        let gone = decide(&service(false), &[], Some(&made)).unwrap();
+        assert_eq!(decide(&service(false), &pods, Some(&made), None), None);
+        let gone = decide(&service(false), &[], Some(&made), None).unwrap();
         assert_eq!((gone.subsets, gone.metadata.annotations), (None, None));
     }
 
@@ -235,7 +242,7 @@ mod tests {
         for (headless, expected) in [(true, (1, 0)), (false, (0, 0))] {
             let mut service = service(headless);
             service.spec.as_mut().unwrap().ports = None;
-            let made = decide(&service, &[pod(1, true, 1)], None).unwrap();
+            let made = decide(&service, &[pod(1, true, 1)], None, None).unwrap();
             assert_eq!(addresses(&made), expected);
             assert_eq!(meta::label(&made.metadata, HEADLESS), headless.then_some(""));
         }
@@ -247,9 +254,9 @@ mod tests {
         let mut leaving = Pod::clone(&pod(2, false, 1));
         leaving.metadata.deletion_timestamp = leaving.metadata.creation_timestamp.clone();
         let pods = [pod(1, false, 1), Arc::new(leaving)];
-        assert_eq!(addresses(&decide(&service, &pods, None).unwrap()), (0, 1));
+        assert_eq!(addresses(&decide(&service, &pods, None, None).unwrap()), (0, 1));
         service.spec.as_mut().unwrap().publish_not_ready_addresses = Some(true);
-        assert_eq!(addresses(&decide(&service, &pods, None).unwrap()), (2, 0));
+        assert_eq!(addresses(&decide(&service, &pods, None, None).unwrap()), (2, 0));
     }
 
     #[test]
@@ -257,7 +264,7 @@ mod tests {
         let mut service = service(false);
         service.spec.as_mut().unwrap().ports.as_mut().unwrap()[0].target_port =
             Some(IntOrString::String("other".to_owned()));
-        let made = decide(&service, &[pod(1, true, 1)], None).unwrap();
+        let made = decide(&service, &[pod(1, true, 1)], None, None).unwrap();
         assert_eq!(made.subsets.unwrap()[0].ports.as_ref().unwrap().len(), 1);
     }
 
@@ -267,14 +274,14 @@ mod tests {
         #[test]
         fn no_more_addresses_than_fit_and_ready_ones_first(ready in 0..1100_usize, unready in 0..200_usize) {
             let pods: Vec<_> = (0..ready + unready).map(|number| pod(number, number < ready, 1 + (number % 2) as i32)).collect();
-            let made = decide(&service(false), &pods, None).unwrap();
+            let made = decide(&service(false), &pods, None, Some(at(0))).unwrap();
             let most = ADDRESSES_PER_ENDPOINTS;
             let (found_ready, found_unready) = addresses(&made);
             prop_assert_eq!(found_ready, ready.min(most));
             prop_assert_eq!(found_unready, unready.min(most - ready.min(most)));
             let is_truncated = meta::annotation(&made.metadata, OVER_CAPACITY).is_some();
             prop_assert_eq!(is_truncated, ready + unready > most);
-            prop_assert_eq!(decide(&service(false), &pods, Some(&made)), None);
+            prop_assert_eq!(decide(&service(false), &pods, Some(&made), None), None);
         }
     }
 }

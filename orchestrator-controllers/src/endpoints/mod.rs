@@ -6,7 +6,7 @@ mod decide;
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use self::decide::{decide, is_election, is_managed};
 use crate::{
     context::ControllerContext,
-    endpointslice::{is_selected, selecting, selects},
+    endpointslice::{TriggerTimes, concerned, is_selected, selects},
     pods::{is_namespace_terminating, only},
     writes::settled,
 };
@@ -39,11 +39,12 @@ pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken)
         endpoints: caches.cache(),
         recorder: context.recorder.clone(),
         seen: Mutex::default(),
+        times: TriggerTimes::default(),
     };
     let services = reconciler.services.clone();
     Controller::new("endpoints", caches)
         .reconciles::<Service>()
-        .watches::<Pod>(move |change| selecting(&services, change.objects()))
+        .watches::<Pod>(move |change| concerned(&services, change))
         .watches::<Endpoints>(|change| vec![change.key.clone()])
         .run(reconciler, shutdown)
         .await;
@@ -56,6 +57,7 @@ struct Addresses {
     recorder: EventRecorder,
     /// Services that are there: with one of them all of its endpoints go, whoever made them.
     seen: Mutex<BTreeSet<ObjectKey>>,
+    times: TriggerTimes,
 }
 
 #[async_trait]
@@ -67,6 +69,7 @@ impl Reconciler for Addresses {
         let present = self.endpoints.get(key);
         let api = Api::<Endpoints>::namespaced(context.client(), &key.namespace);
         let Some(service) = self.services.get(key) else {
+            self.times.forget(key);
             let was_seen = self.seen().remove(key);
             if let Some(present) = present.filter(|present| (was_seen || is_managed(present)) && !is_election(present))
             {
@@ -75,13 +78,14 @@ impl Reconciler for Addresses {
             return Ok(Action::Done);
         };
         self.seen().insert(key.clone());
-        if !is_selected(&service) || meta::is_deleting(&service.metadata) {
+        if !is_selected(&service) {
             return Ok(Action::Done);
         }
         let mut pods = self.pods.list_namespace(&key.namespace);
         pods.retain(|pod| selects(&service, pod));
-        if let Some(endpoints) = decide(&service, &pods, present.as_deref()) {
-            self.write(&service, &api, endpoints, present.as_ref()).await?;
+        let trigger = self.times.next(key, &service, &pods);
+        if let Some(endpoints) = decide(&service, &pods, present.as_deref(), trigger) {
+            self.write(&api, endpoints, present.is_some()).await?;
         }
         Ok(Action::Done)
     }
@@ -92,25 +96,23 @@ impl Addresses {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn write(
-        &self,
-        service: &Service,
-        api: &Api<Endpoints>,
-        endpoints: Endpoints,
-        present: Option<&Arc<Endpoints>>,
-    ) -> ApiResult<()> {
-        let name = meta::name(&endpoints.metadata);
-        let (result, verb) = match present {
-            Some(_) => (api.replace(name, &PostParams::default(), &endpoints).await, ("Update", "update")),
-            None => (api.create(&PostParams::default(), &endpoints).await, ("Create", "create")),
+    async fn write(&self, api: &Api<Endpoints>, endpoints: Endpoints, are_there: bool) -> ApiResult<()> {
+        let (namespace, name) = (meta::namespace(&endpoints.metadata), meta::name(&endpoints.metadata));
+        let (result, reason, what) = match are_there {
+            true => {
+                let result = api.replace(name, &PostParams::default(), &endpoints).await;
+                (result, "FailedToUpdateEndpoint", "update endpoint")
+            }
+            false => {
+                let result = api.create(&PostParams::default(), &endpoints).await;
+                (result, "FailedToCreateEndpoint", "create endpoint for service")
+            }
         };
         match result {
-            Err(error) if is_namespace_terminating(&error) => Ok(()),
+            Err(error) if !are_there && is_namespace_terminating(&error) => Ok(()),
             Err(error) => {
-                let (namespace, why) = (meta::namespace(&endpoints.metadata), error.message());
-                let message = format!("Failed to {} endpoint {namespace}/{name}: {why}", verb.1);
-                let event = Event::warning(format!("FailedTo{}Endpoint", verb.0), message);
-                self.recorder.record(&object_reference(service), event);
+                let message = format!("Failed to {what} {namespace}/{name}: {}", error.message());
+                self.recorder.record(&object_reference(&endpoints), Event::warning(reason, message));
                 Err(error)
             }
             Ok(_) => Ok(()),

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::{
         core::v1::{Container, ObjectReference, Pod, Service, ServicePort},
-        discovery::v1::{Endpoint, EndpointConditions, EndpointPort},
+        discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone},
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
+use super::topology::is_topology_aware;
 use crate::pods::{is_deleting, is_finished, is_ready};
 
 /// Which kind of addresses a slice has.
@@ -43,21 +44,21 @@ impl Family {
     }
 }
 
-/// The endpoint that a pod is, if it has an address and has not ended.
-pub(super) fn endpoint(
-    service: &Service,
-    pod: &Pod,
-    family: Family,
-    zones: &BTreeMap<String, String>,
-) -> Option<Endpoint> {
-    if is_finished(pod) {
+/// The zone of each node that there is, if it has one.
+pub(super) type Zones = BTreeMap<String, Option<String>>;
+
+/// The endpoint that a pod is, if it has an address and has not ended. One on a node that is not there is none, unless the
+/// service asks for what is not ready as well.
+pub(super) fn endpoint(service: &Service, pod: &Pod, family: Family, zones: &Zones) -> Option<Endpoint> {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()).filter(|node| !node.is_empty());
+    let publish = service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses) == Some(true);
+    let is_there = node.is_some_and(|node| zones.contains_key(node));
+    if is_finished(pod) || !is_there && !publish {
         return None;
     }
     let address = address(pod, family)?;
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()).filter(|node| !node.is_empty());
     let (serving, terminating) = (is_ready(pod), is_deleting(pod));
-    let publish = service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses) == Some(true);
-    Some(Endpoint {
+    let endpoint = Endpoint {
         addresses: vec![address],
         conditions: Some(EndpointConditions {
             ready: Some(publish || serving && !terminating),
@@ -66,10 +67,29 @@ pub(super) fn endpoint(
         }),
         hostname: hostname(service, pod),
         target_ref: Some(target(pod)),
-        zone: node.and_then(|node| zones.get(node)).cloned(),
+        zone: node.and_then(|node| zones.get(node)).cloned().flatten(),
         node_name: node.cloned(),
         ..Default::default()
-    })
+    };
+    Some(Endpoint { hints: hints(service, &endpoint), ..endpoint })
+}
+
+/// For whom an endpoint is meant first, where the service says how its traffic is distributed. Upstream:
+/// `k8s.io/endpointslice/trafficdist`.
+fn hints(service: &Service, endpoint: &Endpoint) -> Option<EndpointHints> {
+    let distribution = service.spec.as_ref().and_then(|spec| spec.traffic_distribution.as_deref())?;
+    let by_zone = matches!(distribution, "PreferClose" | "PreferSameZone" | "PreferSameNode");
+    let is_ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) == Some(true);
+    if !by_zone || !is_ready || is_topology_aware(service) {
+        return None;
+    }
+    let by_node = distribution == "PreferSameNode";
+    let node = endpoint.node_name.as_ref().filter(|_| by_node);
+    let hints = EndpointHints {
+        for_zones: endpoint.zone.as_ref().map(|zone| vec![ForZone { name: zone.clone() }]),
+        for_nodes: node.map(|node| vec![ForNode { name: node.clone() }]),
+    };
+    (hints.for_zones.is_some() || hints.for_nodes.is_some()).then_some(hints)
 }
 
 /// The name that a pod has within a service.
@@ -95,6 +115,11 @@ pub(crate) fn address(pod: &Pod, family: Family) -> Option<String> {
     let status = pod.status.as_ref()?;
     let all = status.pod_ips.iter().flatten().map(|address| &address.ip).chain(&status.pod_ip);
     all.filter(|address| !address.is_empty()).find(|address| family.contains(address)).cloned()
+}
+
+/// Whether a pod has an address of any family.
+pub(super) fn has_address(pod: &Pod) -> bool {
+    address(pod, Family::V4).or_else(|| address(pod, Family::V6)).is_some()
 }
 
 /// The ports of a service on a pod. One that the pod has no container port for is left out.

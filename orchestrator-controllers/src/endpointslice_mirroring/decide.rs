@@ -2,7 +2,11 @@
 //!
 //! Upstream: `pkg/controller/endpointslicemirroring`.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use k8s_openapi::{
     api::{
@@ -15,7 +19,7 @@ use orchestrator_core::meta::{self, owner_reference};
 
 use crate::{
     endpointslice::{MANAGED_BY, SERVICE_NAME, TRIGGER_TIME},
-    limits::{ADDRESSES_PER_ENDPOINTS, POD_PREFIX_CHARACTERS},
+    limits::ADDRESSES_PER_ENDPOINTS,
 };
 
 /// Who manages mirrored slices.
@@ -39,22 +43,23 @@ pub(crate) struct Decision {
 /// Whether endpoints are mirrored: those that people write, for a service without a selector.
 pub(crate) fn is_mirrored(endpoints: &Endpoints, service: &Service) -> bool {
     let metadata = &endpoints.metadata;
-    let selects = service.spec.as_ref().is_some_and(|spec| spec.selector.is_some());
+    let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     meta::label(metadata, SKIP) != Some("true")
         && meta::annotation(metadata, LEADER).is_none()
-        && !meta::is_deleting(metadata)
-        && !selects
+        && selector.is_none_or(|selector| selector.is_empty())
 }
 
 /// Compares the mirrored slices with the endpoints; without those, no slice stays.
 pub(crate) fn decide(endpoints: Option<&Endpoints>, slices: &[Arc<EndpointSlice>]) -> Decision {
     let mut decision = Decision::default();
-    let mut wanted = endpoints.map(|endpoints| wanted(endpoints, &mut decision)).unwrap_or_default();
+    let Some(endpoints) = endpoints else {
+        return Decision { delete: slices.to_vec(), ..decision };
+    };
+    let mut wanted = wanted(endpoints, &mut decision);
     for slice in slices {
         let ports = slice.ports.as_deref().unwrap_or_default();
         let family = if slice.address_type == "IPv6" { "IPv6" } else { "IPv4" };
-        let own = wanted.remove(&(family, key(ports)));
-        let (Some(own), Some(endpoints)) = (own, endpoints) else {
+        let Some(own) = wanted.remove(&(family, key(ports))) else {
             decision.delete.push(slice.clone());
             continue;
         };
@@ -62,19 +67,34 @@ pub(crate) fn decide(endpoints: Option<&Endpoints>, slices: &[Arc<EndpointSlice>
         let is_same = (&new.endpoints, &new.metadata.labels, &new.metadata.annotations)
             == (&slice.endpoints, &slice.metadata.labels, &slice.metadata.annotations);
         if !is_same {
-            new.metadata = ObjectMeta {
-                labels: new.metadata.labels,
-                annotations: new.metadata.annotations,
-                ..slice.metadata.clone()
-            };
-            decision.replace.push(new);
+            // It has a name already.
+            new.metadata.generate_name = None;
+            decision.replace.push(in_place_of(slice, new));
         }
     }
-    if let Some(endpoints) = endpoints {
-        let rest = wanted.into_iter().map(|((family, _), own)| make(endpoints, family, own));
-        decision.create.extend(rest);
+    let new = wanted.into_iter().map(|((family, _), own)| make(endpoints, family, own));
+    decision.create.extend(new);
+    recycle(&mut decision);
+    if meta::is_deleting(&endpoints.metadata) {
+        decision.create.clear();
     }
     decision
+}
+
+/// What is made takes the place of what goes, as far as possible.
+fn recycle(decision: &mut Decision) {
+    for new in std::mem::take(&mut decision.create) {
+        match decision.delete.iter().position(|old| old.address_type == new.address_type) {
+            Some(old) => decision.replace.push(in_place_of(&decision.delete.remove(old), new)),
+            None => decision.create.push(new),
+        }
+    }
+}
+
+fn in_place_of(old: &EndpointSlice, mut new: EndpointSlice) -> EndpointSlice {
+    new.metadata.name = old.metadata.name.clone();
+    new.metadata.resource_version = old.metadata.resource_version.clone();
+    new
 }
 
 /// Endpoints with the same ports.
@@ -82,7 +102,12 @@ pub(crate) fn decide(endpoints: Option<&Endpoints>, slices: &[Arc<EndpointSlice>
 struct Group {
     ports: Vec<EndpointPort>,
     endpoints: Vec<Endpoint>,
+    /// Where each of them stands.
+    known: BTreeMap<Identity, usize>,
 }
+
+/// What makes two endpoints the same one: their addresses, their names, and the namespaces and names of their pods.
+type Identity = (Vec<String>, Option<String>, Option<(Option<String>, Option<String>)>);
 
 type Key = (&'static str, String);
 
@@ -103,22 +128,50 @@ fn wanted(endpoints: &Endpoints, decision: &mut Decision) -> BTreeMap<Key, Group
         let unready = subset.not_ready_addresses.iter().flatten().map(|address| (address, false));
         let mut room = ADDRESSES_PER_ENDPOINTS;
         for (address, ready) in ready.chain(unready) {
-            let Ok(ip) = address.ip.parse::<IpAddr>() else {
-                decision.invalid += 1;
-                continue;
-            };
             if room == 0 {
                 decision.skipped += 1;
                 continue;
             }
+            let Some(ip) = parse(&address.ip) else {
+                decision.invalid += 1;
+                continue;
+            };
             room -= 1;
             let family = if ip.is_ipv6() { "IPv6" } else { "IPv4" };
             let group = groups.entry((family, key(&ports))).or_default();
             group.ports.clone_from(&ports);
-            group.endpoints.push(endpoint(address, ready));
+            group.add(endpoint(address, ip, ready));
         }
     }
     groups
+}
+
+impl Group {
+    /// The same address of the same pod is one endpoint, as it was named last. Those beyond what fits into a slice are left out.
+    fn add(&mut self, new: Endpoint) {
+        let identity = |endpoint: &Endpoint| {
+            let target = endpoint.target_ref.as_ref();
+            let target = target.map(|target| (target.namespace.clone(), target.name.clone()));
+            (endpoint.addresses.clone(), endpoint.hostname.clone(), target)
+        };
+        match self.known.entry(identity(&new)) {
+            Entry::Occupied(known) => self.endpoints[*known.get()] = new,
+            Entry::Vacant(place) if self.endpoints.len() < ADDRESSES_PER_ENDPOINTS => {
+                place.insert(self.endpoints.len());
+                self.endpoints.push(new);
+            }
+            Entry::Vacant(_) => {}
+        }
+    }
+}
+
+/// An address, also with leading zeros, which Endpoints may have from earlier days.
+fn parse(text: &str) -> Option<IpAddr> {
+    let part = |part: &str| part.parse::<u8>().ok().filter(|_| part.bytes().all(|digit| digit.is_ascii_digit()));
+    let parts: Option<Vec<u8>> = text.split('.').map(part).collect();
+    let sloppy = parts.and_then(|parts| <[u8; 4]>::try_from(parts).ok());
+    let address = sloppy.map(IpAddr::from).or_else(|| text.parse().ok());
+    address.map(|address| address.to_canonical())
 }
 
 fn port(port: &OldPort) -> EndpointPort {
@@ -130,9 +183,9 @@ fn port(port: &OldPort) -> EndpointPort {
     }
 }
 
-fn endpoint(address: &EndpointAddress, ready: bool) -> Endpoint {
+fn endpoint(address: &EndpointAddress, ip: IpAddr, ready: bool) -> Endpoint {
     Endpoint {
-        addresses: vec![address.ip.clone()],
+        addresses: vec![ip.to_string()],
         conditions: Some(EndpointConditions { ready: Some(ready), serving: None, terminating: None }),
         hostname: address.hostname.clone().filter(|name| !name.is_empty()),
         node_name: address.node_name.clone(),
@@ -148,10 +201,9 @@ fn make(endpoints: &Endpoints, family: &str, group: Group) -> EndpointSlice {
     labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
     let mut annotations = endpoints.metadata.annotations.clone().unwrap_or_default();
     annotations.retain(|name, _| name != TRIGGER_TIME && name != LAST_APPLIED);
-    let prefix: String = name.chars().take(POD_PREFIX_CHARACTERS - 1).collect();
     EndpointSlice {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{prefix}-")),
+            generate_name: Some(format!("{name}-")),
             namespace: endpoints.metadata.namespace.clone(),
             labels: Some(labels),
             annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
@@ -206,6 +258,45 @@ mod tests {
         let slices = applied(decision, &[], &mut 0);
         assert_eq!(decide(Some(&endpoints), &slices), Decision { invalid: 1, ..Decision::default() });
         assert_eq!(decide(None, &slices).delete.len(), 3);
+    }
+
+    #[test]
+    fn what_is_made_takes_the_place_of_what_goes() {
+        let of = |port: i32, ip: &str| endpoints(json!([{"addresses": [{"ip": ip}], "ports": [{"port": port}]}]));
+        let slices = applied(decide(Some(&of(80, "192.0.2.1")), &[]), &[], &mut 0);
+        let name = slices[0].metadata.name.as_deref();
+        let generated = |decision: &Decision| {
+            let [new] = decision.replace.as_slice() else { panic!("{decision:?}") };
+            assert_eq!(new.metadata.name.as_deref(), name);
+            new.metadata.generate_name.clone()
+        };
+        assert_eq!(generated(&decide(Some(&of(80, "192.0.2.2")), &slices)), None);
+        assert_eq!(generated(&decide(Some(&of(81, "192.0.2.1")), &slices)).as_deref(), Some("svc-"));
+        let other_family = decide(Some(&of(80, "2001:db8::1")), &slices);
+        assert_eq!((other_family.create.len(), other_family.delete.len()), (1, 1));
+    }
+
+    #[test]
+    fn an_address_is_one_endpoint_and_written_in_one_way() {
+        let subsets = json!([{
+            "addresses": [{"ip": "192.000.02.1"}, {"ip": "192.0.2.1"}, {"ip": "::ffff:192.0.2.1"}],
+            "notReadyAddresses": [{"ip": "192.0.2.1"}],
+        }]);
+        let decision = decide(Some(&endpoints(subsets)), &[]);
+        let [endpoint] = decision.create[0].endpoints.as_deref().unwrap() else { panic!("{decision:?}") };
+        assert_eq!(endpoint.addresses, ["192.0.2.1"]);
+        assert_eq!(endpoint.conditions.as_ref().and_then(|conditions| conditions.ready), Some(false));
+    }
+
+    #[test]
+    fn subsets_with_the_same_ports_share_a_slice_that_does_not_overflow() {
+        let addresses = |net: usize, number: usize| -> Vec<_> {
+            (0..number).map(|n| json!({"ip": format!("10.{net}.{}.{}", n / 250, n % 250)})).collect()
+        };
+        let subsets = json!([{"addresses": addresses(0, 700)}, {"addresses": addresses(1, 700)}]);
+        let decision = decide(Some(&endpoints(subsets)), &[]);
+        assert_eq!(decision.create[0].endpoints.as_ref().map(Vec::len), Some(ADDRESSES_PER_ENDPOINTS));
+        assert_eq!(decision.skipped, 0);
     }
 
     #[test]

@@ -85,17 +85,17 @@ impl Reconciler for Mirrors {
             self.tell(endpoints, &decision);
         }
         let api = Api::<EndpointSlice>::namespaced(context.client(), &key.namespace);
-        for slice in decision.delete {
-            settled(api.delete(meta::name(&slice.metadata), &only(&slice.metadata)).await)?;
-        }
-        for slice in decision.replace {
-            api.replace(meta::name(&slice.metadata), &PostParams::default(), &slice).await?;
-        }
         for slice in decision.create {
             match api.create(&PostParams::default(), &slice).await {
                 Err(error) if is_namespace_terminating(&error) => return Ok(Action::Done),
                 result => drop(result?),
             }
+        }
+        for slice in decision.replace {
+            api.replace(meta::name(&slice.metadata), &PostParams::default(), &slice).await?;
+        }
+        for slice in decision.delete {
+            settled(api.delete(meta::name(&slice.metadata), &only(&slice.metadata)).await)?;
         }
         Ok(Action::Done)
     }
@@ -116,7 +116,7 @@ impl Mirrors {
             let message = format!(
                 "A max of {ADDRESSES_PER_ENDPOINTS} addresses can be mirrored to EndpointSlices per Endpoints subset. {} \
                  addresses were skipped",
-                decision.skipped
+                decision.skipped + decision.invalid
             );
             record(Event::warning("TooManyAddressesToMirror", message));
         }

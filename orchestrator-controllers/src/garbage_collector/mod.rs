@@ -184,7 +184,8 @@ impl Collector {
                 if !blocking {
                     return self.delete(node, Propagation::Foreground).await.map(|()| None);
                 }
-                owners.iter_mut().for_each(|owner| owner.block_owner_deletion = Some(false));
+                let blocking = owners.iter_mut().filter(|owner| owner.block_owner_deletion == Some(true));
+                blocking.for_each(|owner| owner.block_owner_deletion = Some(false));
                 self.set_owners(node, json!(owners)).await?;
             }
         }

@@ -2,13 +2,16 @@
 //!
 //! Upstream: `pkg/controller/namespace/deletion`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{Namespace, NamespaceCondition, NamespaceStatus},
+    api::core::v1::{Namespace, NamespaceCondition, NamespaceStatus, Pod},
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use orchestrator_core::meta;
+use orchestrator_core::{client::Resource, meta};
+
+use crate::pods::is_finished;
 
 /// The finalizer in `spec` that this controller removes.
 pub(super) const FINALIZER: &str = "kubernetes";
@@ -31,6 +34,20 @@ impl Content {
     pub(super) fn is_gone(&self) -> bool {
         self.remaining.is_empty() && self.errors.is_empty() && self.undiscovered.is_none()
     }
+}
+
+/// Whether the pods of a namespace may still be there: they end in their own time.
+pub(super) fn is_waiting_for(pods: &[Arc<Pod>], namespace: &Namespace, now: Timestamp) -> bool {
+    let living = pods.iter().filter(|pod| !is_finished(pod));
+    let longest = living.filter_map(|pod| pod.spec.as_ref()?.termination_grace_period_seconds).max().unwrap_or(0);
+    let since = namespace.metadata.deletion_timestamp.as_ref().map_or(now, |time| time.0);
+    now.duration_since(since) < SignedDuration::from_secs(longest)
+}
+
+/// The complaint about objects that stay although nothing keeps them.
+pub(super) fn unexpected(namespace: &str, resource: &Resource) -> String {
+    let Resource { group, version, plural, .. } = resource;
+    format!("unexpected items still remain in namespace: {namespace} for gvr: {group}/{version}, Resource={plural}")
 }
 
 /// Whether this controller has work to do on a namespace.
@@ -100,6 +117,8 @@ fn outcomes(content: &Content) -> [(&'static str, Outcome); 5] {
     let deletion = match content.errors.as_slice() {
         [] => Ok(("ContentDeleted", "All content successfully deleted, may be waiting on finalization")),
         errors => {
+            let mut errors = errors.to_vec();
+            errors.sort();
             let failed =
                 format!("Failed to delete all resource types, {} remaining: {}", errors.len(), errors.join(", "));
             Err(("ContentDeletionFailed", failed))
@@ -170,6 +189,27 @@ mod tests {
             "Some content in the namespace has finalizers remaining: example.com/keep in 1 resource instances"
         );
         assert!(!meta::is_condition_true(&conditions, "NamespaceDeletionContentFailure"));
+    }
+
+    #[test]
+    fn what_stays_without_a_reason_is_unexpected() {
+        let errors = vec!["b".to_owned(), unexpected("n", &Resource::new("", "v1", "pods"))];
+        let content = Content { errors, ..Default::default() };
+        let told = with_status(&namespace(), &content, &time(1)).unwrap().status.unwrap();
+        let conditions = told.conditions.unwrap();
+        let failure = meta::condition(&conditions, "NamespaceDeletionContentFailure").unwrap();
+        let expected = "Failed to delete all resource types, 2 remaining: b, unexpected items still remain in \
+                        namespace: n for gvr: /v1, Resource=pods";
+        assert_eq!(failure.message.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn pods_have_the_longest_of_their_times_to_go() {
+        let mut pod = crate::pods::fixtures::running("p", None);
+        pod.spec.get_or_insert_default().termination_grace_period_seconds = Some(30);
+        let pods = [Arc::new(pod)];
+        let waits = |pods: &[Arc<Pod>], second| is_waiting_for(pods, &namespace(), time(second).0);
+        assert!(waits(&pods, 29) && !waits(&pods, 30) && !waits(&[], 0));
     }
 
     #[test]

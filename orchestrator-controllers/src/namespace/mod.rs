@@ -18,7 +18,7 @@ use orchestrator_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::decide::{Content, finalized, is_due, terminating, with_status};
+use self::decide::{Content, finalized, is_due, is_waiting_for, terminating, unexpected, with_status};
 use crate::{context::ControllerContext, limits, writes::settled};
 
 pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken) {
@@ -32,11 +32,13 @@ pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken)
             let awaited = change.new.is_none() && deleting.get(&key).is_some_and(|namespace| is_due(&namespace));
             awaited.then_some(key).into_iter().collect()
         });
-    controller.run(Emptying { namespaces, discovery: context.discovery.clone() }, shutdown).await;
+    let emptying = Emptying { namespaces, pods: caches.cache(), discovery: context.discovery.clone() };
+    controller.run(emptying, shutdown).await;
 }
 
 struct Emptying {
     namespaces: Cache<Namespace>,
+    pods: Cache<Pod>,
     discovery: Arc<dyn ResourceDiscovery>,
 }
 
@@ -53,7 +55,8 @@ impl Reconciler for Emptying {
         if let Some(changed) = terminating(&namespace) {
             namespace = api.replace_status(&key.name, &PostParams::default(), &changed).await?;
         }
-        let content = self.empty(context.client(), &key.name).await;
+        let waits = is_waiting_for(&self.pods.list_namespace(&key.name), &namespace, context.env().now());
+        let content = self.empty(context.client(), &key.name, waits).await;
         if let Some(changed) = with_status(&namespace, &content, &time(context.env().now())) {
             namespace = api.replace_status(&key.name, &PostParams::default(), &changed).await?;
         }
@@ -67,7 +70,8 @@ impl Reconciler for Emptying {
 
 impl Emptying {
     /// Deletes what can be deleted: pods first, and the rest once they are gone, so that no pod outlives what it needs.
-    async fn empty(&self, client: &Client, namespace: &str) -> Content {
+    /// `waits`: pods may still be there.
+    async fn empty(&self, client: &Client, namespace: &str, waits: bool) -> Content {
         let mut content = Content::default();
         let resources = match self.discovery.resources().await {
             Ok(resources) => resources,
@@ -81,8 +85,12 @@ impl Emptying {
             resources.into_iter().filter(deletable).partition(|info| is_pods(&info.resource));
         for group in [pods, others] {
             for info in group {
-                if let Err(error) = empty_of(client, namespace, &info, &mut content).await {
-                    content.errors.push(error.to_string());
+                match empty_of(client, namespace, &info, &mut content).await {
+                    Ok(Left::WithoutReason) if !(waits && is_pods(&info.resource)) => {
+                        content.errors.push(unexpected(namespace, &info.resource));
+                    }
+                    Ok(_) => {}
+                    Err(error) => content.errors.push(error.to_string()),
                 }
             }
             if !content.remaining.is_empty() {
@@ -97,8 +105,15 @@ fn is_pods(resource: &Resource) -> bool {
     resource.group.is_empty() && resource.plural == "pods"
 }
 
+/// What is left of a resource after its deletion.
+enum Left {
+    Nothing,
+    WithFinalizers,
+    WithoutReason,
+}
+
 /// Deletes the objects of one resource, and counts those that stay.
-async fn empty_of(client: &Client, namespace: &str, info: &ResourceInfo, content: &mut Content) -> ApiResult<()> {
+async fn empty_of(client: &Client, namespace: &str, info: &ResourceInfo, content: &mut Content) -> ApiResult<Left> {
     let call = |name: Option<String>, call: Call| Request {
         user: None,
         resource: info.resource.clone(),
@@ -110,7 +125,7 @@ async fn empty_of(client: &Client, namespace: &str, info: &ResourceInfo, content
     let options = DeleteOptions { propagation: Some(Propagation::Background), ..Default::default() };
     let present = list(client, &call).await?;
     if present.is_empty() {
-        return Ok(());
+        return Ok(Left::Nothing);
     }
     if info.supports(&["deletecollection"]) {
         client.request(call(None, Call::DeleteCollection(options, ListOptions::default()))).await?;
@@ -120,14 +135,21 @@ async fn empty_of(client: &Client, namespace: &str, info: &ResourceInfo, content
             settled(client.request(call(name, Call::Delete(options.clone()))).await)?;
         }
     }
+    let mut left = Left::Nothing;
     for object in list(client, &call).await? {
         let name = format!("{}.{}", info.resource.plural, info.resource.group);
         *content.remaining.entry(name).or_default() += 1;
-        for finalizer in object.metadata()?.finalizers.iter().flatten() {
-            *content.finalizers.entry(finalizer.clone()).or_default() += 1;
+        let finalizers = object.metadata()?.finalizers.clone().unwrap_or_default();
+        left = match left {
+            Left::WithFinalizers => Left::WithFinalizers,
+            _ if !finalizers.is_empty() => Left::WithFinalizers,
+            _ => Left::WithoutReason,
+        };
+        for finalizer in finalizers {
+            *content.finalizers.entry(finalizer).or_default() += 1;
         }
     }
-    Ok(())
+    Ok(left)
 }
 
 async fn list(client: &Client, call: &impl Fn(Option<String>, Call) -> Request) -> ApiResult<Vec<Object>> {

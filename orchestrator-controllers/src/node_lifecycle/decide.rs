@@ -2,10 +2,10 @@
 //!
 //! Upstream: `pkg/controller/nodelifecycle` and <https://kubernetes.io/docs/concepts/architecture/nodes/>.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
-    api::core::v1::{Node, NodeCondition, NodeStatus, Taint},
+    api::core::v1::{Node, NodeCondition, NodeStatus, Pod, PodStatus, Taint},
     apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
 };
 use orchestrator_core::meta;
@@ -111,6 +111,41 @@ pub(super) fn silenced(node: &Node, now: &Time) -> Option<NodeStatus> {
         changed |= meta::set_condition(conditions, condition);
     }
     changed.then_some(new)
+}
+
+/// Whether a node was found to be silent.
+pub(super) fn is_silent(node: &Node) -> bool {
+    ready(node).is_some_and(|ready| ready.status == "Unknown")
+}
+
+/// The status of a pod on a silent node, if it says there that it is ready.
+pub(super) fn unready(pod: &Pod, now: &Time) -> Option<PodStatus> {
+    let mut status = pod.status.clone()?;
+    let mut conditions = status.conditions.iter_mut().flatten();
+    let ready = conditions.find(|condition| condition.type_ == "Ready" && condition.status == "True")?;
+    ready.status = "False".to_owned();
+    ready.last_transition_time = Some(now.clone());
+    ready.observed_generation = pod.metadata.generation;
+    Some(status)
+}
+
+/// The labels of earlier days, each with the one that took its place and that it follows. As upstream's `labelReconcileInfo`.
+const FOLLOWING_LABELS: [(&str, &str); 2] =
+    [("kubernetes.io/os", "beta.kubernetes.io/os"), ("kubernetes.io/arch", "beta.kubernetes.io/arch")];
+
+/// The labels of a node with those that follow others, if they do not yet.
+pub(super) fn wanted_labels(node: &Node) -> Option<BTreeMap<String, String>> {
+    let labels = node.metadata.labels.as_ref()?;
+    let mut wanted = labels.clone();
+    for (leading, following) in FOLLOWING_LABELS {
+        wanted.extend(labels.get(leading).map(|value| (following.to_owned(), value.clone())));
+    }
+    (wanted != *labels).then_some(wanted)
+}
+
+/// Whether a node does not count when its zone is judged.
+pub(super) fn is_excluded(node: &Node) -> bool {
+    meta::label(&node.metadata, "node.kubernetes.io/exclude-disruption").is_some()
 }
 
 /// The taint that evicts the pods of a node, if there is a reason to.
@@ -278,6 +313,32 @@ mod tests {
         let taints = wanted_taints(&silent, true, &time(9)).unwrap();
         let taints: Vec<_> = taints.iter().map(|taint| (&*taint.key, &*taint.effect)).collect();
         assert_eq!(taints, [(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]);
+    }
+
+    #[test]
+    fn pods_of_a_silent_node_are_not_ready() {
+        let silent = node("Unknown", 1);
+        assert!(is_silent(&silent) && !is_silent(&node("False", 1)) && !is_silent(&Node::default()));
+        let mut pod = crate::pods::fixtures::running("p", Some(0));
+        pod.metadata.generation = Some(3);
+        let status = unready(&pod, &time(9)).unwrap();
+        let ready = &status.conditions.as_ref().unwrap()[0];
+        assert_eq!((&*ready.status, ready.observed_generation), ("False", Some(3)));
+        pod.status = Some(status);
+        assert_eq!(unready(&pod, &time(10)), None);
+    }
+
+    #[test]
+    fn labels_of_earlier_days_follow() {
+        let mut node = node("True", 1);
+        assert_eq!(wanted_labels(&node), None);
+        let label = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let labels = [("kubernetes.io/os", "linux"), ("beta.kubernetes.io/os", "other"), ("mine", "x")];
+        node.metadata.labels = Some(labels.iter().map(label).collect());
+        let wanted = wanted_labels(&node).unwrap();
+        assert_eq!((wanted.len(), &*wanted["beta.kubernetes.io/os"]), (3, "linux"));
+        node.metadata.labels = Some(wanted);
+        assert_eq!(wanted_labels(&node), None);
     }
 
     #[test]

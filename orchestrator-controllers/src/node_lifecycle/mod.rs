@@ -75,6 +75,8 @@ struct Lifecycle {
 /// What is only known from watching.
 #[derive(Default)]
 struct Memory {
+    /// The UIDs of the nodes that were there.
+    known: BTreeMap<String, String>,
     health: BTreeMap<String, Health>,
     rates: BTreeMap<String, EvictionRate>,
 }
@@ -86,25 +88,44 @@ impl Reconciler for Lifecycle {
 
     async fn reconcile(&self, key: &ObjectKey, context: &Context) -> Result<Action, ApiError> {
         let Some(mut node) = self.nodes.get(key) else {
-            lock(&self.memory).health.remove(&key.name);
+            let mut memory = lock(&self.memory);
+            memory.health.remove(&key.name);
+            if let Some(uid) = memory.known.remove(&key.name) {
+                let message = format!("Node {0} event: Removing Node {0} from Controller", key.name);
+                self.report(&key.name, Some(uid), "RemovingNode", message);
+            }
             return Ok(Action::Done);
         };
+        let uid = meta::uid(&node.metadata).to_owned();
+        if lock(&self.memory).known.insert(key.name.clone(), uid.clone()).is_none() {
+            let message = format!("Node {0} event: Registered Node {0} in Controller", key.name);
+            self.report(&key.name, Some(uid), "RegisteredNode", message);
+        }
         let wait = self.silence(&node);
         let now = time(context.env().now());
         let api = Api::<Node>::all(context.client());
         if wait.is_zero()
             && let Some(status) = silenced(&node, &now)
         {
+            let was_ready = ready_status(&node) == "True";
             let new = Node { status: Some(status), ..(*node).clone() };
             node = api.replace_status(&key.name, &PostParams::default(), &new).await?;
+            if was_ready {
+                let message = format!("Node {} status is now: NodeNotReady", key.name);
+                self.report(&key.name, node.metadata.uid.clone(), "NodeNotReady", message);
+            }
         }
-        if ready_status(&node) != "True" {
+        if decide::is_silent(&node) {
             self.mark_pods(&node, context).await?;
         }
         let (evict, later) = self.may_evict(&node);
-        if let Some(taints) = decide::wanted_taints(&node, evict, &now) {
+        let (taints, labels) = (decide::wanted_taints(&node, evict, &now), decide::wanted_labels(&node));
+        if taints.is_some() || labels.is_some() {
             let mut new = (*node).clone();
-            new.spec.get_or_insert_default().taints = Some(taints).filter(|taints| !taints.is_empty());
+            if let Some(taints) = taints {
+                new.spec.get_or_insert_default().taints = Some(taints).filter(|taints| !taints.is_empty());
+            }
+            new.metadata.labels = labels.or(new.metadata.labels);
             api.replace(&key.name, &PostParams::default(), &new).await?;
         }
         let silence = if wait.is_zero() { limits::NODE_MONITOR_PERIOD } else { wait };
@@ -135,9 +156,9 @@ impl Lifecycle {
             return (false, None);
         }
         let mut zones: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-        for other in self.nodes.list() {
-            let (ready, not_ready) = zones.entry(zone_of(&other)).or_default();
-            let counted = if ready_status(&other) == "True" { ready } else { not_ready };
+        for other in self.nodes.list().iter().filter(|node| !decide::is_excluded(node)) {
+            let (ready, not_ready) = zones.entry(zone_of(other)).or_default();
+            let counted = if ready_status(other) == "True" { ready } else { not_ready };
             *counted += 1;
         }
         let states: BTreeMap<&String, Zone> =
@@ -164,23 +185,12 @@ impl Lifecycle {
         }
     }
 
-    /// Says on the pods of a node that is not ready that they are not ready either.
+    /// Says on the pods of a silent node that they are not ready.
     async fn mark_pods(&self, node: &Node, context: &Context) -> Result<(), ApiError> {
         let now = time(context.env().now());
-        let mut first = true;
         for pod in self.pods.by_index(BY_NODE, meta::name(&node.metadata)) {
-            if !crate::pods::is_ready(&pod) {
-                continue;
-            }
-            if std::mem::take(&mut first) {
-                self.report(node);
-            }
-            let mut new = (*pod).clone();
-            let conditions = new.status.get_or_insert_default().conditions.get_or_insert_default();
-            for condition in conditions.iter_mut().filter(|condition| condition.type_ == "Ready") {
-                condition.status = "False".to_owned();
-                condition.last_transition_time = Some(now.clone());
-            }
+            let Some(status) = decide::unready(&pod, &now) else { continue };
+            let new = Pod { status: Some(status), ..(*pod).clone() };
             let api = Api::<Pod>::namespaced(context.client(), meta::namespace(&pod.metadata));
             settled(api.replace_status(meta::name(&pod.metadata), &PostParams::default(), &new).await)?;
             let event = Event::warning("NodeNotReady", "Node is not ready");
@@ -189,17 +199,15 @@ impl Lifecycle {
         Ok(())
     }
 
-    fn report(&self, node: &Node) {
-        let name = meta::name(&node.metadata);
+    fn report(&self, node: &str, uid: Option<String>, reason: &str, message: String) {
         let regarding = ObjectReference {
             kind: Some("Node".to_owned()),
-            name: Some(name.to_owned()),
-            uid: node.metadata.uid.clone(),
+            name: Some(node.to_owned()),
+            uid,
             api_version: Some("v1".to_owned()),
             ..Default::default()
         };
-        let message = format!("Node {name} status is now: NodeNotReady");
-        self.context.recorder.record(&regarding, Event::normal("NodeNotReady", message));
+        self.context.recorder.record(&regarding, Event::normal(reason, message));
     }
 }
 

@@ -96,6 +96,7 @@ pub(super) fn failed(pod: &Pod, garbage: Garbage, now: Timestamp) -> Option<Pod>
     let mut new = pod.clone();
     let status = new.status.get_or_insert_default();
     status.phase = Some("Failed".to_owned());
+    status.observed_generation = pod.metadata.generation;
     let why = match garbage {
         Garbage::Terminated | Garbage::Unscheduled => None,
         Garbage::Orphaned => Some("PodGC: node no longer exists"),
@@ -184,7 +185,10 @@ mod tests {
             let conditions = pod.status.as_ref().unwrap().conditions.as_ref().unwrap();
             conditions.iter().map(|condition| condition.type_.clone()).collect::<Vec<_>>()
         };
-        let unscheduled = failed(&pod("a", None), Garbage::Unscheduled, at(9)).unwrap();
+        let mut unscheduled = pod("a", None);
+        unscheduled.metadata.generation = Some(2);
+        let unscheduled = failed(&unscheduled, Garbage::Unscheduled, at(9)).unwrap();
+        assert_eq!(unscheduled.status.as_ref().unwrap().observed_generation, Some(2));
         assert_eq!((phase(&unscheduled), conditions(&unscheduled)), ("Failed", vec!["Ready".to_owned()]));
         let orphan = failed(&pod("a", Some("gone")), Garbage::Orphaned, at(9)).unwrap();
         assert_eq!(conditions(&orphan), ["Ready", "DisruptionTarget"]);

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, Service},
+    api::{
+        core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, Service},
+        resource::v1::ResourceClaim,
+    },
     apimachinery::pkg::api::resource::Quantity as Written,
 };
 use orchestrator_core::{
@@ -23,6 +26,7 @@ pub(crate) struct Observed<'a> {
     pub pods: &'a [Arc<Pod>],
     pub services: &'a [Arc<Service>],
     pub claims: &'a [Arc<PersistentVolumeClaim>],
+    pub device_claims: &'a [Arc<ResourceClaim>],
     /// How many objects there are of other resources, by the names that quotas have for them.
     pub counts: &'a BTreeMap<String, usize>,
     /// The time.
@@ -60,6 +64,7 @@ fn used(
     }
     if scopes::is_unscoped(spec) {
         observed.services.iter().for_each(|service| amounts::add(&mut total, &amounts::service(service)));
+        observed.device_claims.iter().for_each(|claim| amounts::add(&mut total, &amounts::device_claim(claim)));
         for (name, count) in observed.counts {
             let count = i64::try_from(*count).unwrap_or(i64::MAX);
             total.insert(name.clone(), Quantity::from_value(count, Format::DecimalSi));
@@ -76,7 +81,7 @@ fn used(
     hard.filter_map(|(name, _)| Some((name.clone(), amount(name)?))).collect()
 }
 
-/// Whether pods, services or claims may use what has this name.
+/// Whether pods, services or claims of either kind may use what has this name.
 fn is_known(name: &str) -> bool {
     let plain = name.strip_prefix("requests.").or(name.strip_prefix("limits.")).unwrap_or(name);
     matches!(plain, "cpu" | "memory" | "ephemeral-storage" | "storage")
@@ -86,6 +91,7 @@ fn is_known(name: &str) -> bool {
         || matches!(name, "services.nodeports" | "services.loadbalancers")
         || matches!(name, "persistentvolumeclaims" | "count/persistentvolumeclaims")
         || name.contains(".storageclass.storage.k8s.io/")
+        || amounts::is_of_devices(name)
 }
 
 #[cfg(test)]
@@ -101,7 +107,7 @@ mod tests {
     }
 
     fn decided(quota: &ResourceQuota, pods: &[Arc<Pod>], counts: &BTreeMap<String, usize>) -> Option<Value> {
-        let observed = Observed { quota, pods, services: &[], claims: &[], counts, now: at(0) };
+        let observed = Observed { quota, pods, services: &[], claims: &[], device_claims: &[], counts, now: at(0) };
         decide(observed).map(|status| serde_json::to_value(status).unwrap())
     }
 
@@ -137,7 +143,7 @@ mod tests {
             let services: Vec<_> = (0..services).map(|_| Arc::new(Service::default())).collect();
             let counts = BTreeMap::new();
             let observe = |quota: &ResourceQuota| {
-                decide(Observed { quota, pods: &pods, services: &services, claims: &[], counts: &counts, now: at(0) })
+                decide(Observed { quota, pods: &pods, services: &services, claims: &[], device_claims: &[], counts: &counts, now: at(0) })
             };
             quota.status = observe(&quota);
             prop_assert!(quota.status.is_some());

@@ -13,7 +13,10 @@ use std::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service},
+    api::{
+        core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service},
+        resource::v1::ResourceClaim,
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube_core::params::PostParams;
@@ -47,11 +50,13 @@ pub(crate) async fn run(context: ControllerContext, shutdown: CancellationToken)
         .watches::<Pod>(move |change| if uses_otherwise(change) { pods_quotas(change) } else { Vec::new() })
         .watches::<Service>(all_of(&quotas))
         .watches::<PersistentVolumeClaim>(all_of(&quotas))
+        .watches::<ResourceClaim>(all_of(&quotas))
         .resync(QUOTA_PERIOD);
     let reconciler = Quotas {
         pods: caches.cache(),
         services: caches.cache(),
         claims: caches.cache(),
+        device_claims: caches.cache(),
         discovery: context.discovery.clone(),
         queue: controller.queue(),
         counted: Mutex::default(),
@@ -85,6 +90,7 @@ struct Quotas {
     pods: Cache<Pod>,
     services: Cache<Service>,
     claims: Cache<PersistentVolumeClaim>,
+    device_claims: Cache<ResourceClaim>,
     discovery: Arc<dyn ResourceDiscovery>,
     queue: Queue<ObjectKey>,
     /// The other resources that quotas count, from the first time that one does.
@@ -110,6 +116,7 @@ impl Reconciler for Quotas {
             pods: &self.pods.list_namespace(&key.namespace),
             services: &self.services.list_namespace(&key.namespace),
             claims: &self.claims.list_namespace(&key.namespace),
+            device_claims: &self.device_claims.list_namespace(&key.namespace),
             counts: &counts,
             now: context.env().now(),
         };

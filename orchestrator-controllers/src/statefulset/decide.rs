@@ -17,7 +17,7 @@ use k8s_openapi::{
         },
         core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec},
     },
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
+    apimachinery::pkg::{apis::meta::v1::OwnerReference, util::intstr::IntOrString},
 };
 
 use super::{
@@ -337,13 +337,20 @@ impl<'a> Plan<'a> {
         ControlFlow::Break(())
     }
 
-    /// Deletes the pod of an old revision with the highest ordinal, once all above it serve. It is one at a time: the field
-    /// `maxUnavailable` is of a feature that 1.36 has off (`MaxUnavailableStatefulSet`).
+    /// Deletes pods of old revisions, the highest ordinal first: one, once all above it serve; or as many as `maxUnavailable`
+    /// lets be down, where that is more than one (KEP-961; upstream's 1.36 has the feature off, and the field with it).
     fn update(&mut self) {
         let Some(rolling) = self.rolling_update() else { return };
         let first = usize::try_from(rolling.partition.unwrap_or(0)).unwrap_or(0);
         let update = self.observed.update.metadata.name.as_deref();
         let in_range = self.replicas.get(first..).unwrap_or_default();
+        let allowed = max_unavailable(rolling.max_unavailable.as_ref(), self.replicas.len());
+        if allowed > 1 {
+            for (ordinal, pod) in self.outdated(in_range, update, allowed) {
+                self.delete(ordinal, &pod, Why::Outdated);
+            }
+            return;
+        }
         let next = in_range
             .iter()
             .rev()
@@ -352,6 +359,32 @@ impl<'a> Plan<'a> {
         if pod_revision(&pod) != update && !is_deleting(&pod) && !self.deleted.contains(&ordinal) {
             self.delete(ordinal, &pod, Why::Outdated);
         }
+    }
+
+    /// Pods of old revisions that may go, so that at most so many are down. One that does not serve costs nothing.
+    fn outdated(
+        &self,
+        replicas: &[(i32, Option<Arc<Pod>>)],
+        update: Option<&str>,
+        allowed: usize,
+    ) -> Vec<(i32, Arc<Pod>)> {
+        let down = replicas.iter().filter(|(_, pod)| !pod.as_ref().is_some_and(|pod| self.serves(pod))).count();
+        let mut budget = allowed.saturating_sub(down);
+        let mut outdated = Vec::new();
+        for (ordinal, pod) in replicas.iter().rev() {
+            let Some(pod) = pod else { continue };
+            if pod_revision(pod) == update || is_deleting(pod) || self.deleted.contains(ordinal) {
+                continue;
+            }
+            if self.serves(pod) {
+                if budget == 0 {
+                    continue;
+                }
+                budget -= 1;
+            }
+            outdated.push((*ordinal, pod.clone()));
+        }
+        outdated
     }
 
     fn delete(&mut self, ordinal: i32, pod: &Arc<Pod>, why: Why) {
@@ -388,6 +421,20 @@ impl<'a> Plan<'a> {
             conditions: set.status.as_ref().and_then(|status| status.conditions.clone()),
         }
     }
+}
+
+/// How many pods may be down for an update: a number, or a percentage rounded down; at least one, and one by default.
+fn max_unavailable(value: Option<&IntOrString>, replicas: usize) -> usize {
+    let total = i64::try_from(replicas).unwrap_or(i64::MAX);
+    let number = match value {
+        None => 1,
+        Some(IntOrString::Int(number)) => i64::from(*number),
+        Some(IntOrString::String(text)) => {
+            let percent = text.strip_suffix('%').and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
+            total.saturating_mul(percent) / 100
+        }
+    };
+    usize::try_from(number.max(1)).unwrap_or(1)
 }
 
 #[cfg(test)]

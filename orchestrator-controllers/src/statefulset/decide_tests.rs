@@ -356,6 +356,19 @@ fn what_fails_for_all_pods_is_not_tried_with_each() {
 }
 
 #[test]
+fn max_unavailable_lets_several_pods_be_updated_at_once() {
+    let mut model = Model::new(5, "Parallel");
+    model.rolling().max_unavailable = Some(IntOrString::String("50%".to_owned()));
+    model.settle();
+    model.set_image("v2");
+    model.step();
+    let mut going: Vec<i32> = model.pods.iter().filter(|pod| is_deleting(pod)).map(|pod| model.ordinal(pod)).collect();
+    going.sort_unstable();
+    assert_eq!(going, [3, 4]);
+    model.settle();
+}
+
+#[test]
 fn pods_that_ended_do_not_hold_up_scaling_down() {
     let mut model = Model::new(2, "OrderedReady");
     model.settle();
@@ -474,6 +487,29 @@ proptest! {
                 prop_assert!(taken.len() <= 1);
                 let serves = |ordinal| model.pods.iter().any(|pod| model.ordinal(pod) == ordinal && model.serving(pod));
                 prop_assert!(taken.iter().all(|taken| (taken + 1..ordinals(&model.set).end).all(serves)));
+            }
+            happens(&mut model, happening);
+        }
+        model.settle();
+        prop_assert_eq!(model.pods.len(), ordinals(&model.set).len());
+        prop_assert!(!model.step());
+    }
+
+    #[test]
+    fn in_parallel_no_more_are_taken_down_for_an_update_than_allowed(
+        replicas in 0..7_i32, allowed in 2..4_i32, happenings in proptest::collection::vec(happening(), 0..80),
+    ) {
+        let mut model = Model::new(replicas, "Parallel");
+        model.rolling().max_unavailable = Some(IntOrString::Int(allowed));
+        for happening in &happenings {
+            if matches!(happening, Happening::Decides) {
+                let decision = model.decide();
+                let down = ordinals(&model.set)
+                    .filter(|ordinal| !model.pods.iter().any(|pod| model.ordinal(pod) == *ordinal && model.serving(pod)))
+                    .count();
+                let taken = decision.steps.iter()
+                    .filter(|step| matches!(step, Step::DeletePod(pod, Why::Outdated) if model.serving(pod))).count();
+                prop_assert!(taken == 0 || down + taken <= allowed as usize);
             }
             happens(&mut model, happening);
         }

@@ -3,37 +3,33 @@
 //! Upstream: `pkg/controller/tainteviction` and
 //! <https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/>.
 
-use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 
 /// What a pod's node asks of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stay {
-    /// No longer than until then.
-    Until(Timestamp),
+    /// Not at all.
+    No,
+    /// This long, from when it was first seen to have to go.
+    For(Duration),
     /// As long as it likes.
     Forever,
 }
 
-/// How long a pod may stay. A taint that does not say since when it is there counts from `now`.
-pub(super) fn decide(pod: &Pod, node: &Node, now: Timestamp) -> Stay {
+/// How long a pod may stay: as long as the first toleration of each taint says.
+pub(super) fn decide(pod: &Pod, node: &Node) -> Stay {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
     let evicting = taints.iter().filter(|taint| taint.effect == "NoExecute");
-    evicting.map(|taint| stay(taint, tolerations, now)).min().unwrap_or(Stay::Forever)
+    evicting.map(|taint| stay(taint, tolerations)).min().unwrap_or(Stay::Forever)
 }
 
-fn stay(taint: &Taint, tolerations: &[Toleration], now: Timestamp) -> Stay {
-    let mut matching = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).peekable();
-    let since = taint.time_added.as_ref().map_or(now, |time| time.0);
-    if matching.peek().is_none() {
-        return Stay::Until(since);
-    }
-    let shortest = matching.filter_map(|toleration| toleration.toleration_seconds).min();
-    shortest.map_or(Stay::Forever, |seconds| {
-        let time = SignedDuration::from_secs(seconds.max(0));
-        Stay::Until(since.saturating_add(time).unwrap_or(Timestamp::MAX))
-    })
+fn stay(taint: &Taint, tolerations: &[Toleration]) -> Stay {
+    let Some(first) = tolerations.iter().find(|toleration| tolerates(toleration, taint)) else { return Stay::No };
+    let Some(seconds) = first.toleration_seconds else { return Stay::Forever };
+    Stay::For(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
 /// Whether a toleration is about a taint.
@@ -59,25 +55,13 @@ pub(super) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::{
-        api::core::v1::{NodeSpec, PodSpec},
-        apimachinery::pkg::apis::meta::v1::Time,
-    };
+    use k8s_openapi::api::core::v1::{NodeSpec, PodSpec};
     use proptest::prelude::*;
 
     use super::*;
 
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn node(taints: &[(&str, i64)]) -> Node {
-        let taint = |(key, since): &(&str, i64)| Taint {
-            key: (*key).to_owned(),
-            effect: "NoExecute".to_owned(),
-            time_added: Some(Time(at(*since))),
-            ..Default::default()
-        };
+    fn node(taints: &[&str]) -> Node {
+        let taint = |key: &&str| Taint { key: (*key).to_owned(), effect: "NoExecute".to_owned(), ..Default::default() };
         let taints = Some(taints.iter().map(taint).collect());
         Node { spec: Some(NodeSpec { taints, ..Default::default() }), ..Default::default() }
     }
@@ -95,21 +79,23 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_leaves_when_the_first_toleration_ends() {
-        let tainted = node(&[("a", 100)]);
-        assert_eq!(decide(&pod(&[]), &tainted, at(200)), Stay::Until(at(100)));
-        assert_eq!(decide(&pod(&[("a", Some(300))]), &tainted, at(200)), Stay::Until(at(400)));
-        assert_eq!(decide(&pod(&[("a", Some(300)), ("a", Some(-5))]), &tainted, at(200)), Stay::Until(at(100)));
-        assert_eq!(decide(&pod(&[("a", None)]), &tainted, at(200)), Stay::Forever);
-        assert_eq!(decide(&pod(&[]), &node(&[]), at(200)), Stay::Forever);
+    fn the_first_toleration_of_each_taint_counts() {
+        let seconds = |seconds| Stay::For(Duration::from_secs(seconds));
+        let tainted = node(&["a", "b"]);
+        assert_eq!(decide(&pod(&[("a", None)]), &tainted), Stay::No);
+        assert_eq!(decide(&pod(&[("a", Some(300)), ("b", Some(100))]), &tainted), seconds(100));
+        assert_eq!(decide(&pod(&[("a", Some(300)), ("b", Some(-5))]), &tainted), seconds(0));
+        assert_eq!(decide(&pod(&[("a", Some(300)), ("b", None), ("a", Some(1))]), &tainted), seconds(300));
+        assert_eq!(decide(&pod(&[("a", None), ("b", None)]), &tainted), Stay::Forever);
+        assert_eq!(decide(&pod(&[]), &node(&[])), Stay::Forever);
     }
 
     proptest! {
         #[test]
         fn every_taint_has_to_be_tolerated(taints in prop::collection::btree_set("[a-c]", 0..4), tolerated in prop::collection::btree_set("[a-c]", 0..4)) {
-            let node = node(&taints.iter().map(|key| (key.as_str(), 0)).collect::<Vec<_>>());
+            let node = node(&taints.iter().map(String::as_str).collect::<Vec<_>>());
             let pod = pod(&tolerated.iter().map(|key| (key.as_str(), None)).collect::<Vec<_>>());
-            prop_assert_eq!(decide(&pod, &node, at(1)) == Stay::Forever, taints.is_subset(&tolerated));
+            prop_assert_eq!(decide(&pod, &node) == Stay::Forever, taints.is_subset(&tolerated));
         }
     }
 }

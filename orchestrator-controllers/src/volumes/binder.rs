@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::{
-    core::v1::{Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus},
+    core::v1::{Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod},
     storage::v1::StorageClass,
 };
 use kube_core::params::{Patch, PatchParams, PostParams};
@@ -20,9 +20,11 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Directories,
+    Directories, claims_of,
     decide::{self, ClaimDecision, ClaimView, Note, SELECTED_NODE},
+    index_by_claim,
     matching::{BIND_COMPLETED, bound_claim, bound_status, bound_volume, is_marked},
+    pods_of_claim,
     provision::{directory_name, make_volume},
     reclaim::set_phase,
     reserved_for,
@@ -40,6 +42,7 @@ pub(super) struct Claims {
     volumes: Cache<PersistentVolume>,
     classes: Cache<StorageClass>,
     nodes: Cache<Node>,
+    pods: Cache<Pod>,
     directories: Directories,
     recorder: EventRecorder,
 }
@@ -55,10 +58,12 @@ impl Claims {
             volumes: context.caches.cache(),
             classes: context.caches.cache(),
             nodes: context.caches.cache(),
+            pods: context.caches.cache(),
             directories: Directories::of(&context),
             recorder: context.recorder.clone(),
             claims: claims.clone(),
         };
+        index_by_claim(&reconciler.pods);
         let (waiting, unclassed) = (claims.clone(), claims);
         controller
             .reconciles::<PersistentVolumeClaim>()
@@ -75,10 +80,19 @@ impl Claims {
                 keys
             })
             .watches::<StorageClass>(move |_| pending(&unclassed))
+            // A claim tells which pods wait for it.
+            .watches::<Pod>(|change| {
+                let new = change.new.iter().filter(|pod| change.old.is_none() && !has_node(pod));
+                new.flat_map(|pod| claims_of(pod)).collect()
+            })
             .reads::<Node>()
             .run(reconciler, shutdown)
             .await;
     }
+}
+
+fn has_node(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()).is_some_and(|node| !node.is_empty())
 }
 
 fn pending(claims: &Cache<PersistentVolumeClaim>) -> Vec<ObjectKey> {
@@ -96,7 +110,11 @@ impl Reconciler for Claims {
         let (volumes, classes) = (self.volumes.list(), self.classes.list());
         let node = annotation(&claim.metadata, SELECTED_NODE);
         let node = node.and_then(|node| self.nodes.get(&ObjectKey::new("", node)));
-        let view = ClaimView { claim: &claim, volumes: &volumes, classes: &classes, node: node.as_deref() };
+        let waiting = pods_of_claim(&self.pods, key);
+        let waiting: Vec<String> =
+            waiting.iter().filter(|pod| !has_node(pod)).map(|pod| name(&pod.metadata).to_owned()).collect();
+        let view =
+            ClaimView { claim: &claim, volumes: &volumes, classes: &classes, node: node.as_deref(), waiting: &waiting };
         let decision = decide::claim(view);
         let run = Run { claims: self, claim: &claim, node: node.as_deref(), context };
         run.carry_out(decision).await?;
@@ -157,14 +175,14 @@ impl Run<'_> {
         self.write_status(&claim, status).await
     }
 
+    /// The phase of a claim without a volume: it has nothing.
     async fn set_phase(&self, phase: &str) -> ApiResult<()> {
-        let status = self.claim.status.clone().unwrap_or_default();
-        let lost = phase == "Lost";
         let status = PersistentVolumeClaimStatus {
             phase: Some(phase.to_owned()),
-            access_modes: status.access_modes.filter(|_| !lost),
-            capacity: status.capacity.filter(|_| !lost),
-            ..status
+            access_modes: None,
+            capacity: None,
+            current_volume_attributes_class_name: None,
+            ..self.claim.status.clone().unwrap_or_default()
         };
         self.write_status(self.claim, status).await
     }

@@ -34,6 +34,8 @@ pub(crate) struct ClaimView<'a> {
     pub classes: &'a [Arc<StorageClass>],
     /// The node that the scheduler selected, if there is such a node.
     pub node: Option<&'a Node>,
+    /// The names of pods that use the claim and have no node yet.
+    pub waiting: &'a [String],
 }
 
 /// What to do about a claim.
@@ -114,7 +116,7 @@ fn bound_before(
 }
 
 fn unbound(view: ClaimView<'_>) -> ClaimDecision {
-    let ClaimView { claim, volumes, classes, node } = view;
+    let ClaimView { claim, volumes, classes, node, waiting } = view;
     let class_name = class_of(claim);
     let class = class_name.and_then(|wanted| classes.iter().find(|class| name(&class.metadata) == wanted));
     let waits = class.is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
@@ -127,8 +129,11 @@ fn unbound(view: ClaimView<'_>) -> ClaimDecision {
         return ClaimDecision::Bind(volume);
     }
     if waits && selected.is_none() {
-        let message = "waiting for first consumer to be created before binding";
-        return ClaimDecision::Wait(note(false, "WaitForFirstConsumer", message));
+        return ClaimDecision::Wait(match waiting {
+            [] => note(false, "WaitForFirstConsumer", "waiting for first consumer to be created before binding"),
+            [pod] => note(false, "WaitForPodScheduled", format!("waiting for pod {pod} to be scheduled")),
+            pods => note(false, "WaitForPodScheduled", format!("waiting for pods {} to be scheduled", pods.join(","))),
+        });
     }
     match (class_name, class) {
         (None, _) => match default_class(classes) {
@@ -219,7 +224,7 @@ pub(crate) fn volume(volume: &PersistentVolume, claim: Option<&PersistentVolumeC
     match volume_name(claim) {
         None => VolumeDecision::Nothing,
         Some(taken) if taken == name(&volume.metadata) => VolumeDecision::Phase("Bound"),
-        Some(_) if reclaim(volume) == Reclaim::Delete => VolumeDecision::Release(Reclaim::Delete),
+        Some(_) if is_made_and_deleted(volume) => VolumeDecision::Release(reclaim(volume)),
         Some(_) => {
             let entirely = annotation(&volume.metadata, BOUND_BY_CONTROLLER).is_some();
             VolumeDecision::Unbind { entirely }
@@ -227,18 +232,30 @@ pub(crate) fn volume(volume: &PersistentVolume, claim: Option<&PersistentVolumeC
     }
 }
 
+fn policy(volume: &PersistentVolume) -> Option<&str> {
+    volume.spec.as_ref()?.persistent_volume_reclaim_policy.as_deref()
+}
+
+/// Whether a volume was made for its claim and goes with it, whoever sees to that.
+fn is_made_and_deleted(volume: &PersistentVolume) -> bool {
+    annotation(&volume.metadata, PROVISIONED_BY).is_some() && policy(volume) == Some("Delete")
+}
+
 fn reclaim(volume: &PersistentVolume) -> Reclaim {
-    let policy = volume.spec.as_ref().and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
     let made_by = annotation(&volume.metadata, PROVISIONED_BY);
-    match policy {
+    match policy(volume) {
         Some("Delete") => match made_by {
             Some(PROVISIONER) => Reclaim::Delete,
             Some(_) => Reclaim::Elsewhere,
             None => {
-                let name = name(&volume.metadata);
-                let message = format!(
-                    "error getting deleter volume plugin for volume \"{name}\": no deletable volume plugin matched"
-                );
+                let path = volume.spec.as_ref().and_then(|spec| spec.host_path.as_ref()).map(|source| &source.path);
+                let message = match path.filter(|path| path.strip_prefix("/tmp/").is_none_or(str::is_empty)) {
+                    Some(path) => format!("host_path deleter only supports /tmp/.+ but received provided {path}"),
+                    None => {
+                        let (name, why) = (name(&volume.metadata), "no deletable volume plugin matched");
+                        format!("error getting deleter volume plugin for volume \"{name}\": {why}")
+                    }
+                };
                 Reclaim::Fail(note(true, "VolumeFailedDelete", message))
             }
         },

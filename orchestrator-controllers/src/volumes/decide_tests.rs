@@ -65,7 +65,7 @@ fn decided(
     node: Option<&Node>,
 ) -> ClaimDecision {
     let volumes: Vec<_> = volumes.iter().cloned().map(Arc::new).collect();
-    claim(ClaimView { claim: one, volumes: &volumes, classes, node })
+    claim(ClaimView { claim: one, volumes: &volumes, classes, node, waiting: &[] })
 }
 
 fn reason(decision: &ClaimDecision) -> &str {
@@ -138,6 +138,48 @@ fn a_first_consumer_is_waited_for() {
     let found =
         |node| matches!(decided(&claim, std::slice::from_ref(&free), &classes, Some(node)), ClaimDecision::Bind(_));
     assert!(found(&node) && !found(&elsewhere));
+}
+
+#[test]
+fn pods_that_wait_for_a_claim_are_named() {
+    let (claim, classes) = (a_claim("c", 1, Some("lazy")), [a_class("lazy", "WaitForFirstConsumer", false)]);
+    for (pods, expected) in
+        [(&["p"][..], "waiting for pod p to be scheduled"), (&["p", "q"][..], "waiting for pods p,q to be scheduled")]
+    {
+        let waiting: Vec<String> = pods.iter().map(|pod| (*pod).to_owned()).collect();
+        let view = ClaimView { claim: &claim, volumes: &[], classes: &classes, node: None, waiting: &waiting };
+        let ClaimDecision::Wait(note) = super::claim(view) else { panic!("{pods:?}") };
+        assert_eq!((note.reason, &*note.message), ("WaitForPodScheduled", expected));
+    }
+}
+
+#[test]
+fn classes_of_volume_and_claim_are_the_same() {
+    let (mut claim, mut volume) = (a_claim("c", 1, Some("new")), a_volume("v", 1, "new"));
+    claim.spec.as_mut().unwrap().volume_attributes_class_name = Some("gold".to_owned());
+    assert_eq!(super::super::matching::mismatch(&volume, &claim), Some("volumeAttributesClassName does not match"));
+    volume.spec.as_mut().unwrap().volume_attributes_class_name = Some("gold".to_owned());
+    assert_eq!(super::super::matching::mismatch(&volume, &claim), None);
+    assert_eq!(bound_status(&claim, &volume).current_volume_attributes_class_name.as_deref(), Some("gold"));
+    let old = [("volume.beta.kubernetes.io/storage-class".to_owned(), "old".to_owned())];
+    claim.metadata.annotations = Some(old.into());
+    assert_eq!(super::super::matching::mismatch(&volume, &claim), Some("storageClassName does not match"));
+}
+
+#[test]
+fn a_path_is_removed_by_nobody() {
+    let mut volume = a_volume("v", 1, "");
+    let spec = volume.spec.as_mut().unwrap();
+    spec.persistent_volume_reclaim_policy = Some("Delete".to_owned());
+    let message = |volume: &PersistentVolume| match super::reclaim(volume) {
+        Reclaim::Fail(note) => note.message,
+        other => panic!("{other:?}"),
+    };
+    let expected = "error getting deleter volume plugin for volume \"v\": no deletable volume plugin matched";
+    assert_eq!(message(&volume), expected);
+    let path = |path: &str| k8s_openapi::api::core::v1::HostPathVolumeSource { path: path.to_owned(), type_: None };
+    volume.spec.as_mut().unwrap().host_path = Some(path("/mnt/data"));
+    assert_eq!(message(&volume), "host_path deleter only supports /tmp/.+ but received provided /mnt/data");
 }
 
 #[test]

@@ -33,9 +33,12 @@ pub(crate) fn is_reserved_for(volume: &PersistentVolume, claim: &PersistentVolum
     })
 }
 
+/// Where the storage class stood in earlier days, and what it says still comes first.
+const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
 /// The storage class that a claim names; empty is a class, too: that of volumes without one.
 pub(crate) fn class_of(claim: &PersistentVolumeClaim) -> Option<&str> {
-    claim.spec.as_ref()?.storage_class_name.as_deref()
+    annotation(&claim.metadata, CLASS).or_else(|| claim.spec.as_ref()?.storage_class_name.as_deref())
 }
 
 /// The volume that a claim asks for by name.
@@ -69,8 +72,13 @@ pub(crate) fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim)
     if capacity(volume) < requested(claim) {
         return Some("requested PV is too small");
     }
-    if spec.storage_class_name.as_deref().unwrap_or_default() != class_of(claim).unwrap_or_default() {
+    let class = annotation(&volume.metadata, CLASS).or(spec.storage_class_name.as_deref());
+    if class.unwrap_or_default() != class_of(claim).unwrap_or_default() {
         return Some("storageClassName does not match");
+    }
+    let attributes = |class: &Option<String>| class.clone().unwrap_or_default();
+    if attributes(&spec.volume_attributes_class_name) != attributes(&wanted.volume_attributes_class_name) {
+        return Some("volumeAttributesClassName does not match");
     }
     if mode(&spec.volume_mode) != mode(&wanted.volume_mode) {
         return Some("incompatible volumeMode");
@@ -189,6 +197,10 @@ pub(crate) fn bound_status(claim: &PersistentVolumeClaim, volume: &PersistentVol
         phase: Some("Bound".to_owned()),
         access_modes: spec.access_modes,
         capacity: if first { spec.capacity } else { status.capacity.clone().or(spec.capacity) },
+        current_volume_attributes_class_name: match first {
+            true => spec.volume_attributes_class_name,
+            false => status.current_volume_attributes_class_name.clone(),
+        },
         ..status
     }
 }

@@ -97,12 +97,12 @@ impl Reconciler for ClaimProtection {
     async fn reconcile(&self, key: &ObjectKey, context: &Context) -> ApiResult<Action> {
         let Some(claim) = self.claims.get(key) else { return Ok(Action::Done) };
         let pods = pods_of_claim(&self.pods, key);
-        let in_use = protection::is_used(&key.name, &pods);
+        let in_use = protection::is_used(&claim.metadata, &pods);
         let mut decision = protection::decide(&claim.metadata, CLAIM_PROTECTION, in_use);
         if decision == Protection::Remove {
             // A cache may not know the newest pod yet, and what is removed does not come back.
             let live = Api::<Pod>::namespaced(context.client(), &key.namespace).list(&ListParams::default()).await?;
-            if protection::is_used(&key.name, &live.items) {
+            if protection::is_used(&claim.metadata, &live.items) {
                 decision = Protection::Keep;
             }
         }

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{Container, ContainerStatus, PersistentVolumeClaim, Pod, ResourceRequirements, Service},
+    api::{
+        core::v1::{Container, ContainerStatus, PersistentVolumeClaim, Pod, ResourceRequirements, Service},
+        resource::v1::{DeviceRequest, ResourceClaim},
+    },
     apimachinery::pkg::api::resource::Quantity as Written,
 };
 
@@ -95,11 +98,14 @@ fn computed(pod: &Pod, part: Part) -> Amounts {
     let status = pod.status.as_ref();
     let statuses = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
     let init_statuses = status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
+    let is_infeasible = is_infeasible(pod);
+    let of_container =
+        |container: &Container, statuses: &[ContainerStatus]| of_container(container, statuses, part, is_infeasible);
     let mut running = Amounts::new();
-    spec.containers.iter().for_each(|container| add(&mut running, &of_container(container, statuses, part)));
+    spec.containers.iter().for_each(|container| add(&mut running, &of_container(container, statuses)));
     let (mut sidecars, mut starting) = (Amounts::new(), Amounts::new());
     for container in spec.init_containers.iter().flatten() {
-        let mut own = of_container(container, init_statuses, part);
+        let mut own = of_container(container, init_statuses);
         if container.restart_policy.as_deref() == Some("Always") {
             add(&mut running, &own);
             add(&mut sidecars, &own);
@@ -126,9 +132,21 @@ fn computed(pod: &Pod, part: Part) -> Amounts {
     running
 }
 
-fn of_container(container: &Container, statuses: &[ContainerStatus], part: Part) -> Amounts {
+/// Whether a pod's node has said that it will never have what the pod is to be changed to.
+fn is_infeasible(pod: &Pod) -> bool {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .any(|condition| condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible"))
+}
+
+/// What a container has or is to have, whichever is more. What it cannot have does not count.
+fn of_container(container: &Container, statuses: &[ContainerStatus], part: Part, is_infeasible: bool) -> Amounts {
     let mut amounts = part.of(container.resources.as_ref());
-    if let Some(status) = statuses.iter().find(|status| status.name == container.name) {
+    let status = statuses.iter().find(|status| status.name == container.name && status.resources.is_some());
+    if let Some(status) = status {
+        if is_infeasible {
+            amounts.clear();
+        }
         raise(&mut amounts, part.of(status.resources.as_ref()));
         if part == Part::Requests {
             raise(&mut amounts, read(status.allocated_resources.as_ref()));
@@ -183,6 +201,44 @@ pub fn claim(claim: &PersistentVolumeClaim) -> Amounts {
     used
 }
 
+/// How many devices a claim gets at most, and so what a request for all of them costs. As upstream's
+/// `AllocationResultsMaxSize`.
+const ALL_DEVICES: i64 = 32;
+
+/// The end of the names that quotas have for devices of a class.
+const OF_DEVICE_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
+
+/// Whether quotas count devices of a class by this name.
+pub fn is_of_devices(name: &str) -> bool {
+    name.ends_with(OF_DEVICE_CLASS)
+}
+
+/// What a claim of devices uses, of each class.
+pub fn device_claim(claim: &ResourceClaim) -> Amounts {
+    let mut used: Amounts = [("count/resourceclaims.resource.k8s.io".to_owned(), one(1))].into();
+    let requests = claim.spec.devices.iter().flat_map(|devices| devices.requests.iter().flatten());
+    requests.for_each(|request| add(&mut used, &device_request(request)));
+    used
+}
+
+/// What a request uses: of its alternatives, for each class, the one that takes most.
+fn device_request(request: &DeviceRequest) -> Amounts {
+    let mut used = Amounts::new();
+    let mut take = |class: &str, mode: Option<&str>, count: Option<i64>| {
+        let count = if mode == Some("All") { ALL_DEVICES } else { count.unwrap_or(1) };
+        raise(&mut used, [(format!("{class}{OF_DEVICE_CLASS}"), one(count))].into());
+    };
+    match request.first_available.as_deref() {
+        Some(alternatives) if !alternatives.is_empty() => alternatives.iter().for_each(|alternative| {
+            take(&alternative.device_class_name, alternative.allocation_mode.as_deref(), alternative.count);
+        }),
+        _ => request.exactly.iter().for_each(|exactly| {
+            take(&exactly.device_class_name, exactly.allocation_mode.as_deref(), exactly.count);
+        }),
+    }
+    used
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -214,6 +270,40 @@ mod tests {
         assert_eq!(shown(super::pod(&pod, Timestamp::UNIX_EPOCH)), expected(used));
         pod.status.get_or_insert_default().phase = Some("Succeeded".to_owned());
         assert_eq!(shown(super::pod(&pod, Timestamp::UNIX_EPOCH)), expected(json!({"count/pods": "1"})));
+    }
+
+    #[test]
+    fn claims_use_devices_of_classes() {
+        let tree = json!({"spec": {"devices": {"requests": [
+            {"name": "a", "exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 2}},
+            {"name": "b", "firstAvailable": [
+                {"name": "x", "deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 3},
+                {"name": "y", "deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1},
+                {"name": "z", "deviceClassName": "nic", "allocationMode": "All"},
+            ]},
+        ]}}});
+        let used = json!({
+            "count/resourceclaims.resource.k8s.io": "1", "gpu.deviceclass.resource.k8s.io/devices": "5",
+            "nic.deviceclass.resource.k8s.io/devices": "32",
+        });
+        assert_eq!(shown(super::device_claim(&serde_json::from_value(tree).unwrap())), expected(used));
+    }
+
+    #[test]
+    fn a_change_that_cannot_be_made_counts_by_what_the_pod_has() {
+        let tree = json!({
+            "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": "9"}}}]},
+            "status": {"containerStatuses": [{
+                "name": "a", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+                "allocatedResources": {"cpu": "1"}, "resources": {"requests": {"cpu": "2"}},
+            }]},
+        });
+        let mut pod: Pod = serde_json::from_value(tree).unwrap();
+        let cpu = |pod: &Pod| super::pod(pod, Timestamp::UNIX_EPOCH)["cpu"].to_string();
+        assert_eq!(cpu(&pod), "9");
+        let condition = json!([{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}]);
+        pod.status.as_mut().unwrap().conditions = serde_json::from_value(condition).unwrap();
+        assert_eq!(cpu(&pod), "2");
     }
 
     #[test]

@@ -25,8 +25,6 @@ pub(crate) enum Plant {
     Ask(fn(&Memory, Request) -> Option<Request>),
     /// In what is made of an answer.
     Answer(fn(&Request, ApiResult<Reply>) -> ApiResult<Reply>),
-    /// In how a watch is begun.
-    Watch(fn(WatchRequest) -> WatchRequest),
     /// In what a watch tells: the event's number, the event, and one that may be held back.
     Event(fn(usize, WatchEvent, &mut Option<WatchEvent>) -> Vec<WatchEvent>),
     /// A watch that ended is not begun anew.
@@ -107,7 +105,6 @@ impl Backend for Buggy {
 
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, ApiError> {
         match self.plant {
-            Plant::Watch(change) => self.backend.watch(change(request)).await,
             Plant::Deaf => {
                 let first =
                     self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(request.resource.to_string());

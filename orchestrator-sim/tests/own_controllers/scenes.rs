@@ -212,12 +212,14 @@ pub(crate) fn endpoint_slices(plant: Option<Plant>) -> Explorer {
     // Without an address of its own, which would be drawn.
     let service = json!({"spec": {"clusterIP": "None", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
     let pod = |name: &str| {
-        let mut pod = object::<Pod>(name, json!({"spec": {"containers": [{"name": "main", "image": "app:1"}]}}));
+        let spec = json!({"nodeName": "n", "containers": [{"name": "main", "image": "app:1"}]});
+        let mut pod = object::<Pod>(name, json!({"spec": spec}));
         pod.metadata.labels = Some([("app".to_owned(), "web".to_owned())].into());
         pod
     };
     controllers(&["endpointslice-controller"], plant)
         .ends_the_same()
+        .creates(&node("n"))
         .creates(&object::<Service>("web", service))
         .creates(&pod("a"))
         .creates(&pod("b"))
@@ -369,12 +371,15 @@ pub(crate) fn copies(plant: Option<Plant>) -> Explorer {
         .creates(&object::<ConfigMap>("b", json!({"data": {"text": "three"}})))
         .settles()
         .deletes::<ConfigMap>(NAMESPACE, "b")
+        .creates(&object::<ConfigMap>("c", json!({"data": {"text": "four"}})))
         .eventually("there is a copy of what is there, and it is ripe", |objects| {
             let text = |name: &str| Some(objects.get::<ConfigMap>(NAMESPACE, name)?.data?.get("text")?.clone());
-            let ripe = objects.get::<ConfigMap>(NAMESPACE, "a").and_then(|map| map.metadata.labels);
-            text("a-copy") == text("a")
-                && (text("a").is_none() || ripe.is_some_and(|labels| labels.contains_key(RIPE)))
-                && text("b-copy") == text("b")
+            let is_ripe = |name: &str| {
+                let map = objects.get::<ConfigMap>(NAMESPACE, name).unwrap_or_default();
+                map.metadata.labels.is_some_and(|labels| labels.contains_key(RIPE))
+            };
+            text("b-copy") == text("b")
+                && ["a", "c"].iter().all(|name| text(&format!("{name}-copy")) == text(name) && is_ripe(name))
         })
 }
 
