@@ -36,7 +36,7 @@ impl Place {
 
     /// The endpoints of the service of a server that starts when nobody takes the one before for alive any more.
     async fn endpoints_at(&self, address: Option<&str>) -> [Vec<String>; 2] {
-        self.env.sleep(SERVER_LIFE).await;
+        self.env.sleep(2 * SERVER_LIFE).await;
         Self::endpoints(&self.server_at(address).await).await
     }
 

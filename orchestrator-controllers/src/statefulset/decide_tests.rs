@@ -291,7 +291,6 @@ fn outdated(model: &Model, decision: &Decision) -> Vec<i32> {
 #[test]
 fn an_update_takes_one_pod_after_the_other_from_the_top() {
     let mut model = Model::new(3, "Parallel");
-    model.rolling().max_unavailable = Some(IntOrString::Int(2));
     model.settle();
     // That another pod does not serve changes nothing.
     set_running(Arc::make_mut(&mut model.pods[0]), None);

@@ -212,7 +212,9 @@ pub(crate) fn endpoint_slices(plant: Option<Plant>) -> Explorer {
     // Without an address of its own, which would be drawn.
     let service = json!({"spec": {"clusterIP": "None", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
     let pod = |name: &str| {
-        let spec = json!({"nodeName": "n", "containers": [{"name": "main", "image": "app:1"}]});
+        // Nobody plays its node: it goes at once.
+        let container = json!({"name": "main", "image": "app:1"});
+        let spec = json!({"nodeName": "n", "terminationGracePeriodSeconds": 0, "containers": [container]});
         let mut pod = object::<Pod>(name, json!({"spec": spec}));
         pod.metadata.labels = Some([("app".to_owned(), "web".to_owned())].into());
         pod
