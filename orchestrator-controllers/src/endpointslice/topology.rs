@@ -247,13 +247,13 @@ mod tests {
         assert_eq!(give(&mut create, &[], Some(&ratios)), (Ok(()), Vec::new()));
         assert_eq!(hints(&create[0]), "baab");
         let settled = Arc::new(create[0].clone());
-        assert_eq!(give(&mut Vec::new(), &[settled.clone()], Some(&ratios)), (Ok(()), Vec::new()));
+        assert_eq!(give(&mut Vec::new(), std::slice::from_ref(&settled), Some(&ratios)), (Ok(()), Vec::new()));
         let unhinted = Arc::new(slice(&["a", "b"]));
         let (result, replace) = give(&mut Vec::new(), &[unhinted], Some(&ratios));
         assert_eq!((result, hints(&replace[0]).as_str()), (Ok(()), "ab"));
         let why = "Insufficient number of endpoints (1 endpoints, 2 zones)";
         assert_eq!(give(&mut vec![slice(&["a"])], &[], Some(&ratios)).0.unwrap_err(), why);
-        let (result, replace) = give(&mut Vec::new(), &[settled.clone()], None);
+        let (result, replace) = give(&mut Vec::new(), std::slice::from_ref(&settled), None);
         assert!(result.unwrap_err().starts_with("Insufficient Node information"));
         assert_eq!(replace, [without_hints(&settled)]);
     }

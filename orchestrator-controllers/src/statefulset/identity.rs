@@ -259,7 +259,7 @@ mod tests {
         let owners = |owners: &[OwnerReference]| Retention::of(&set).owners(&set, Some(&pod), false, owners);
         let own = owner_reference(&set, true);
         let other = OwnerReference { kind: "Other".to_owned(), controller: Some(true), ..own.clone() };
-        assert_eq!(owners(&[other.clone(), own.clone()]), [other.clone()]);
+        assert_eq!(owners(&[other.clone(), own.clone()]), std::slice::from_ref(&other));
         assert!(is_controlled_by_other(&set, Some(&pod), &[other]));
         let earlier = OwnerReference { uid: "earlier".to_owned(), ..owner_reference(&pod, true) };
         assert_eq!(owners(std::slice::from_ref(&earlier)), [earlier]);
