@@ -153,7 +153,7 @@ impl Retention {
         scaled_down: bool,
         owners: &[OwnerReference],
     ) -> Vec<OwnerReference> {
-        let is_ours = |owner: &OwnerReference| is_of_set(owner, set) || pod.is_some_and(|pod| is_of_pod(owner, pod));
+        let is_ours = |owner: &OwnerReference| is_of(owner, set, pod);
         if owners.iter().any(|owner| is_ours(owner) && !is_current(owner, set, pod)) {
             return owners.to_vec();
         }
@@ -173,12 +173,11 @@ impl Retention {
     }
 }
 
-fn is_of_set(owner: &OwnerReference, set: &StatefulSet) -> bool {
-    owner.kind == "StatefulSet" && group_of(&owner.api_version) == "apps" && owner.name == set_name(set)
-}
-
-fn is_of_pod(owner: &OwnerReference, pod: &Pod) -> bool {
-    owner.kind == "Pod" && group_of(&owner.api_version).is_empty() && Some(&owner.name) == pod.metadata.name.as_ref()
+/// Whether an owner is the set or the pod, or an earlier one of its name.
+fn is_of(owner: &OwnerReference, set: &StatefulSet, pod: Option<&Pod>) -> bool {
+    let is = |kind: &str, group: &str| owner.kind == kind && group_of(&owner.api_version) == group;
+    is("StatefulSet", "apps") && owner.name == set_name(set)
+        || is("Pod", "") && pod.is_some_and(|pod| Some(&owner.name) == pod.metadata.name.as_ref())
 }
 
 /// Whether an owner is the very set or pod, not an earlier one of its name.
@@ -189,8 +188,7 @@ fn is_current(owner: &OwnerReference, set: &StatefulSet, pod: Option<&Pod>) -> b
 
 /// Whether somebody else controls a claim, so that the retention policy does not matter for it.
 pub(crate) fn is_controlled_by_other(set: &StatefulSet, pod: Option<&Pod>, owners: &[OwnerReference]) -> bool {
-    let is_ours = |owner: &OwnerReference| is_of_set(owner, set) || pod.is_some_and(|pod| is_of_pod(owner, pod));
-    owners.iter().any(|owner| owner.controller == Some(true) && !is_ours(owner))
+    owners.iter().any(|owner| owner.controller == Some(true) && !is_of(owner, set, pod))
 }
 
 /// Whether a claim goes away with an earlier pod of this name: a new pod must not use it.

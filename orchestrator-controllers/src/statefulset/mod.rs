@@ -168,25 +168,18 @@ impl Run<'_> {
     async fn carry_out(&self, steps: Vec<Step>) -> ApiResult<()> {
         let mut outcome = Ok(());
         let mut failed: Option<Step> = None;
-        let mut without_claims: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut trouble: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for step in steps {
             if failed.as_ref().is_some_and(|failed| !decide::may_follow(self.set, failed, &step)) {
                 continue;
             }
-            let result = match &step {
-                Step::CreatePod(pod) => {
-                    let name = pod.metadata.name.as_deref().unwrap_or_default();
-                    self.create_pod(pod, without_claims.get(name).map(Vec::as_slice).unwrap_or_default()).await
-                }
-                _ => self.step(&step).await,
-            };
-            let Err(error) = result else { continue };
+            let Err(error) = self.step(&step, &trouble).await else { continue };
             if is_namespace_terminating(&error) {
                 return Err(error);
             }
             match &step {
                 Step::CreateClaim(_, pod) | Step::AwaitClaim(_, pod) => {
-                    without_claims.entry(pod.clone()).or_default().push(error.message().to_owned());
+                    trouble.entry(pod.clone()).or_default().push(error.message().to_owned());
                 }
                 _ if decide::is_ordered(self.set) => return Err(error),
                 _ => {}
@@ -197,7 +190,8 @@ impl Run<'_> {
         outcome
     }
 
-    async fn step(&self, step: &Step) -> ApiResult<()> {
+    /// One step. Where there is trouble with claims, it is known by the names of their pods.
+    async fn step(&self, step: &Step, trouble: &BTreeMap<String, Vec<String>>) -> ApiResult<()> {
         match step {
             Step::CreateClaim(claim, pod) => self.create_claim(claim, pod).await,
             Step::AwaitClaim(claim, _) => {
@@ -218,7 +212,10 @@ impl Run<'_> {
                 }});
                 self.patch::<PersistentVolumeClaim>(claim.metadata.name.as_deref(), body).await
             }
-            Step::CreatePod(pod) => self.create_pod(pod, &[]).await,
+            Step::CreatePod(pod) => {
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                self.create_pod(pod, trouble.get(name).map(Vec::as_slice).unwrap_or_default()).await
+            }
             Step::LabelPod(pod, labels) => {
                 let body = json!({"metadata": {"uid": pod.metadata.uid, "labels": labels}});
                 let result = self.patch::<Pod>(pod.metadata.name.as_deref(), body).await;

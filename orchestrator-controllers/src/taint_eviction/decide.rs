@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use orchestrator_core::scheduler::matching::TaintParts;
 
 /// What a pod's node asks of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,22 +35,17 @@ fn stay(taint: &Taint, tolerations: &[Toleration]) -> Stay {
 
 /// Whether a toleration is about a taint.
 pub(super) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    if given(&toleration.effect).is_some_and(|effect| effect != taint.effect)
-        || given(&toleration.key).is_some_and(|key| key != taint.key)
-    {
-        return false;
-    }
-    let (value, tolerated) = (taint.value.as_deref().unwrap_or_default(), toleration.value.as_deref());
+    let asked = TaintParts::new(&toleration.key, &toleration.value, &toleration.effect);
+    let value = taint.value.as_deref().unwrap_or_default();
+    let parts = TaintParts { key: &taint.key, value, effect: &taint.effect };
     match toleration.operator.as_deref() {
-        None | Some("" | "Equal") => value == tolerated.unwrap_or_default(),
-        Some("Exists") => true,
         Some(comparison @ ("Lt" | "Gt")) => {
             let number = |text: &str| text.parse::<i64>().ok();
-            let pair = number(value).zip(tolerated.and_then(number));
-            pair.is_some_and(|(value, limit)| if comparison == "Lt" { value < limit } else { value > limit })
+            let pair = number(value).zip(number(asked.value));
+            asked.tolerates(Some("Exists"), parts)
+                && pair.is_some_and(|(value, limit)| if comparison == "Lt" { value < limit } else { value > limit })
         }
-        Some(_) => false,
+        operator => asked.tolerates(operator, parts),
     }
 }
 

@@ -5,7 +5,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use orchestrator_core::{
@@ -236,8 +239,9 @@ fn bound_elsewhere(_: &Memory, request: Request) -> Option<Request> {
 
 /// Explores a scene with a bug, or without one.
 fn explore(scene: fn(Option<Plant>) -> Explorer, plant: Plant) -> Option<Find> {
-    let runs: &'static AtomicUsize = Box::leak(Box::default());
-    let explorer = scene(Some(plant)).as_found().tells(|progress| runs.store(progress.runs, Ordering::Relaxed));
+    let runs = Arc::new(AtomicUsize::new(0));
+    let told = runs.clone();
+    let explorer = scene(Some(plant)).as_found().tells(move |progress| told.store(progress.runs, Ordering::Relaxed));
     match explorer.run() {
         Err(Failure::Broken(found)) => {
             let property = found.property.clone();

@@ -19,7 +19,7 @@ use orchestrator_scheduler::framework::Profile;
 use orchestrator_sim::explore::Process;
 
 /// Where a bug is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Plant {
     /// In what is asked for. None: it is not sent, and taken for done.
     Ask(fn(&Memory, Request) -> Option<Request>),
@@ -35,12 +35,6 @@ pub(crate) enum Plant {
     End(fn(&Memory, &ObjectKey, ApiResult<Action>) -> ApiResult<Action>),
     /// In where a pod goes.
     Verdict(fn(&Snapshot, Verdict) -> Verdict),
-}
-
-impl fmt::Debug for Plant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Plant")
-    }
 }
 
 /// What a bug remembers of one life of a process.
