@@ -4,9 +4,14 @@ mod people;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use orchestrator_core::{client::Resource, object::Object};
+use jiff::SignedDuration;
+use orchestrator_core::{client::Resource, object::Object, runtime::RuntimeError};
+use orchestrator_runtime_sim::Verb;
 
 use crate::{cluster::SimCluster, invariants::Violation};
+
+/// By how much a clock is wrong.
+const CLOCK_JUMP: SignedDuration = SignedDuration::from_hours(1);
 
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +32,16 @@ pub enum Fault {
     ControllersLink,
     /// The scheduler is killed.
     Scheduler,
+    /// The controllers, or the process of them that leads, stand still, and go on later as if no time had passed.
+    ControllersStandStill,
+    /// The time of day of the controllers, or of the process of them that leads, is wrong by an hour.
+    ControllersClock,
+    /// The scheduler stands still.
+    SchedulerStandsStill,
+    /// The agent of a node stands still. Its containers run on.
+    AgentStandsStill,
+    /// The next calls of a node's container runtime fail, each verb once.
+    Runtime,
     /// The API server is killed.
     ApiServer,
     /// Somebody changes or removes a workload, or deletes a pod. No fault, but it comes at a bad time.
@@ -53,6 +68,7 @@ enum Repair {
     Link(String),
     Controllers,
     ControllersLink,
+    ControllersClock,
     Scheduler,
     ApiServer,
     /// A workload that was removed is made again.
@@ -66,7 +82,14 @@ impl Chaos {
             time: Duration::from_secs(200),
             pause: Duration::from_secs(8),
             outage: Duration::from_secs(150),
-            faults: vec![(Fault::Container, 6), (Fault::Sandbox, 2), (Fault::Node, 3), (Fault::Agent, 1)],
+            faults: vec![
+                (Fault::Container, 6),
+                (Fault::Sandbox, 2),
+                (Fault::Node, 3),
+                (Fault::Agent, 1),
+                (Fault::AgentStandsStill, 1),
+                (Fault::Runtime, 1),
+            ],
         }
     }
 
@@ -75,6 +98,8 @@ impl Chaos {
         let faults = vec![
             (Fault::Controllers, 2),
             (Fault::ControllersLink, 2),
+            (Fault::ControllersStandStill, 2),
+            (Fault::ControllersClock, 1),
             (Fault::ApiServer, 1),
             (Fault::Container, 1),
             (Fault::People, 3),
@@ -84,7 +109,16 @@ impl Chaos {
 
     /// Everything fails.
     pub fn of_everything() -> Self {
-        let rest = [Fault::Link, Fault::Controllers, Fault::Scheduler, Fault::ApiServer, Fault::People];
+        let rest = [
+            Fault::Link,
+            Fault::Controllers,
+            Fault::ControllersStandStill,
+            Fault::ControllersClock,
+            Fault::Scheduler,
+            Fault::SchedulerStandsStill,
+            Fault::ApiServer,
+            Fault::People,
+        ];
         let mut chaos = Self::of_nodes();
         chaos.faults.extend(rest.map(|fault| (fault, 1)));
         chaos
@@ -141,7 +175,7 @@ impl Chaos {
         let node = names.get(cluster.env().random_below(names.len() as u64) as usize)?.clone();
         match fault {
             Fault::People => people::act(cluster).await,
-            fault => strike(cluster, fault, node),
+            fault => self.strike(cluster, fault, &node),
         }
     }
 
@@ -155,6 +189,7 @@ impl Chaos {
             Repair::Link(node) => cluster.set_reachable(&node, true),
             Repair::Controllers => cluster.start_controllers(),
             Repair::ControllersLink => cluster.set_controllers_reachable(true),
+            Repair::ControllersClock => cluster.mend_controllers_clocks(),
             Repair::Scheduler => cluster.start_scheduler(),
             Repair::Workload(resource, object) => people::create(cluster, resource, *object).await,
             Repair::ApiServer => {
@@ -164,57 +199,105 @@ impl Chaos {
             }
         }
     }
+
+    fn strike(&self, cluster: &SimCluster, fault: Fault, node: &str) -> Option<Repair> {
+        let down = !cluster.has_agent(node);
+        match fault {
+            Fault::People => None,
+            Fault::Container => {
+                kill_container(cluster, node);
+                None
+            }
+            Fault::Sandbox => {
+                kill_sandbox(cluster, node);
+                None
+            }
+            // One outage of a node at a time: its end is planned already.
+            Fault::Node | Fault::Agent if down => None,
+            Fault::Node => {
+                cluster.note(format_args!("{node} loses power"));
+                cluster.kill_node(node);
+                Some(Repair::Agent(node.to_owned()))
+            }
+            Fault::Agent => {
+                cluster.note(format_args!("kill the agent of {node}"));
+                cluster.kill_agent(node);
+                Some(Repair::Agent(node.to_owned()))
+            }
+            Fault::Link => {
+                cluster.note(format_args!("cut the link of {node} and those with it"));
+                cluster.set_reachable(node, false);
+                Some(Repair::Link(node.to_owned()))
+            }
+            Fault::Controllers => {
+                cluster.note("kill the controllers");
+                cluster.kill_controllers();
+                Some(Repair::Controllers)
+            }
+            Fault::ControllersLink => {
+                cluster.note("cut the link of the controllers");
+                cluster.set_controllers_reachable(false);
+                Some(Repair::ControllersLink)
+            }
+            Fault::Scheduler => {
+                cluster.note("kill the scheduler");
+                cluster.kill_scheduler();
+                Some(Repair::Scheduler)
+            }
+            Fault::ControllersStandStill => {
+                let time = self.below(cluster, self.outage);
+                cluster.note(format_args!("the controllers stand still for {time:?}"));
+                cluster.pause_controllers(time);
+                None
+            }
+            Fault::SchedulerStandsStill => {
+                let time = self.below(cluster, self.outage);
+                cluster.note(format_args!("the scheduler stands still for {time:?}"));
+                cluster.pause_scheduler(time);
+                None
+            }
+            Fault::AgentStandsStill => {
+                let time = self.below(cluster, self.outage);
+                cluster.note(format_args!("the agent of {node} stands still for {time:?}"));
+                cluster.pause_agent(node, time);
+                None
+            }
+            Fault::ControllersClock => {
+                let is_ahead = cluster.env().random_below(2) == 0;
+                cluster.note(format_args!(
+                    "the clock of the controllers is {}",
+                    if is_ahead { "ahead" } else { "behind" }
+                ));
+                cluster.shift_controllers_clock(if is_ahead { CLOCK_JUMP } else { -CLOCK_JUMP });
+                Some(Repair::ControllersClock)
+            }
+            Fault::Runtime => {
+                cluster.note(format_args!("the runtime of {node} fails"));
+                fail_runtime(cluster, node);
+                None
+            }
+            Fault::ApiServer => {
+                cluster.note("kill the API server");
+                cluster.kill_api_server();
+                Some(Repair::ApiServer)
+            }
+        }
+    }
 }
 
-fn strike(cluster: &SimCluster, fault: Fault, node: String) -> Option<Repair> {
-    let down = !cluster.has_agent(&node);
-    match fault {
-        Fault::People => None,
-        Fault::Container => {
-            kill_container(cluster, &node);
-            None
-        }
-        Fault::Sandbox => {
-            kill_sandbox(cluster, &node);
-            None
-        }
-        // One outage of a node at a time: its end is planned already.
-        Fault::Node | Fault::Agent if down => None,
-        Fault::Node => {
-            cluster.note(format_args!("{node} loses power"));
-            cluster.kill_node(&node);
-            Some(Repair::Agent(node))
-        }
-        Fault::Agent => {
-            cluster.note(format_args!("kill the agent of {node}"));
-            cluster.kill_agent(&node);
-            Some(Repair::Agent(node))
-        }
-        Fault::Link => {
-            cluster.note(format_args!("cut the link of {node} and those with it"));
-            cluster.set_reachable(&node, false);
-            Some(Repair::Link(node))
-        }
-        Fault::Controllers => {
-            cluster.note("kill the controllers");
-            cluster.kill_controllers();
-            Some(Repair::Controllers)
-        }
-        Fault::ControllersLink => {
-            cluster.note("cut the link of the controllers");
-            cluster.set_controllers_reachable(false);
-            Some(Repair::ControllersLink)
-        }
-        Fault::Scheduler => {
-            cluster.note("kill the scheduler");
-            cluster.kill_scheduler();
-            Some(Repair::Scheduler)
-        }
-        Fault::ApiServer => {
-            cluster.note("kill the API server");
-            cluster.kill_api_server();
-            Some(Repair::ApiServer)
-        }
+/// The calls that change something fail, each once.
+fn fail_runtime(cluster: &SimCluster, node: &str) {
+    let Some(machine) = cluster.machine(node) else { return };
+    for verb in [
+        Verb::RunSandbox,
+        Verb::CreateContainer,
+        Verb::StartContainer,
+        Verb::StopContainer,
+        Verb::RemoveContainer,
+        Verb::StopSandbox,
+        Verb::RemoveSandbox,
+    ] {
+        machine.fail_next(verb, RuntimeError::internal("the runtime", "out of order"));
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::SignedDuration;
 use orchestrator_apiserver::ApiServer;
 use orchestrator_core::{
     client::Client,
@@ -223,6 +224,33 @@ impl SimCluster {
     /// Cuts the link of the controllers that work, or mends those of all.
     pub fn set_controllers_reachable(&self, reachable: bool) {
         lock(&self.control_plane).set_controllers_reachable(reachable);
+    }
+
+    /// Lets the controllers stand still for a while, as by `kill -STOP`; of several processes of controllers, the one that leads.
+    pub fn pause_controllers(&self, time: Duration) {
+        lock(&self.control_plane).controllers_host().stand_still(time);
+    }
+
+    /// Moves the time of day of the controllers, or of the process of them that leads.
+    pub fn shift_controllers_clock(&self, by: SignedDuration) {
+        lock(&self.control_plane).controllers_host().jump(by);
+    }
+
+    /// The clocks of all controllers are right again.
+    pub fn mend_controllers_clocks(&self) {
+        lock(&self.control_plane).set_clocks();
+    }
+
+    /// Lets the scheduler stand still for a while.
+    pub fn pause_scheduler(&self, time: Duration) {
+        lock(&self.control_plane).scheduler_host().stand_still(time);
+    }
+
+    /// Lets the agent of a node stand still for a while. Its containers run on.
+    pub fn pause_agent(&self, node: &str, time: Duration) {
+        if let Some(host) = lock(&self.nodes).host(node) {
+            host.stand_still(time);
+        }
     }
 
     /// Starts the controllers, unless they run.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     diary::Diary,
+    host::Host,
     link::{Delay, Link, Seat},
     lock::lock,
     process::ROOT_CERTIFICATE,
@@ -25,9 +26,9 @@ const LEASE: (&str, &str) = ("kube-system", "kube-controller-manager");
 
 #[derive(Debug)]
 pub(crate) struct ControlPlane {
-    env: Env,
     managers: Vec<Manager>,
     scheduler_link: Link,
+    scheduler_host: Host,
     scheduler: Option<TaskHandle>,
     leader: Arc<Mutex<Option<usize>>>,
 }
@@ -36,6 +37,7 @@ pub(crate) struct ControlPlane {
 #[derive(Debug)]
 struct Manager {
     link: Link,
+    host: Host,
     work: Work,
     process: Option<Process>,
 }
@@ -77,12 +79,12 @@ impl ControlPlane {
                 leader: Arc::clone(&leader),
                 diary: diary.clone(),
             };
-            Manager { link, work, process: None }
+            Manager { link, host: Host::new(env), work, process: None }
         };
         Self {
-            env: env.clone(),
             managers: (0..managers).map(manager).collect(),
             scheduler_link: seat.link(env, delay),
+            scheduler_host: Host::new(env),
             scheduler: None,
             leader,
         }
@@ -95,7 +97,7 @@ impl ControlPlane {
     pub(crate) fn start_controllers(&mut self) {
         let alone = self.managers.len() == 1;
         for manager in self.managers.iter_mut().filter(|manager| manager.process.is_none()) {
-            manager.process = Some(if alone { manager.begin(&self.env) } else { manager.stand(&self.env) });
+            manager.process = Some(if alone { manager.begin() } else { manager.stand() });
         }
     }
 
@@ -114,11 +116,26 @@ impl ControlPlane {
         }
     }
 
+    /// What the controllers run on that work.
+    pub(crate) fn controllers_host(&self) -> &Host {
+        &self.managers[self.leader()].host
+    }
+
+    /// The clocks of all processes of controllers are right again.
+    pub(crate) fn set_clocks(&self) {
+        self.managers.iter().for_each(|manager| manager.host.set_clock());
+    }
+
+    pub(crate) fn scheduler_host(&self) -> &Host {
+        &self.scheduler_host
+    }
+
     pub(crate) fn start_scheduler(&mut self) {
         if self.scheduler.is_none() {
-            let caches = Caches::new(&self.scheduler_link.client(), &self.env);
-            let scheduling = Scheduling::builder(&caches, &self.env).build();
-            self.scheduler = Some(self.env.spawn("scheduler", scheduling.run(CancellationToken::new())));
+            let env = self.scheduler_host.env();
+            let caches = Caches::new(&self.scheduler_link.client(), &env);
+            let scheduling = Scheduling::builder(&caches, &env).build();
+            self.scheduler = Some(env.spawn("scheduler", scheduling.run(CancellationToken::new())));
         }
     }
 
@@ -133,13 +150,14 @@ impl ControlPlane {
 }
 
 impl Manager {
-    fn begin(&self, env: &Env) -> Process {
-        Process::Working { _controllers: self.work.start(&Caches::new(&self.link.client(), env)) }
+    fn begin(&self) -> Process {
+        Process::Working { _controllers: self.work.start(&Caches::new(&self.link.client(), &self.host.env())) }
     }
 
-    fn stand(&self, env: &Env) -> Process {
+    fn stand(&self) -> Process {
         let election = LeaderElection::new(LEASE.0, LEASE.1, format!("manager-{}", self.work.index));
-        let (client, own_env, work) = (self.link.client(), env.clone(), self.work.clone());
+        let (client, env, work) = (self.link.client(), self.host.env(), self.work.clone());
+        let own_env = env.clone();
         let stand = async move {
             let work = |leadership| work.clone().lead(leadership);
             let end = lead(&client, &own_env, election, CancellationToken::new(), work).await;

@@ -16,6 +16,7 @@ mod control_plane;
 mod diary;
 pub mod explore;
 mod history;
+mod host;
 mod http;
 mod image;
 pub mod invariants;

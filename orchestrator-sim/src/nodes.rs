@@ -12,6 +12,7 @@ use orchestrator_runtime_sim::{MachineConfig, SimMachine};
 
 use crate::{
     builder::SimClusterBuilder,
+    host::Host,
     link::{Delay, Link, Seat},
     snapshot::PodOnMachine,
 };
@@ -37,6 +38,8 @@ pub(crate) struct Nodes {
 struct Node {
     machine: SimMachine,
     config: NodeConfig,
+    /// What the agent runs on; the containers are on the machine.
+    host: Host,
     process: usize,
     agent: Option<NodeAgent>,
 }
@@ -77,7 +80,7 @@ impl Nodes {
             let mut config = builder.node.clone();
             config.addresses = vec![IpAddr::V4(Ipv4Addr::from(u32::from(MACHINES).wrapping_add(number + 1)))];
             config.pod_cidr = Some(format!("{subnet}/{PODS_PREFIX}"));
-            self.nodes.insert(name, Node { machine, config, process, agent: None });
+            self.nodes.insert(name, Node { machine, config, host: Host::new(&self.env), process, agent: None });
         }
     }
 
@@ -93,6 +96,10 @@ impl Nodes {
         self.nodes.iter().map(|(name, node)| (name.clone(), node.machine.clone())).collect()
     }
 
+    pub(crate) fn host(&self, node: &str) -> Option<&Host> {
+        self.nodes.get(node).map(|node| &node.host)
+    }
+
     pub(crate) fn has_agent(&self, node: &str) -> bool {
         self.nodes.get(node).is_some_and(|node| node.agent.is_some())
     }
@@ -102,7 +109,7 @@ impl Nodes {
         let Some(process) = self.processes.get_mut(node.process) else { return };
         let client = process.link.client();
         let pods = process.pods.get_or_insert_with(|| PodSource::new(&Caches::new(&client, &self.env)));
-        let agent = NodeAgent::builder(&client, &self.env, Arc::new(node.machine.runtime()), name)
+        let agent = NodeAgent::builder(&client, &node.host.env(), Arc::new(node.machine.runtime()), name)
             .config(node.config.clone())
             .pods(pods.clone())
             .start();

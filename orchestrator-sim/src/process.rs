@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -12,6 +12,7 @@ use orchestrator_core::{
     controller::{Caches, Controller, ControllerMetrics, Reconciler, WorkQueues},
     env::Env,
 };
+use orchestrator_runtime_sim::{MachineConfig, SimMachine};
 use tokio_util::sync::CancellationToken;
 
 use crate::{http::KubeService, link::Seat, lock::lock};
@@ -26,7 +27,7 @@ pub struct Process {
     discovery: Arc<dyn ResourceDiscovery>,
     seat: Arc<Seat>,
     env: Env,
-    runs: Runs,
+    lives: Lives,
 }
 
 impl fmt::Debug for Process {
@@ -41,9 +42,9 @@ impl Process {
         discovery: Arc<dyn ResourceDiscovery>,
         seat: &Arc<Seat>,
         env: &Env,
-        runs: &Runs,
+        lives: &Lives,
     ) -> Self {
-        Self { client, discovery, seat: seat.clone(), env: env.clone(), runs: runs.clone() }
+        Self { client, discovery, seat: seat.clone(), env: env.clone(), lives: lives.clone() }
     }
 
     /// The way to the server. In an exploration, what is written through it is counted, and some of it goes wrong.
@@ -67,6 +68,13 @@ impl Process {
         &self.env
     }
 
+    /// A simulated machine, the same in all lives of the process: what a node agent has its containers on. They run on while the
+    /// process is dead or stands still.
+    pub fn machine(&self) -> &SimMachine {
+        let make = || SimMachine::new(&self.lives.world, MachineConfig::default());
+        self.lives.machine.get_or_init(make)
+    }
+
     /// What kinds the server has. Asking goes over the link as well, and is not counted.
     pub fn discovery(&self) -> Arc<dyn ResourceDiscovery> {
         self.discovery.clone()
@@ -75,18 +83,30 @@ impl Process {
     /// Caches over the client, as a process has one set of. What the controllers on them do can be asked for later.
     pub fn caches(&self) -> Caches {
         let caches = Caches::new(&self.client, &self.env);
-        lock(&self.runs.queues).push(caches.work_queues().clone());
+        lock(&self.lives.queues).push(caches.work_queues().clone());
         caches
     }
 }
 
-/// Where to find what the controllers of a process did, all its lives long. Clones are the same.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Runs {
+/// What all lives of a process share: where to find what its controllers did, and a machine. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Lives {
+    world: Env,
     queues: Arc<Mutex<Vec<WorkQueues>>>,
+    machine: Arc<OnceLock<SimMachine>>,
 }
 
-impl Runs {
+impl fmt::Debug for Lives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lives").field("machine", &self.machine).finish_non_exhaustive()
+    }
+}
+
+impl Lives {
+    pub(crate) fn new(world: &Env) -> Self {
+        Self { world: world.clone(), queues: Arc::default(), machine: Arc::default() }
+    }
+
     /// The controllers of all lives, the first one first.
     pub(crate) fn controllers(&self) -> Vec<Arc<ControllerMetrics>> {
         lock(&self.queues).iter().flat_map(WorkQueues::controllers).collect()

@@ -26,7 +26,8 @@ impl Explorer {
         let mut scene = Scene::of(self, &base, 0)?;
         let extent = scene.well.extent;
         let mut progress = Progress { runs: 1, seeds: 0 };
-        for plan in Plan::singles(&extent).into_iter().take_while(|_| budget.is_left()) {
+        for plan in Plan::singles(&extent, |fault| self.may_strike(fault)).into_iter().take_while(|_| budget.is_left())
+        {
             scene.try_out(0, plan, &mut progress)?;
             (self.hear)(progress);
         }
@@ -57,7 +58,7 @@ impl Explorer {
             None => Ok(Report { runs: 2, seeds: 1, extent: run.extent }),
             Some(property) => {
                 let actions = script.actions.iter().map(ToString::to_string).collect();
-                let timeline = run.timeline.lines(&run.runs);
+                let timeline = run.timeline.lines(&run.lives);
                 let drawn = script.objects();
                 Err(Box::new(Counterexample { property, plan, seed, actions, drawn, timeline }).into())
             }
@@ -137,7 +138,7 @@ impl<'a> Scene<'a> {
 
     /// One run with faults.
     fn try_out(&mut self, seed: u64, mut plan: Plan, progress: &mut Progress) -> Result<(), Failure> {
-        plan.faults.retain(|fault| (self.explorer.may_strike)(fault));
+        plan.faults.retain(|fault| self.explorer.may_strike(fault));
         if plan.faults.is_empty() {
             return Ok(());
         }
@@ -184,7 +185,7 @@ impl<'a> Scene<'a> {
             seed,
             actions: actions.iter().map(ToString::to_string).collect(),
             drawn: self.script.objects(),
-            timeline: run.timeline.lines(&run.runs),
+            timeline: run.timeline.lines(&run.lives),
         })
     }
 }

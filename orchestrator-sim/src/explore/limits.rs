@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 /// Faults of one run, when a seed draws them.
 pub(super) const FAULTS_PER_RUN: usize = 4;
 /// Runs with one fault each, beside those that kill the process after a write.
@@ -18,6 +20,10 @@ pub(super) const SILENCE: Duration = Duration::from_secs(1200);
 pub(super) const LATE: Duration = Duration::from_secs(20);
 /// For how long a server is behind.
 pub(super) const BEHIND: Duration = Duration::from_secs(15);
+/// For how long a process stands still: longer than leases last.
+pub(super) const STANDSTILL: Duration = Duration::from_secs(60);
+/// By how much a clock jumps.
+pub(super) const CLOCK_JUMP: SignedDuration = SignedDuration::from_hours(1);
 /// The longest pause between two things that people do.
 pub(super) const PAUSE: Duration = Duration::from_millis(3000);
 /// Runs that are spent to make a failing one smaller.

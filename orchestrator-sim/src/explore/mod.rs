@@ -146,7 +146,8 @@ pub struct Explorer {
     seeds: u64,
     budget: Option<Duration>,
     hear: Arc<dyn Fn(Progress) + Send + Sync>,
-    may_strike: Arc<dyn Fn(&Fault) -> bool + Send + Sync>,
+    wrong_clocks: bool,
+    passes: Arc<dyn Fn(&Fault) -> bool + Send + Sync>,
 }
 
 /// What all runs have in common.
@@ -248,7 +249,8 @@ impl Explorer {
             seeds: limits::SEEDS,
             budget: None,
             hear: Arc::new(|_| {}),
-            may_strike: Arc::new(|_| true),
+            wrong_clocks: false,
+            passes: Arc::new(|_| true),
         }
     }
 
@@ -390,9 +392,20 @@ impl Explorer {
         self
     }
 
-    /// Only faults that pass; all of them do unless something else is said.
+    /// Only faults that pass.
     pub fn faults(mut self, passes: impl Fn(&Fault) -> bool + Send + Sync + 'static) -> Self {
-        self.may_strike = Arc::new(passes);
+        self.passes = Arc::new(passes);
         self
+    }
+
+    /// The clock of the process may also be wrong. What goes by the time of day alone may then rightly be done too early or too
+    /// late, so that no clock is unless this is said.
+    pub fn wrong_clocks(mut self) -> Self {
+        self.wrong_clocks = true;
+        self
+    }
+
+    fn may_strike(&self, fault: &Fault) -> bool {
+        (self.wrong_clocks || !fault.is_of_the_clock()) && (self.passes)(fault)
     }
 }

@@ -18,8 +18,21 @@ pub enum Fault {
     LoseAnswer(usize),
     /// The n-th write is not done, and refused as one that is too late.
     Conflict(usize),
+    /// The n-th write is not done, because the server's store fails.
+    StoreFails(usize),
+    /// The n-th write is not done, because a webhook that is to admit it does not answer.
+    WebhookFails(usize),
     /// The n-th request is not done, because the server is busy.
     Busy(usize),
+    /// The n-th request is not done, because this client has sent too many of them.
+    Throttled(usize),
+    /// The whole process stands still before its n-th request, for longer than any lease lasts, while the world goes on. Then it
+    /// does what it was about to do.
+    StandStill(usize),
+    /// The process's time of day jumps ahead, right before its n-th request.
+    ClockAhead(usize),
+    /// The process's time of day jumps back, right before its n-th request.
+    ClockBack(usize),
     /// From the n-th event on the process hears nothing of what happens for a while; then it hears all of it.
     Late(usize),
     /// The watch of the n-th event ends before it, and cannot go on from there: the process has to list again, and never
@@ -62,12 +75,18 @@ type Make = fn(usize) -> Fault;
 
 impl Fault {
     /// All sorts of faults with one number, by name.
-    const SORTS: [(&'static str, Make); 9] = [
+    const SORTS: [(&'static str, Make); 15] = [
         ("crash-after-write", Self::CrashAfterWrite),
         ("crash-before-write", Self::CrashBeforeWrite),
         ("lose-answer", Self::LoseAnswer),
         ("conflict", Self::Conflict),
+        ("store-fails", Self::StoreFails),
+        ("webhook-fails", Self::WebhookFails),
         ("busy", Self::Busy),
+        ("throttled", Self::Throttled),
+        ("stand-still", Self::StandStill),
+        ("clock-ahead", Self::ClockAhead),
+        ("clock-back", Self::ClockBack),
         ("late", Self::Late),
         ("unseen", Self::Unseen),
         ("twice", Self::Twice),
@@ -76,14 +95,25 @@ impl Fault {
 
     const BACK_IN_TIME: &'static str = "back-in-time";
 
-    /// Where it happens.
-    fn place(self) -> usize {
+    /// Whether it makes the process's time of day wrong.
+    pub fn is_of_the_clock(&self) -> bool {
+        matches!(self, Self::ClockAhead(_) | Self::ClockBack(_))
+    }
+
+    /// Where it happens: at the n-th of what it is counted by.
+    pub fn place(self) -> usize {
         match self {
             Self::CrashAfterWrite(place)
             | Self::CrashBeforeWrite(place)
             | Self::LoseAnswer(place)
             | Self::Conflict(place)
+            | Self::StoreFails(place)
+            | Self::WebhookFails(place)
             | Self::Busy(place)
+            | Self::Throttled(place)
+            | Self::StandStill(place)
+            | Self::ClockAhead(place)
+            | Self::ClockBack(place)
             | Self::Late(place)
             | Self::Unseen(place)
             | Self::Twice(place)
@@ -100,10 +130,18 @@ impl Fault {
     /// In which of an extent's numbers it is counted.
     fn bound(self, extent: &Extent) -> usize {
         match self {
-            Self::CrashAfterWrite(_) | Self::CrashBeforeWrite(_) | Self::LoseAnswer(_) | Self::Conflict(_) => {
-                extent.writes
-            }
-            Self::Busy(_) | Self::ServerRestart(_) => extent.requests,
+            Self::CrashAfterWrite(_)
+            | Self::CrashBeforeWrite(_)
+            | Self::LoseAnswer(_)
+            | Self::Conflict(_)
+            | Self::StoreFails(_)
+            | Self::WebhookFails(_) => extent.writes,
+            Self::Busy(_)
+            | Self::Throttled(_)
+            | Self::StandStill(_)
+            | Self::ClockAhead(_)
+            | Self::ClockBack(_)
+            | Self::ServerRestart(_) => extent.requests,
             Self::Late(_) | Self::Unseen(_) | Self::Twice(_) | Self::BackInTime(..) => extent.events,
         }
     }
@@ -157,19 +195,19 @@ impl Plan {
         Self { faults: vec![fault] }
     }
 
-    /// All plans with one fault: not a sample. Of what is long only the crashes after each write.
-    pub(super) fn singles(extent: &Extent) -> Vec<Self> {
+    /// All plans with one fault that may strike: not a sample. Of what is long only the crashes after each write.
+    pub(super) fn singles(extent: &Extent, may_strike: impl Fn(&Fault) -> bool) -> Vec<Self> {
         let mut faults: Vec<Fault> = (1..=extent.writes).map(Fault::CrashAfterWrite).collect();
         let others = Fault::SORTS.iter().map(|(_, make)| *make).flat_map(|make| {
             let places = 1..=make(1).bound(extent);
             places.map(make).filter(|fault| !matches!(fault, Fault::CrashAfterWrite(_)))
         });
         let back = (1..=extent.events).flat_map(|event| (1..event).map(move |to| Fault::BackInTime(event, to)));
-        let others: Vec<Fault> = others.chain(back).take(limits::SINGLE_FAULTS + 1).collect();
+        let others: Vec<Fault> = others.chain(back).filter(&may_strike).take(limits::SINGLE_FAULTS + 1).collect();
         if others.len() <= limits::SINGLE_FAULTS {
             faults.extend(others);
         }
-        faults.into_iter().map(Self::of).collect()
+        faults.into_iter().filter(may_strike).map(Self::of).collect()
     }
 
     /// A few faults of a few sorts. What differs from seed to seed is first of all which sorts there are, so that rare meetings
@@ -223,9 +261,11 @@ mod tests {
 
     #[test]
     fn single_faults_are_all_there_unless_they_are_too_many() {
-        let plans = |writes, events| Plan::singles(&Extent { writes, requests: writes, events });
-        // Four sorts for each write, two for each request, three for each event, and all pairs of events.
-        assert_eq!(plans(2, 3).len(), 2 * 4 + 2 * 2 + 3 * 3 + 3);
+        let plans = |writes, events| Plan::singles(&Extent { writes, requests: writes, events }, |_| true);
+        // Six sorts for each write, six for each request, three for each event, and all pairs of events.
+        assert_eq!(plans(2, 3).len(), 2 * 6 + 2 * 6 + 3 * 3 + 3);
+        let on_time = Plan::singles(&Extent { writes: 2, requests: 2, events: 0 }, |fault| !fault.is_of_the_clock());
+        assert_eq!(on_time.len(), 2 * 6 + 2 * 4);
         let of_many = plans(500, 500);
         assert_eq!(of_many.len(), 500);
         assert_eq!(of_many[499], Plan::of(Fault::CrashAfterWrite(500)));

@@ -14,7 +14,7 @@ use orchestrator_core::{
 };
 
 use super::limits;
-use crate::{lock::lock, process::Runs};
+use crate::{lock::lock, process::Lives};
 
 /// The lines of a run. Clones are the same timeline.
 #[derive(Clone, Debug)]
@@ -74,9 +74,9 @@ impl Timeline {
     }
 
     /// All lines in order of time, those in between that tell what controllers did.
-    pub(super) fn lines(&self, runs: &Runs) -> Vec<String> {
+    pub(super) fn lines(&self, lives: &Lives) -> Vec<String> {
         let mut lines = lock(&self.lines).clone();
-        let ran = runs.controllers().into_iter().flat_map(|controller| controller.recent_runs());
+        let ran = lives.controllers().into_iter().flat_map(|controller| controller.recent_runs());
         lines.extend(ran.map(|run| Line { at: run.began, who: "  ran", what: What::Ran(run) }));
         lines.sort_by_key(|line| line.at);
         lines.iter().map(ToString::to_string).collect()

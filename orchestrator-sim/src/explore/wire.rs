@@ -21,7 +21,7 @@ use super::{
     server::Room,
     timeline::Timeline,
 };
-use crate::lock::lock;
+use crate::{host::Host, lock::lock};
 
 /// Who the lines of a timeline name.
 const PROCESS: &str = "process";
@@ -30,6 +30,7 @@ const FAULT: &str = "fault";
 /// What all lives of a process share: the counters, and the faults that are still to come.
 pub(super) struct Fate {
     env: Env,
+    host: Host,
     state: Mutex<State>,
     deaths: Watched<u64>,
     timeline: Timeline,
@@ -64,11 +65,16 @@ impl Fate {
     pub(super) fn new(env: &Env, plan: &Plan, timeline: &Timeline) -> Self {
         let ahead = plan.faults.iter().copied().collect();
         let state = Mutex::new(State { ahead, ..State::default() });
-        Self { env: env.clone(), state, deaths: Watched::new(0), timeline: timeline.clone() }
+        Self { env: env.clone(), host: Host::new(env), state, deaths: Watched::new(0), timeline: timeline.clone() }
     }
 
     pub(super) fn extent(&self) -> Extent {
         lock(&self.state).extent
+    }
+
+    /// What the process runs on, all its lives.
+    pub(super) fn host(&self) -> &Host {
+        &self.host
     }
 
     /// How often the process was killed, for whoever starts it again.
@@ -142,6 +148,20 @@ impl Fate {
         self.die().await
     }
 
+    /// What happens to the host of the process before a request.
+    async fn meddles_with_host(&self, number: usize) {
+        if self.strikes(Fault::ClockAhead(number)) {
+            self.host.jump(limits::CLOCK_JUMP);
+        }
+        if self.strikes(Fault::ClockBack(number)) {
+            self.host.jump(-limits::CLOCK_JUMP);
+        }
+        if self.strikes(Fault::StandStill(number)) {
+            self.host.stand_still(limits::STANDSTILL);
+            self.env.sleep(limits::STANDSTILL).await;
+        }
+    }
+
     async fn while_deaf(&self) {
         loop {
             let until = lock(&self.state).deaf_until;
@@ -181,6 +201,12 @@ impl Wire {
         if fate.strikes(Fault::Conflict(number)) {
             return Err(ApiError::new(Reason::Conflict, "the object has been modified; please apply your changes"));
         }
+        if fate.strikes(Fault::StoreFails(number)) {
+            return Err(ApiError::internal("the store failed"));
+        }
+        if fate.strikes(Fault::WebhookFails(number)) {
+            return Err(ApiError::internal("failed calling webhook \"a.webhook\": context deadline exceeded"));
+        }
         let result = self.link.request(request.clone()).await;
         fate.timeline.wrote(PROCESS, &request, result.as_ref().err().cloned());
         if fate.strikes(Fault::CrashAfterWrite(number)) {
@@ -201,11 +227,16 @@ impl Backend for Wire {
     async fn request(&self, mut request: Request) -> ApiResult<Reply> {
         let is_write = !matches!(request.call, Call::Get { .. } | Call::List(_));
         let (number, write) = self.fate.count(is_write);
+        self.fate.meddles_with_host(number).await;
         if self.fate.strikes(Fault::ServerRestart(number)) {
             self.room.restart().await?;
         }
         if self.fate.strikes(Fault::Busy(number)) {
             return Err(ApiError::unavailable("the server is busy"));
+        }
+        if self.fate.strikes(Fault::Throttled(number)) {
+            let why = "Too many requests, please try again later.";
+            return Err(ApiError::new(Reason::TooManyRequests, why));
         }
         if is_write {
             return self.write(write, request).await;

@@ -24,7 +24,7 @@ use crate::{
     invariants::{Silence, noise},
     link::Delay,
     objects::Objects,
-    process::{Process, Runs},
+    process::{Lives, Process},
     recorder::Recorder,
     requests, tokio_timers,
 };
@@ -47,7 +47,7 @@ pub(super) struct Run {
     pub(super) objects: Objects,
     pub(super) timeline: Timeline,
     /// What the process under test did.
-    pub(super) runs: Runs,
+    pub(super) lives: Lives,
     pub(super) extent: Extent,
 }
 
@@ -104,12 +104,13 @@ impl Base {
         let fate = Arc::new(Fate::new(&env, plan, &timeline));
         let room = Arc::new(Room::new(&env, &recorder));
         simulation.run(room.restart())??;
-        let world = World { setup, env, recorder, room, fate, timeline, runs: Runs::default() };
+        let lives = Lives::new(&env);
+        let world = World { setup, env, recorder, room, fate, timeline, lives };
         let mut seen =
             Seen { objects: Objects::of(&listing.entries), records: 0, watch: Watch::new(&setup.properties) };
         let broken = simulation.run(world.live(actions, &mut seen))??;
         let (objects, extent) = (seen.objects, world.fate.extent());
-        Ok(Run { broken, objects, timeline: world.timeline, runs: world.runs, extent })
+        Ok(Run { broken, objects, timeline: world.timeline, lives: world.lives, extent })
     }
 }
 
@@ -120,7 +121,7 @@ struct World<'a> {
     room: Arc<Room>,
     fate: Arc<Fate>,
     timeline: Timeline,
-    runs: Runs,
+    lives: Lives,
 }
 
 /// The objects as of a place in the history.
@@ -175,14 +176,16 @@ impl World<'_> {
     /// The lives of the process under test, one after the other.
     fn lives(&self) -> impl Future<Output = ()> + Send + 'static {
         let (env, fate, room) = (self.env.clone(), self.fate.clone(), self.room.clone());
-        let (begin, runs) = (self.setup.begin.clone(), self.runs.clone());
+        let (begin, lives) = (self.setup.begin.clone(), self.lives.clone());
+        let host = fate.host().env();
         async move {
             let deaths = fate.deaths();
             loop {
                 let died = deaths.get();
                 let link = room.seat.link(&env, Delay::Network);
                 let client = fate.client(link.client(), &room);
-                let life = env.spawn("life", begin(Process::new(client, Arc::new(link), &room.seat, &env, &runs)));
+                let process = Process::new(client, Arc::new(link), &room.seat, &host, &lives);
+                let life = host.spawn("life", begin(process));
                 if deaths.wait_for(|deaths| *deaths != died).await.is_err() {
                     return;
                 }
@@ -195,7 +198,7 @@ impl World<'_> {
     /// A process to which nothing happens.
     fn helper(&self) -> Process {
         let link = self.room.seat.link(&self.env, Delay::Network);
-        Process::new(link.client(), Arc::new(link), &self.room.seat, &self.env, &Runs::default())
+        Process::new(link.client(), Arc::new(link), &self.room.seat, &self.env, &Lives::new(&self.env))
     }
 
     /// Lets time pass, and looks at everything that is written.

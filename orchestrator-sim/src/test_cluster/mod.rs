@@ -33,7 +33,7 @@ use crate::{
     limits,
     lock::lock,
     objects::Objects,
-    process::{self, Begin, Process, Runs},
+    process::{self, Begin, Lives, Process},
     requests,
 };
 use gate::Gate;
@@ -88,7 +88,7 @@ pub struct TestCluster {
 struct Resident {
     begin: Begin,
     gate: Gate,
-    runs: Runs,
+    lives: Lives,
     life: Option<TaskHandle>,
 }
 
@@ -215,7 +215,8 @@ impl TestCluster {
         for (name, process) in &*lock(&self.processes) {
             let gate = Gate::default();
             gate.set_shut(process.gate.is_shut());
-            let mut process = Resident { begin: process.begin.clone(), gate, runs: Runs::default(), life: None };
+            let lives = Lives::new(fork.cluster.env());
+            let mut process = Resident { begin: process.begin.clone(), gate, lives, life: None };
             process.live(&fork.cluster);
             lock(&fork.processes).insert(name, process);
         }
@@ -311,7 +312,8 @@ impl TestCluster {
         if processes.contains_key(name) {
             return Err(TestError::Taken(name));
         }
-        let mut process = Resident { begin, gate: Gate::default(), runs: Runs::default(), life: None };
+        let lives = Lives::new(self.cluster.env());
+        let mut process = Resident { begin, gate: Gate::default(), lives, life: None };
         process.live(&self.cluster);
         processes.insert(name, process);
         Ok(())
@@ -355,7 +357,7 @@ impl TestCluster {
     /// # Errors
     /// There is no process of that name.
     pub fn runs(&self, name: &str) -> Result<Vec<Arc<RunTrace>>, TestError> {
-        let controllers = self.process(name, |process| process.runs.controllers())?;
+        let controllers = self.process(name, |process| process.lives.controllers())?;
         let mut runs: Vec<_> = controllers.iter().flat_map(|controller| controller.recent_runs()).collect();
         runs.sort_by_key(|run| run.began);
         Ok(runs)
@@ -374,7 +376,7 @@ impl Resident {
         self.life = None;
         let link = cluster.link();
         let way = self.gate.way(&link);
-        let process = Process::new(Client::new(way.clone()), way, link.seat(), cluster.env(), &self.runs);
+        let process = Process::new(Client::new(way.clone()), way, link.seat(), cluster.env(), &self.lives);
         self.life = Some(cluster.env().spawn("process", (self.begin)(process)));
     }
 }

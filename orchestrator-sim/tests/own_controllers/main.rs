@@ -107,6 +107,11 @@ fn the_scheduler() {
 }
 
 #[test]
+fn the_node_agent() {
+    passes(&scenes::the_node_agent());
+}
+
+#[test]
 fn copies() {
     passes(&scenes::copies(None));
 }

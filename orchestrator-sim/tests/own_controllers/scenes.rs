@@ -7,7 +7,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
         batch::v1::Job,
-        core::v1::{ConfigMap, Namespace, Node, Pod, Service},
+        core::v1::{ConfigMap, ContainerStatus, Namespace, Node, Pod, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
@@ -20,6 +20,7 @@ use orchestrator_core::{
     object::ObjectKey,
     status::{ApiError, ApiResult},
 };
+use orchestrator_node::NodeAgent;
 use orchestrator_scheduler::{Scheduling, framework::Profile};
 use orchestrator_sim::explore::{Explorer, Fault, Objects, Process, explore};
 use serde_json::{Value, json};
@@ -355,6 +356,42 @@ pub(crate) fn the_scheduler(plant: Option<Plant>) -> Explorer {
         .faults(|fault| !matches!(fault, Fault::BackInTime(..)))
         .always("no node has more than it can bear", move |objects| NODES.iter().all(|node| on(objects, node) <= 1))
         .eventually("every node has a pod", move |objects| NODES.iter().all(|node| on(objects, node) == 1))
+}
+
+/// Pods run on the node that they are bound to, and are gone from the machine when they are gone.
+pub(crate) fn the_node_agent() -> Explorer {
+    let begin = |process: Process| async move {
+        let runtime = Arc::new(process.machine().runtime());
+        let _agent = NodeAgent::builder(process.client(), process.env(), runtime, "one").start();
+        std::future::pending().await
+    };
+    let pod = |name: &str, version: &str| {
+        let container = json!({"name": "main", "image": format!("app:{version}")});
+        object::<Pod>(name, json!({"spec": {"nodeName": "one", "containers": [container]}}))
+    };
+    let runs = |objects: &Objects, name: &str| {
+        let status = objects.get::<Pod>(NAMESPACE, name).and_then(|pod| pod.status).unwrap_or_default();
+        let is_running = |container: &ContainerStatus| container.state.as_ref().is_some_and(|it| it.running.is_some());
+        status.phase.as_deref() == Some("Running") && status.container_statuses.iter().flatten().all(is_running)
+    };
+    let image =
+        |objects: &Objects, name: &str| Some(objects.get::<Pod>(NAMESPACE, name)?.spec?.containers[0].image.clone()?);
+    explore(begin)
+        .seeds(60)
+        // Its lease is renewed for as long as a run lasts.
+        .faults(|fault| fault.place() <= 60)
+        .creates(&pod("a", "1"))
+        .creates(&pod("b", "1"))
+        .settles()
+        .deletes::<Pod>(NAMESPACE, "a")
+        .settles()
+        .creates(&pod("a", "2"))
+        .deletes::<Pod>(NAMESPACE, "b")
+        .creates(&pod("c", "1"))
+        .eventually("what is to run runs", move |objects| {
+            runs(objects, "a") && image(objects, "a").as_deref() == Some("app:2") && runs(objects, "c")
+        })
+        .eventually("what was deleted is gone", |objects| objects.get::<Pod>(NAMESPACE, "b").is_none())
 }
 
 /// A map that is to have a copy, for as long as it is there, and to be ripe after a while.

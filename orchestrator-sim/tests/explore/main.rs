@@ -3,6 +3,8 @@
 //! The patterns are those of Sieve (OSDI 2022): acting on intermediate states, on stale ones, and on ones that were to be
 //! seen and were not; and those that everybody makes.
 
+mod machine;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
