@@ -175,7 +175,7 @@ impl Chaos {
         let node = names.get(cluster.env().random_below(names.len() as u64) as usize)?.clone();
         match fault {
             Fault::People => people::act(cluster).await,
-            fault => self.strike(cluster, fault, &node),
+            fault => self.happen(cluster, fault, &node),
         }
     }
 
@@ -200,7 +200,7 @@ impl Chaos {
         }
     }
 
-    fn strike(&self, cluster: &SimCluster, fault: Fault, node: &str) -> Option<Repair> {
+    fn happen(&self, cluster: &SimCluster, fault: Fault, node: &str) -> Option<Repair> {
         let down = !cluster.has_agent(node);
         match fault {
             Fault::People => None,

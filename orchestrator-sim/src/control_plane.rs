@@ -195,7 +195,8 @@ impl Term {
 
 impl Drop for Term {
     fn drop(&mut self) {
-        *lock(&self.0.leader) = None;
+        // Who stood still may hear late that another leads.
+        lock(&self.0.leader).take_if(|leader| *leader == self.0.index);
         self.0.diary.note(format_args!("manager {} leads no more", self.0.index));
     }
 }

@@ -4,42 +4,47 @@ use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::{
+    api::{coordination::v1::Lease, core::v1::ConfigMap},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
 use kube_core::params::{Patch, PatchParams, PostParams};
 use orchestrator_core::{
     client::Api,
-    controller::{Action, Context, LeaderElection, Leadership, Reconciler, lead},
+    controller::{Action, Context, Reconciler},
     env::Env,
     object::ObjectKey,
     status::{ApiError, ApiResult},
 };
 use orchestrator_sim::explore::{Explorer, Fault, Process, explore, explore_reconciler};
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 use super::{NAMESPACE, found, map, maps, passes, remove, there};
 
 /// What a leader does with the work that it found.
 type Act = fn(Api<ConfigMap>, ConfigMap, i32) -> BoxFuture<'static, ApiResult<()>>;
 
-/// Two processes stand for a lease. Who leads does what is asked for, and writes down in which term.
+/// How long a lease lasts: not as long as a process stands still.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// Two processes stand for a lease, as simply as one would write it. Who leads does what is asked for, and writes down in which
+/// term.
 fn one_leads(act: Act) -> Explorer {
-    let stand = move |process: Process| async move {
-        let mut election = LeaderElection::new(NAMESPACE, "work", "one of two");
-        // Longer than usual, so that a run has few renewals; shorter than a process stands still.
-        election.lease_duration = Duration::from_secs(45);
-        election.renew_deadline = Duration::from_secs(40);
-        election.retry_period = Duration::from_secs(20);
-        let work = move |leadership: Leadership| async move { work(&leadership, act).await };
-        let _ended = lead(process.client(), process.env(), election, CancellationToken::new(), work).await;
+    let stand = move |process: Process| async move { stand(&process, "one", act).await };
+    let stand_later = move |process: Process| async move {
+        process.env().sleep(Duration::from_secs(5)).await;
+        self::stand(&process, "other", act).await;
     };
+    let lease: Lease =
+        serde_json::from_value(json!({"metadata": {"name": "work", "namespace": NAMESPACE}, "spec": {}})).unwrap();
     explore(stand)
-        .beside(stand)
+        .beside(stand_later)
         .given(&map("work", json!({"asked": "1"})))
+        .given(&lease)
         .waits(Duration::from_secs(60))
         .patches::<ConfigMap>(NAMESPACE, "work", json!({"data": {"asked": "2"}}))
         .faults(|fault| matches!(fault, Fault::StandStill(_)))
-        .seeds(60)
+        .seeds(20)
         .always("the last to act leads", |objects| {
             let data = objects.get::<ConfigMap>(NAMESPACE, "work").and_then(|map| map.data).unwrap_or_default();
             let terms = data.keys().filter_map(|key| key.strip_prefix("term-")?.parse::<i32>().ok());
@@ -51,18 +56,38 @@ fn one_leads(act: Act) -> Explorer {
         })
 }
 
-async fn work(leadership: &Leadership, act: Act) {
-    let api: Api<ConfigMap> = Api::namespaced(leadership.client(), NAMESPACE);
+async fn stand(process: &Process, name: &str, act: Act) {
+    let works: Api<ConfigMap> = Api::namespaced(process.client(), NAMESPACE);
     loop {
-        if let Ok(found) = api.get("work").await {
-            let data = found.data.clone().unwrap_or_default();
-            if data.get("asked") != data.get("done") {
-                // It is tried again.
-                let _refused = act(api.clone(), found, leadership.term()).await;
-            }
+        // What is refused is tried again.
+        if let Ok(Some(term)) = renew(process, name).await
+            && let Ok(work) = works.get("work").await
+            && let data = work.data.clone().unwrap_or_default()
+            && data.get("asked") != data.get("done")
+        {
+            let _refused = act(works.clone(), ConfigMap::clone(&work), term).await;
         }
-        leadership.env().sleep(Duration::from_secs(15)).await;
+        process.env().sleep(LEASE / 3).await;
     }
+}
+
+/// Renews the lease, or takes it when it is over. Gives the number of the term, to who holds it.
+async fn renew(process: &Process, name: &str) -> ApiResult<Option<i32>> {
+    let leases: Api<Lease> = Api::namespaced(process.client(), NAMESPACE);
+    let mut lease = leases.get("work").await.map(|lease| Lease::clone(&lease))?;
+    let now = process.env().now();
+    let spec = lease.spec.get_or_insert_default();
+    let is_mine = spec.holder_identity.as_deref() == Some(name);
+    let is_over = spec.renew_time.as_ref().is_none_or(|time| now.duration_since(time.0).unsigned_abs() > LEASE);
+    if !is_mine && !is_over {
+        return Ok(None);
+    }
+    let term = spec.lease_transitions.unwrap_or_default() + i32::from(!is_mine);
+    spec.holder_identity = Some(name.to_owned());
+    spec.lease_transitions = Some(term);
+    spec.renew_time = Some(MicroTime(now));
+    leases.replace("work", &PostParams::default(), &lease).await?;
+    Ok(Some(term))
 }
 
 /// The work as it is when it was done in a term.

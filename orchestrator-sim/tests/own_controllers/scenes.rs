@@ -367,15 +367,15 @@ pub(crate) fn the_node_agent() -> Explorer {
     };
     let pod = |name: &str, version: &str| {
         let container = json!({"name": "main", "image": format!("app:{version}")});
-        object::<Pod>(name, json!({"spec": {"nodeName": "one", "containers": [container]}}))
+        let spec = json!({"nodeName": "one", "containers": [container], "automountServiceAccountToken": false});
+        object::<Pod>(name, json!({"spec": spec}))
     };
     let runs = |objects: &Objects, name: &str| {
         let status = objects.get::<Pod>(NAMESPACE, name).and_then(|pod| pod.status).unwrap_or_default();
         let is_running = |container: &ContainerStatus| container.state.as_ref().is_some_and(|it| it.running.is_some());
         status.phase.as_deref() == Some("Running") && status.container_statuses.iter().flatten().all(is_running)
     };
-    let image =
-        |objects: &Objects, name: &str| Some(objects.get::<Pod>(NAMESPACE, name)?.spec?.containers[0].image.clone()?);
+    let image = |objects: &Objects, name: &str| objects.get::<Pod>(NAMESPACE, name)?.spec?.containers[0].image.clone();
     explore(begin)
         .seeds(60)
         // Its lease is renewed for as long as a run lasts.
