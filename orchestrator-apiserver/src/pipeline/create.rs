@@ -83,7 +83,8 @@ impl Server {
                 decode::settle(&mut candidate, schema);
             }
             let drawn = self.allocate(scope, &mut candidate, None, Draw::at(attempt - 1, dry_run)).await?;
-            self.validate_new(scope, &candidate)?;
+            let errors = self.refuse_device_access(scope, &candidate, None).await?;
+            validate_new(scope, &candidate, errors)?;
             if attempt == 1 {
                 kind.strategy.warn(&Field::root(&candidate), None, warnings);
             }
@@ -168,15 +169,6 @@ impl Server {
         *member(metadata, "name") = (base + &self.env.name_suffix(limits::NAME_SUFFIX_LETTERS)).into();
     }
 
-    fn validate_new(&self, scope: &Scope, tree: &Value) -> ApiResult<()> {
-        let object = Field::root(tree);
-        let mut errors = Errors::default();
-        metadata::validate(&scope.kind, &object, &mut errors);
-        scope.kind.strategy.validate(&object, &mut errors);
-        scope.kind.strategy.validate_create(&object, &mut errors);
-        refuse(scope, name_of(tree), errors)
-    }
-
     /// The namespace must exist and not be about to go.
     pub(super) async fn check_namespace(&self, scope: &Scope, tree: &Value) -> ApiResult<()> {
         if !scope.kind.namespaced || !self.config.admission.namespace_lifecycle {
@@ -210,6 +202,15 @@ impl Server {
         }
         Err(ApiError::from_status(status))
     }
+}
+
+/// The rules of a new object, after those that it has broken already.
+fn validate_new(scope: &Scope, tree: &Value, mut errors: Errors) -> ApiResult<()> {
+    let object = Field::root(tree);
+    metadata::validate(&scope.kind, &object, &mut errors);
+    scope.kind.strategy.validate(&object, &mut errors);
+    scope.kind.strategy.validate_create(&object, &mut errors);
+    refuse(scope, name_of(tree), errors)
 }
 
 /// An object that is new has no version; what is no version does not count. Upstream notices only when it stores, hence

@@ -12,6 +12,7 @@ mod commit;
 mod create;
 mod custom;
 mod delete;
+mod devices;
 mod input;
 mod limit_ranges;
 mod metadata;

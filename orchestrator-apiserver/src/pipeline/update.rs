@@ -104,7 +104,8 @@ impl Server {
             let mut candidate = new;
             let draw = Draw::at(attempt, options.dry_run);
             let drawn = self.allocate(scope, &mut candidate, Some(&old), draw).await?;
-            validate_changed(scope, &candidate, &old)?;
+            let errors = self.refuse_device_access(scope, &candidate, Some(&old)).await?;
+            validate_changed(scope, &candidate, &old, errors)?;
             if scope.subresource.is_none() {
                 kind.strategy.warn(&Field::root(&candidate), Some(&Field::root(&old)), warnings);
             }
@@ -287,9 +288,9 @@ fn notes(tree: &Value) -> Option<&serde_json::Map<String, Value>> {
     tree["metadata"]["annotations"].as_object().filter(|annotations| !annotations.is_empty())
 }
 
-fn validate_changed(scope: &Scope, new: &Value, old: &Value) -> ApiResult<()> {
+/// The rules of a change, after those that it has broken already.
+fn validate_changed(scope: &Scope, new: &Value, old: &Value, mut errors: Errors) -> ApiResult<()> {
     let (new_field, old_field) = (Field::root(new), Field::root(old));
-    let mut errors = Errors::default();
     metadata::validate(&scope.kind, &new_field, &mut errors);
     metadata::validate_update(&new_field, &old_field, &mut errors);
     let strategy = strategy(scope);

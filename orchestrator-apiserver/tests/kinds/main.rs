@@ -4,6 +4,7 @@ mod autoscalers;
 mod bodies;
 mod claims;
 mod custom;
+mod devices;
 mod events;
 mod forms;
 mod nodes;
