@@ -36,7 +36,7 @@ impl Explorer {
                 scene = Scene::of(self, &base, seed)?;
                 progress.runs += 1;
             }
-            let plan = Plan::draw(&Simulation::new(seed).env(), &scene.well.extent);
+            let plan = Plan::draw(&Simulation::new(seed).env(), &scene.well.extent, self.faults_per_run);
             progress.seeds += 1;
             scene.try_out(seed, plan, &mut progress)?;
             (self.hear)(progress);

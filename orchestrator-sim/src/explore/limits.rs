@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-/// Faults of one run, when a seed draws them.
+/// Faults of one run, when a seed draws them and nobody says how many.
 pub(super) const FAULTS_PER_RUN: usize = 4;
 /// Runs with one fault each, beside those that kill the process after a write.
 pub(super) const SINGLE_FAULTS: usize = 600;

@@ -147,6 +147,7 @@ pub struct Explorer {
     budget: Option<Duration>,
     hear: Arc<dyn Fn(Progress) + Send + Sync>,
     wrong_clocks: bool,
+    faults_per_run: usize,
     passes: Arc<dyn Fn(&Fault) -> bool + Send + Sync>,
 }
 
@@ -250,6 +251,7 @@ impl Explorer {
             budget: None,
             hear: Arc::new(|_| {}),
             wrong_clocks: false,
+            faults_per_run: limits::FAULTS_PER_RUN,
             passes: Arc::new(|_| true),
         }
     }
@@ -395,6 +397,12 @@ impl Explorer {
     /// Only faults that pass.
     pub fn faults(mut self, passes: impl Fn(&Fault) -> bool + Send + Sync + 'static) -> Self {
         self.passes = Arc::new(passes);
+        self
+    }
+
+    /// How many faults a seed draws at most for its run; 4 unless something else is said.
+    pub fn faults_per_run(mut self, most: usize) -> Self {
+        self.faults_per_run = most;
         self
     }
 

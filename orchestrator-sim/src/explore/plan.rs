@@ -212,7 +212,7 @@ impl Plan {
 
     /// A few faults of a few sorts. What differs from seed to seed is first of all which sorts there are, so that rare meetings
     /// are not drowned by common ones ("swarm testing", Groce et al., 2012).
-    pub(super) fn draw(env: &Env, extent: &Extent) -> Self {
+    pub(super) fn draw(env: &Env, extent: &Extent, most: usize) -> Self {
         let below = |bound: usize| env.random_below(bound as u64) as usize;
         let back_in_time = |event| Fault::BackInTime(event, event);
         let sorts = Fault::SORTS.iter().map(|(_, make)| *make).chain([back_in_time as Make]);
@@ -220,8 +220,8 @@ impl Plan {
         let chosen: Vec<Make> = sorts.iter().copied().filter(|_| below(3) == 0).collect();
         let chosen = if chosen.is_empty() { sorts } else { chosen };
         let mut faults = Vec::new();
-        if !chosen.is_empty() {
-            for _ in 0..=below(limits::FAULTS_PER_RUN) {
+        if !chosen.is_empty() && most > 0 {
+            for _ in 0..=below(most) {
                 let make = chosen[below(chosen.len())];
                 faults.push(match make(1 + below(make(1).bound(extent))) {
                     Fault::BackInTime(event, _) => Fault::BackInTime(event, 1 + below(event)),
@@ -275,11 +275,12 @@ mod tests {
     fn faults_are_drawn_from_what_there_is() {
         let extent = Extent { writes: 3, requests: 9, events: 0 };
         for seed in 0..200 {
-            let plan = Plan::draw(&Simulation::new(seed).env(), &extent);
-            assert!(!plan.faults.is_empty() && plan.faults.len() <= limits::FAULTS_PER_RUN);
+            let plan = Plan::draw(&Simulation::new(seed).env(), &extent, 3);
+            assert!(!plan.faults.is_empty() && plan.faults.len() <= 3);
             assert!(plan.faults.iter().all(|fault| fault.place() <= fault.bound(&extent)), "{plan}");
-            assert_eq!(plan, Plan::draw(&Simulation::new(seed).env(), &extent), "a seed is a plan");
+            assert_eq!(plan, Plan::draw(&Simulation::new(seed).env(), &extent, 3), "a seed is a plan");
         }
-        assert_eq!(Plan::draw(&Simulation::new(1).env(), &Extent::default()), Plan::default());
+        assert_eq!(Plan::draw(&Simulation::new(1).env(), &Extent::default(), 3), Plan::default());
+        assert_eq!(Plan::draw(&Simulation::new(1).env(), &extent, 0), Plan::default());
     }
 }
