@@ -18,7 +18,7 @@ use crate::{
     runtime::Inner,
     sandboxes::taken,
     specification::{self, ContainerInput},
-    status::{Observed, start_message},
+    status::{Observed, ObservedContainer, start_message},
     validate,
 };
 
@@ -41,6 +41,10 @@ impl Inner {
         let no_image = || RuntimeError::NotFound { kind: "image", id: config.image.clone() };
         let image = self.images().find(&config.image).await?.ok_or_else(no_image)?;
         let seccomp = self.seccomp_profile(config.security.seccomp()).await?;
+        let features = self.features().await?;
+        if !features.checks_mounts {
+            self.check_mounts(config).await?;
+        }
         let resolver = found.record.own_dns.then(|| self.files().path(sandbox));
         let body = specification::container(&ContainerInput {
             owner: self.owner(),
@@ -51,7 +55,7 @@ impl Inner {
             image: &image,
             resolver: resolver.as_deref(),
             seccomp: seccomp.as_deref(),
-            features: &self.features().await?,
+            features: &features,
             oom_score: self.oom_score(config.resources.oom_score_adjust).await?,
             cgroup_parent: self.cgroup_parent(),
         })?;
@@ -68,6 +72,16 @@ impl Inner {
             Err(error) if error.is_not_found() => Err(no_image()),
             Err(error) if error.status() == Some(400) => Err(RuntimeError::Invalid(error.to_string())),
             Err(error) => Err(error.during(format!("making the container {id}"))),
+        }
+    }
+
+    /// Refuses mounts of what is not there.
+    async fn check_mounts(&self, config: &ContainerConfig) -> Result<(), RuntimeError> {
+        let paths: Vec<_> = config.mounts.iter().map(|mount| mount.host_path.clone()).collect();
+        let missing = self.env().blocking(move || paths.into_iter().find(|path| !path.exists())).await;
+        match missing.flatten() {
+            Some(path) => Err(RuntimeError::Invalid(format!("a mount of {}, which does not exist", path.display()))),
+            None => Ok(()),
         }
     }
 
@@ -103,9 +117,24 @@ impl Inner {
             Err(error) if error.is_not_found() && self.find_container(id).await?.is_none() => {
                 Err(RuntimeError::no_container(id))
             }
-            Err(error) if error.status().is_some() => Err(RuntimeError::StartFailed(start_message(&error.to_string()))),
+            Err(error) if error.status().is_some() => {
+                let message = start_message(&error.to_string());
+                if !self.features().await?.keeps_start_failures {
+                    self.remember_failure(&container, &message).await?;
+                }
+                Err(RuntimeError::StartFailed(message))
+            }
             Err(error) => Err(error.during(format!("starting the container {id}"))),
         }
+    }
+
+    /// Puts something in the place of a container that could not be started, so that it has ended for whoever looks. Nothing of
+    /// it has run. An agent that dies in between finds it as it was, or not at all.
+    async fn remember_failure(&self, container: &ObservedContainer, message: &str) -> Result<(), RuntimeError> {
+        self.remove(&container.engine_id).await?;
+        let id = &container.status.id;
+        let made = self.create(&id.0, specification::failed(self.owner(), container, message)).await;
+        made.map(drop).map_err(|error| error.during(format!("remembering that {id} could not be started")))
     }
 
     pub(crate) async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {

@@ -5,6 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use bollard::{API_DEFAULT_VERSION, Docker, errors::Error as ClientError};
 use futures::{Stream, StreamExt};
 use orchestrator_core::env::Env;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::{error::EngineError, http, http::Upgrade};
@@ -29,10 +31,27 @@ impl Engine {
     where
         F: Future<Output = Result<T, ClientError>>,
     {
-        let whole = async {
+        self.bounded(async {
             let client = self.client().await?;
             call(client).await.map_err(|error| self.error(error))
-        };
+        })
+        .await
+    }
+
+    /// Asks for something that the client library cannot read, because Podman has a word in it that Docker has not: a container
+    /// is "stopped" when its process has ended and what it leaves behind is not put away yet.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
+        let mut answer = self
+            .bounded(async {
+                let path = format!("/v{}{path}", self.client().await?.client_version());
+                http::get(&self.env, &self.socket, &path).await
+            })
+            .await?;
+        states_of_docker(&mut answer);
+        serde_json::from_value(answer).map_err(|error| EngineError::Unreadable(error.to_string()))
+    }
+
+    async fn bounded<T>(&self, whole: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
         let result = self.env.timeout(self.call_time, whole).await;
         let result = result.unwrap_or_else(|elapsed| Err(EngineError::Slow(elapsed.0)));
         // Another engine may have come in the place of the one that was asked for its version.
@@ -79,16 +98,49 @@ impl Engine {
 
     /// Makes a request whose answer is a stream in both directions.
     pub(crate) async fn upgrade(&self, path: &str, body: Vec<u8>) -> Result<Upgrade, EngineError> {
-        let whole = async {
+        self.bounded(async {
             let version = self.client().await?.client_version();
             let path = format!("/v{version}{path}");
             http::upgrade(&self.env, &self.socket, &path, body).await
-        };
-        let result = self.env.timeout(self.call_time, whole).await;
-        result.unwrap_or_else(|elapsed| Err(EngineError::Slow(elapsed.0)))
+        })
+        .await
     }
 
     pub(crate) fn error(&self, error: ClientError) -> EngineError {
         EngineError::new(&self.socket, self.call_time, error)
+    }
+}
+
+/// Podman's word for a container that has ended becomes Docker's, in what is told of one container or of several.
+fn states_of_docker(answer: &mut Value) {
+    let word = |state: &mut Value| {
+        if state.as_str() == Some("stopped") {
+            *state = Value::from("exited");
+        }
+    };
+    match answer {
+        Value::Array(all) => all.iter_mut().filter_map(|one| one.get_mut("State")).for_each(word),
+        one => {
+            if let Some(state) = one.pointer_mut("/State/Status") {
+                word(state);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_stopped_container_has_exited() {
+        let mut one = json!({ "State": { "Status": "stopped", "ExitCode": 3 } });
+        states_of_docker(&mut one);
+        assert_eq!(one, json!({ "State": { "Status": "exited", "ExitCode": 3 } }));
+        let mut several = json!([{ "State": "stopped" }, { "State": "running" }, {}]);
+        states_of_docker(&mut several);
+        assert_eq!(several, json!([{ "State": "exited" }, { "State": "running" }, {}]));
     }
 }

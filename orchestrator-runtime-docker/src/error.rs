@@ -5,6 +5,22 @@ use std::time::Duration;
 use bollard::errors::Error as ClientError;
 use orchestrator_core::runtime::RuntimeError;
 
+/// Podman's words for what it refuses, and the status with which Docker does.
+const PODMAN_REFUSALS: [(&str, u16); 12] = [
+    ("invalid argument", 400),
+    ("invalid signal", 400),
+    ("no command or entrypoint provided", 400),
+    ("unknown capability", 400),
+    ("is already used on the host", 403),
+    ("image not known", 404),
+    ("no such container", 404),
+    ("container already exists", 409),
+    ("container state improper", 409),
+    ("network already exists", 409),
+    ("network is being used", 409),
+    ("that name is already in use", 409),
+];
+
 /// Why a call to the Docker Engine failed. It is the source of [`RuntimeError::Internal`].
 ///
 /// Whatever it is, the same call can be made again: nothing of what was asked for is lost, and nothing is done twice.
@@ -42,10 +58,8 @@ impl EngineError {
     pub(crate) fn new(socket: &str, timeout: Duration, error: ClientError) -> Self {
         let unreachable = |message| Self::Unreachable { socket: socket.to_owned(), message };
         match error {
-            ClientError::DockerResponseServerError { status_code, message } => {
-                Self::Refused { status: status_code, message: message.trim().to_owned() }
-            }
-            ClientError::DockerStreamError { error } => Self::Refused { status: 500, message: error.trim().to_owned() },
+            ClientError::DockerResponseServerError { status_code, message } => Self::refused(status_code, &message),
+            ClientError::DockerStreamError { error } => Self::refused(500, &error),
             ClientError::SocketNotFoundError(_) => unreachable("there is no such socket".to_owned()),
             ClientError::HyperLegacyError { err } if err.is_connect() => unreachable(chain(&err)),
             ClientError::RequestTimeoutError => Self::Slow(timeout),
@@ -54,6 +68,13 @@ impl EngineError {
             }
             error => Self::Broken(chain(&error)),
         }
+    }
+
+    /// What the engine refused with. Podman calls nearly every refusal a failure of its own, and says in words what it is.
+    pub(crate) fn refused(status: u16, message: &str) -> Self {
+        let message = message.trim();
+        let meant = PODMAN_REFUSALS.iter().find(|(words, _)| status == 500 && message.contains(words));
+        Self::Refused { status: meant.map_or(status, |(_, meant)| *meant), message: message.to_owned() }
     }
 
     /// What the engine refused with, if it did.

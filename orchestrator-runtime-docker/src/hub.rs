@@ -23,8 +23,9 @@ use crate::{
     names::{Owner, Record},
 };
 
-/// What happens to a container that changes what is seen of it.
-const ACTIONS: [&str; 8] = ["create", "start", "die", "oom", "pause", "unpause", "rename", "destroy"];
+/// What happens to a container that changes what is seen of it. Podman has words of its own for an end and a removal.
+const ACTIONS: [&str; 10] =
+    ["create", "start", "die", "died", "oom", "pause", "unpause", "rename", "destroy", "remove"];
 
 /// Passes on what the engine tells. It listens from the first subscription on, for as long as it lives.
 #[derive(Debug)]

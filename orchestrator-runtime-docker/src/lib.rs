@@ -24,6 +24,21 @@
 //! command whose session is dropped ends only if the engine is on this machine. An engine that must not make processes harder
 //! to kill than itself gives scores below zero as zero.
 //!
+//! # Podman
+//!
+//! Podman's service answers at the same API, and what it is stands in its version; tests run on Podman 4.3. What is other there:
+//!
+//! - Refused by name: a seccomp profile of one's own. Refused by the start instead of before: a limit of memory that is too
+//!   small. A mount of what is not there is refused only if the service is on this machine; Podman itself would make a directory.
+//! - A command that is not there begins a session, which ends with code 126 or 127 and says why on standard error.
+//! - Who is killed for want of memory has ended with code 137 and reason `Error`, if Podman does not know why.
+//! - Lines of logs have their time to the second, so `since` counts from the beginning of one. Text without a line break is a part
+//!   of a line, however short. Between the parts of a terminal's line there is a time, which belongs to nobody. When a log is
+//!   too long its older half is not set aside, but gone.
+//! - A privileged container gets the capabilities that the service has, and begins although some are missing.
+//! - The containers of a pod do share one UTS namespace. Containers outlive the service, and a start that failed is remembered by
+//!   a container that is never to run, because Podman forgets it.
+//!
 //! Start at [`DockerRuntime`]; `specification` says what a container is made of, `status` what the engine's answers mean.
 //!
 //! [`RuntimeError::Unsupported`]: orchestrator_core::runtime::RuntimeError::Unsupported

@@ -8,6 +8,8 @@ pub(crate) const CALL_TIME: Duration = Duration::from_secs(120);
 pub(crate) const IMAGE_STALL_TIME: Duration = Duration::from_secs(60);
 /// How long the loading of an image may take without a word of the engine.
 pub(crate) const IMAGE_LOAD_TIME: Duration = Duration::from_secs(600);
+/// Times that an image is loaded while somebody removes layers of it.
+pub(crate) const LOAD_ATTEMPTS: usize = 4;
 /// How long a killed container may take to end.
 pub(crate) const KILL_TIME: Duration = Duration::from_secs(60);
 /// Times that the cluster's network is looked for, and that a sandbox is made on it.
@@ -38,6 +40,10 @@ pub(crate) const INSPECTIONS: usize = 8;
 pub(crate) const SESSION_BUFFER_BYTES: usize = 64 * 1024;
 /// Longest answer of an engine that refuses to stream, in bytes.
 pub(crate) const REFUSAL_BYTES: usize = 64 * 1024;
+/// Longest answer of an engine that tells of containers, in bytes.
+pub(crate) const ANSWER_BYTES: usize = 256 * 1024 * 1024;
+/// Times that images are listed while some of them go.
+pub(crate) const IMAGE_LISTS: usize = 16;
 /// Longest explanation of a command that did not begin, in bytes.
 pub(crate) const EXPLANATION_BYTES: usize = 16 * 1024;
 /// Size at which the engine sets a container's log aside, in bytes. One older part is kept.

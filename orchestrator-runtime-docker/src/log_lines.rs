@@ -7,17 +7,18 @@ use orchestrator_core::runtime::{LogLine, LogStream};
 
 use crate::limits::LOG_PART_BYTES;
 
-/// The lines in a piece of output: one, unless it is a terminal's, where parts of a line stick together.
-pub(crate) fn lines(output: LogOutput) -> Vec<LogLine> {
+/// The lines in a piece of output: one, unless it is a terminal's, where parts of a line stick together. What has no line break
+/// and is as long as this is a part.
+pub(crate) fn lines(output: LogOutput, part_bytes: usize) -> Vec<LogLine> {
     match output {
-        LogOutput::StdOut { message } => line(LogStream::Stdout, message).into_iter().collect(),
-        LogOutput::StdErr { message } => line(LogStream::Stderr, message).into_iter().collect(),
-        LogOutput::Console { message } => parts(message),
+        LogOutput::StdOut { message } => line(LogStream::Stdout, message, part_bytes).into_iter().collect(),
+        LogOutput::StdErr { message } => line(LogStream::Stderr, message, part_bytes).into_iter().collect(),
+        LogOutput::Console { message } => parts(message, part_bytes),
         LogOutput::StdIn { .. } => Vec::new(),
     }
 }
 
-fn parts(mut message: Bytes) -> Vec<LogLine> {
+fn parts(mut message: Bytes, part_bytes: usize) -> Vec<LogLine> {
     let mut lines = Vec::new();
     while let Some((timestamp, length)) = time(&message) {
         let (start, end) = (length, length + LOG_PART_BYTES);
@@ -27,19 +28,19 @@ fn parts(mut message: Bytes) -> Vec<LogLine> {
             lines.push(LogLine { timestamp, stream: LogStream::Stdout, content, partial: true });
             message.advance(end);
         } else {
-            lines.extend(line(LogStream::Stdout, message));
+            lines.extend(line(LogStream::Stdout, message, part_bytes));
             break;
         }
     }
     lines
 }
 
-fn line(stream: LogStream, message: Bytes) -> Option<LogLine> {
+fn line(stream: LogStream, message: Bytes, part_bytes: usize) -> Option<LogLine> {
     let (timestamp, start) = time(&message)?;
     let content = message.slice(start..);
     let ends = content.last() == Some(&b'\n');
     // What ends without a line break is a part that fills up, or the last that a container said.
-    let partial = !ends && content.len() >= LOG_PART_BYTES;
+    let partial = !ends && content.len() >= part_bytes;
     let content = if ends { content.slice(..content.len() - 1) } else { content };
     Some(LogLine { timestamp, stream, content, partial })
 }
@@ -122,23 +123,29 @@ mod tests {
 
     #[test]
     fn lines_have_their_time_and_their_end() {
-        let [line] = &lines(stdout(format!("{TIME} a b  c\n")))[..] else { panic!() };
+        let [line] = &lines(stdout(format!("{TIME} a b  c\n")), LOG_PART_BYTES)[..] else { panic!() };
         assert_eq!((line.timestamp, line.partial, &line.content[..]), (TIME.parse().unwrap(), false, &b"a b  c"[..]));
-        let [line] = &lines(stdout(format!("{TIME} \n")))[..] else { panic!() };
+        let [line] = &lines(stdout(format!("{TIME} \n")), LOG_PART_BYTES)[..] else { panic!() };
         assert!(line.content.is_empty() && !line.partial);
-        let [line] = &lines(stdout(format!("{TIME} unfinished")))[..] else { panic!() };
+        let [line] = &lines(stdout(format!("{TIME} unfinished")), LOG_PART_BYTES)[..] else { panic!() };
         assert_eq!((&line.content[..], line.partial), (&b"unfinished"[..], false));
-        let [line] = &lines(stdout(format!("{TIME} {}", "x".repeat(LOG_PART_BYTES))))[..] else { panic!() };
+        let [line] = &lines(stdout(format!("{TIME} unfinished")), 0)[..] else { panic!() };
         assert!(line.partial);
-        assert!(lines(stdout("nonsense".to_owned())).is_empty());
+        let [line] = &lines(stdout(format!("{TIME} {}", "x".repeat(LOG_PART_BYTES))), LOG_PART_BYTES)[..] else {
+            panic!()
+        };
+        assert!(line.partial);
+        assert!(lines(stdout("nonsense".to_owned()), 0).is_empty());
     }
 
     #[test]
     fn parts_of_a_terminals_line_are_taken_apart() {
         let long = "x".repeat(LOG_PART_BYTES);
         let message = format!("{TIME} {long}{TIME} {long}{TIME} rest\r\n").into();
-        let shapes: Vec<_> =
-            lines(LogOutput::Console { message }).iter().map(|line| (line.content.len(), line.partial)).collect();
+        let shapes: Vec<_> = lines(LogOutput::Console { message }, LOG_PART_BYTES)
+            .iter()
+            .map(|line| (line.content.len(), line.partial))
+            .collect();
         assert_eq!(shapes, [(LOG_PART_BYTES, true), (LOG_PART_BYTES, true), (5, false)]);
     }
 

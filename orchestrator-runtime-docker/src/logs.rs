@@ -9,7 +9,7 @@ use orchestrator_core::runtime::{ContainerId, ContainerState, LogLine, LogOption
 use tokio::sync::broadcast;
 
 use crate::{
-    limits::{LOG_RECONNECT_TIME, LOOK_PAUSE, RECONNECT_PAUSE_MAX, RECONNECT_PAUSE_MIN},
+    limits::{LOG_PART_BYTES, LOG_RECONNECT_TIME, LOOK_PAUSE, RECONNECT_PAUSE_MAX, RECONNECT_PAUSE_MIN},
     log_lines::{Seen, lines},
     runtime::Inner,
 };
@@ -32,6 +32,7 @@ pub(crate) fn stream(
         seen: Seen::default(),
         floor: None,
         pause: RECONNECT_PAUSE_MIN,
+        came_to_its_end: false,
     };
     unfold(Some(log), |log| async move {
         let mut log = log?;
@@ -57,6 +58,8 @@ struct Log {
     /// When the engine last had something to say, by the monotonic clock.
     last_success: Duration,
     pause: Duration,
+    /// The engine has told all that it had while the container ran, and hung up.
+    came_to_its_end: bool,
 }
 
 /// One reading of the engine's log.
@@ -64,6 +67,8 @@ struct Reading {
     output: BoxStream<'static, Result<LogOutput, ClientError>>,
     /// What was seen before it.
     before: Seen,
+    /// How long a part of a line is at least, which has no line break.
+    part_bytes: usize,
     /// Nothing comes after it: the container had ended before, or nobody wants to follow.
     is_last: bool,
 }
@@ -102,6 +107,7 @@ impl Log {
                 None if reading.is_last => return Ok(None),
                 None => {
                     self.reading = None;
+                    self.came_to_its_end = true;
                     // The engine hangs up a little before it says that the container has ended.
                     self.inner.env().sleep(self.pause).await;
                     self.pause = (self.pause * 2).min(LOOK_PAUSE);
@@ -118,17 +124,27 @@ impl Log {
             Err(error) => return Err(error),
         };
         self.last_success = self.inner.env().monotonic();
+        let features = self.inner.features().await?;
+        let fine = features.fine_log_times;
+        if !fine {
+            self.options.since = self.options.since.and_then(second);
+        }
         let follow = match container.status.state {
             ContainerState::Created if self.options.follow => return Ok(Begin::Wait),
             ContainerState::Created | ContainerState::Exited { started_at: None, .. } => return Ok(Begin::Over),
             ContainerState::Running { .. } => self.options.follow,
+            // The last lines that were asked for cannot be told from those of the same second before them: all has been told.
+            ContainerState::Exited { .. } if self.came_to_its_end && self.floor.is_some() && !fine => {
+                return Ok(Begin::Over);
+            }
             ContainerState::Exited { .. } | ContainerState::Unknown => false,
         };
         let is_first = self.floor.is_none();
         let tail = self.options.tail_lines.filter(|_| is_first);
         if self.options.tail_lines.is_some() && is_first {
             // Until the first of the last lines says better.
-            self.floor = Some(self.inner.env().now());
+            let now = self.inner.env().now();
+            self.floor = if fine { Some(now) } else { second(now) };
         }
         if tail == Some(0) && !follow {
             return Ok(Begin::Over);
@@ -145,14 +161,15 @@ impl Log {
         };
         let client = self.inner.engine().client().await.map_err(|error| error.during("reading a log"))?;
         let output = client.logs(&container.engine_id, Some(options)).boxed();
-        Ok(Begin::Reading(Reading { output, before: self.seen, is_last: !follow }))
+        let part_bytes = if features.cuts_log_lines { LOG_PART_BYTES } else { 0 };
+        Ok(Begin::Reading(Reading { output, before: self.seen, part_bytes, is_last: !follow }))
     }
 
     fn take(&mut self, output: LogOutput) {
         let Some(reading) = &mut self.reading else { return };
         self.last_success = self.inner.env().monotonic();
         self.pause = RECONNECT_PAUSE_MIN;
-        for line in lines(output) {
+        for line in lines(output, reading.part_bytes) {
             if let Some(floor) = &mut self.floor {
                 if reading.before.is_empty() && self.seen.is_empty() {
                     *floor = line.timestamp.min(*floor);
@@ -183,4 +200,9 @@ impl Log {
         self.pause = (self.pause * 2).min(RECONNECT_PAUSE_MAX);
         Ok(())
     }
+}
+
+/// The beginning of a time's second: what the engine says of a line that was written at that time.
+fn second(time: Timestamp) -> Option<Timestamp> {
+    Timestamp::from_second(time.as_second()).ok()
 }

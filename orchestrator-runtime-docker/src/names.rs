@@ -20,6 +20,8 @@ pub(crate) const SANDBOX: &str = "orchestrator.sandbox";
 pub(crate) const POD_UID: &str = "orchestrator.pod-uid";
 /// A [`SandboxRecord`] or a [`ContainerRecord`], as JSON.
 const RECORD: &str = "orchestrator.record";
+/// Why a container could not be started, where the engine does not remember it.
+pub(crate) const START_FAILURE: &str = "orchestrator.start-failure";
 
 /// Whose sandboxes and containers these are: one node of one cluster. No two of them see each other's.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,14 +16,19 @@ use crate::{
 /// Which network pods are on, by its name or identity; made if it is the cluster's and not there.
 ///
 /// Names of networks need not be unique to the engine, and it finds a pod's network by name: of several that were made at the
-/// same time, all take the oldest, and the others go.
-pub(crate) async fn ensure(engine: &Engine, network: &PodNetwork, cluster: &str) -> Result<String, RuntimeError> {
+/// same time, all take the oldest, and the others go. Where they are unique, the name is what counts.
+pub(crate) async fn ensure(
+    engine: &Engine,
+    network: &PodNetwork,
+    cluster: &str,
+    unique_names: bool,
+) -> Result<String, RuntimeError> {
     let subnet = match network {
         PodNetwork::Existing(name) => return Ok(name.clone()),
         PodNetwork::Cluster { subnet } => subnet.clone(),
     };
     for _ in 0..NETWORK_ATTEMPTS {
-        let mut known = of_cluster(engine, cluster).await?.into_iter();
+        let mut known = of_cluster(engine, cluster, unique_names).await?.into_iter();
         match known.next() {
             Some(first) => {
                 for other in known {
@@ -31,14 +36,19 @@ pub(crate) async fn ensure(engine: &Engine, network: &PodNetwork, cluster: &str)
                 }
                 return Ok(first);
             }
-            None => create(engine, subnet.clone(), cluster).await?,
+            None => create(engine, subnet.clone(), cluster, unique_names).await?,
         }
     }
     Err(RuntimeError::internal("making the cluster's network", "somebody removes it as soon as it is there"))
 }
 
 /// Makes the network, unless somebody else was quicker.
-async fn create(engine: &Engine, subnet: Option<String>, cluster: &str) -> Result<(), RuntimeError> {
+async fn create(
+    engine: &Engine,
+    subnet: Option<String>,
+    cluster: &str,
+    unique_names: bool,
+) -> Result<(), RuntimeError> {
     let config = subnet.map(|subnet| IpamConfig { subnet: Some(subnet), ..IpamConfig::default() });
     let request = NetworkCreateRequest {
         name: format!("orchestrator-{cluster}"),
@@ -54,7 +64,7 @@ async fn create(engine: &Engine, subnet: Option<String>, cluster: &str) -> Resul
         Err(error) if matches!(error.status(), Some(400 | 403)) => {
             // It is listed a little after its addresses are taken.
             for _ in 0..NETWORK_ATTEMPTS {
-                if !of_cluster(engine, cluster).await?.is_empty() {
+                if !of_cluster(engine, cluster, unique_names).await?.is_empty() {
                     return Ok(());
                 }
                 engine.env.sleep(NETWORK_PAUSE).await;
@@ -66,11 +76,16 @@ async fn create(engine: &Engine, subnet: Option<String>, cluster: &str) -> Resul
 }
 
 /// Removes what was made for the cluster. One that pods of another node are on is left.
-pub(crate) async fn remove(engine: &Engine, network: &PodNetwork, cluster: &str) -> Result<(), RuntimeError> {
+pub(crate) async fn remove(
+    engine: &Engine,
+    network: &PodNetwork,
+    cluster: &str,
+    unique_names: bool,
+) -> Result<(), RuntimeError> {
     if matches!(network, PodNetwork::Existing(_)) {
         return Ok(());
     }
-    for id in of_cluster(engine, cluster).await? {
+    for id in of_cluster(engine, cluster, unique_names).await? {
         remove_one(engine, &id).await?;
     }
     Ok(())
@@ -85,13 +100,17 @@ async fn remove_one(engine: &Engine, id: &str) -> Result<(), RuntimeError> {
     }
 }
 
-/// Identities of the cluster's networks, the oldest first.
-async fn of_cluster(engine: &Engine, cluster: &str) -> Result<Vec<String>, RuntimeError> {
+/// Identities of the cluster's networks, or their names where these are unique, the oldest first.
+async fn of_cluster(engine: &Engine, cluster: &str, unique_names: bool) -> Result<Vec<String>, RuntimeError> {
     let filters = [("label".to_owned(), vec![format!("{CLUSTER}={cluster}")])].into();
     let options = ListNetworksOptions { filters: Some(filters) };
     let list = engine.call(|client| async move { client.list_networks(Some(options)).await }).await;
     let list = list.map_err(|error| error.during("listing networks"))?;
-    let mut networks: Vec<_> = list.into_iter().filter_map(|network| Some((network.created, network.id?))).collect();
+    let known = list.into_iter().filter_map(|network| {
+        let identity = if unique_names { network.name } else { network.id };
+        Some((network.created, identity?))
+    });
+    let mut networks: Vec<_> = known.collect();
     networks.sort();
     Ok(networks.into_iter().map(|(_, id)| id).collect())
 }

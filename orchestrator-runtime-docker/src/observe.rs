@@ -2,7 +2,7 @@
 
 use bollard::{
     models::ContainerSummary,
-    query_parameters::{InspectContainerOptions, KillContainerOptions, ListContainersOptions, RemoveContainerOptions},
+    query_parameters::{KillContainerOptions, RemoveContainerOptions},
 };
 use futures::{StreamExt, TryStreamExt};
 use orchestrator_core::runtime::{ContainerId, ContainerStatus, RuntimeError, RuntimeEvent, SandboxId, SandboxState};
@@ -10,6 +10,7 @@ use tokio::sync::broadcast;
 
 use crate::{
     error::EngineError,
+    http,
     limits::{EXEC_PAUSE_MAX, EXEC_PAUSE_MIN, INSPECTIONS, KILL_TIME, LOOK_PAUSE},
     names::SANDBOX,
     runtime::Inner,
@@ -26,10 +27,7 @@ impl Inner {
     }
 
     async fn look_at(&self, name: &str) -> Result<Option<Observed>, RuntimeError> {
-        let look = self
-            .engine()
-            .call(|client| async move { client.inspect_container(name, None::<InspectContainerOptions>).await });
-        match look.await {
+        match self.engine().get(&format!("/containers/{name}/json")).await {
             Ok(answer) => Ok(observe(self.owner(), answer)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.during(format!("looking at {name}"))),
@@ -71,9 +69,8 @@ impl Inner {
     pub(crate) async fn engine_list(&self, sandbox: Option<&SandboxId>) -> Result<Vec<ContainerSummary>, RuntimeError> {
         let mut labels = self.owner().filters();
         labels.extend(sandbox.map(|id| format!("{SANDBOX}={id}")));
-        let filters = Some([("label".to_owned(), labels)].into());
-        let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
-        let list = self.engine().call(|client| async move { client.list_containers(Some(options)).await }).await;
+        let filters = http::query(&serde_json::json!({ "label": labels }).to_string());
+        let list = self.engine().get(&format!("/containers/json?all=1&filters={filters}")).await;
         list.map_err(|error| error.during("listing containers"))
     }
 

@@ -24,7 +24,8 @@ use tokio::sync::{Mutex, OnceCell, broadcast};
 use crate::{
     config::{DockerBuilder, PodNetwork},
     engine::Engine,
-    features::{self, Features},
+    error::EngineError,
+    features::{self, Features, Kind},
     hub::Hub,
     images::Images,
     logs,
@@ -52,10 +53,16 @@ pub(crate) struct Inner {
     seccomp_profiles: Option<PathBuf>,
     /// One at a time for each sandbox and for each container.
     turns: Turns,
-    info: OnceCell<SystemInfo>,
+    about: OnceCell<About>,
     lowers_oom_score: OnceCell<bool>,
     /// Whether files that belong to nothing were removed.
     swept: Mutex<bool>,
+}
+
+/// What the engine says of itself.
+pub(crate) struct About {
+    pub(crate) info: SystemInfo,
+    kind: Kind,
 }
 
 impl fmt::Debug for DockerRuntime {
@@ -80,7 +87,7 @@ impl DockerRuntime {
         let engine = Arc::new(Engine::new(env, builder.socket, builder.call_time));
         let images =
             Images::new(Arc::clone(&engine), owner.image_repository(), builder.images, builder.directory.clone())?;
-        let (turns, info, lowers_oom_score, swept) = Default::default();
+        let (turns, about, lowers_oom_score, swept) = Default::default();
         Ok(Self(Arc::new(Inner {
             hub: Hub::new(Arc::clone(&engine), owner.clone()),
             engine,
@@ -91,7 +98,7 @@ impl DockerRuntime {
             cgroup_parent: builder.cgroup_parent,
             seccomp_profiles: builder.seccomp_profiles,
             turns,
-            info,
+            about,
             lowers_oom_score,
             swept,
         })))
@@ -106,7 +113,8 @@ impl DockerRuntime {
             return Err(RuntimeError::WrongState("there are sandboxes or containers".to_owned()));
         }
         inner.images.clear().await?;
-        network::remove(&inner.engine, &inner.network, inner.owner.cluster()).await?;
+        let unique_names = inner.features().await?.unique_network_names;
+        network::remove(&inner.engine, &inner.network, inner.owner.cluster(), unique_names).await?;
         let files = inner.files.clone();
         inner.file_work(move || files.clear()).await
     }
@@ -154,9 +162,14 @@ impl Inner {
     }
 
     /// What the engine says of itself, asked once.
-    pub(crate) async fn info(&self) -> Result<&SystemInfo, RuntimeError> {
-        let ask = || self.engine.call(|client| async move { client.info().await });
-        self.info.get_or_try_init(ask).await.map_err(|error| error.during("asking the engine what it can do"))
+    pub(crate) async fn about(&self) -> Result<&About, RuntimeError> {
+        let ask = async || {
+            let info = self.engine.call(|client| async move { client.info().await }).await?;
+            let version = self.engine.call(|client| async move { client.version().await }).await?;
+            Ok(About { info, kind: Kind::new(&version) })
+        };
+        let about: Result<_, EngineError> = self.about.get_or_try_init(ask).await;
+        about.map_err(|error| error.during("asking the engine what it can do"))
     }
 
     /// Whether the engine may lower scores of the out-of-memory killer, once it was tried.
@@ -165,7 +178,8 @@ impl Inner {
     }
 
     pub(crate) async fn features(&self) -> Result<Features, RuntimeError> {
-        Ok(Features::new(self.info().await?))
+        let About { info, kind } = self.about().await?;
+        Ok(Features::new(info, *kind))
     }
 
     /// Once in a life, before anything is made: removes files of sandboxes that an agent before this one did not get to make.
@@ -200,7 +214,9 @@ impl ContainerRuntime for DockerRuntime {
             Ok(info) => (info.server_version.clone().unwrap_or_default(), features::ready(&info)),
             Err(error) => (String::new(), Err(error.to_string())),
         };
-        Ok(RuntimeStatus { name: "docker".to_owned(), version, ready })
+        // Until the engine has answered, it is what most are.
+        let kind = self.0.about().await.map_or(Kind::Docker, |about| about.kind);
+        Ok(RuntimeStatus { name: kind.name().to_owned(), version, ready })
     }
 
     async fn run_sandbox(&self, config: &SandboxConfig) -> Result<SandboxStatus, RuntimeError> {
@@ -256,7 +272,8 @@ impl ContainerRuntime for DockerRuntime {
             return Err(RuntimeError::Invalid("a command that cannot be executed".to_owned()));
         }
         let container = self.0.running_container(id).await?;
-        session::exec(&self.0.engine, &container, options).await
+        let features = self.0.features().await?;
+        session::exec(&self.0.engine, &container, options, features).await
     }
 
     async fn attach(&self, id: &ContainerId, options: AttachOptions) -> Result<Session, RuntimeError> {

@@ -64,7 +64,8 @@ impl Inner {
             String::new()
         } else {
             let _turn = self.turns().take(NETWORK_TURN).await;
-            network::ensure(self.engine(), self.network(), self.owner().cluster()).await?
+            let unique_names = self.features().await?.unique_network_names;
+            network::ensure(self.engine(), self.network(), self.owner().cluster(), unique_names).await?
         };
         let record = SandboxRecord {
             key: config.key.clone(),
@@ -110,8 +111,8 @@ impl Inner {
 
     /// The image of sandboxes, which the engine has after this.
     pub(crate) async fn pause_image(&self) -> Result<String, RuntimeError> {
-        let info = self.info().await?;
-        self.images().pause(architecture(info.architecture.as_deref())).await
+        let about = self.about().await?;
+        self.images().pause(architecture(about.info.architecture.as_deref())).await
     }
 
     pub(crate) async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<String, EngineError> {

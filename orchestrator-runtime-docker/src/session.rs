@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     engine::Engine,
     error::EngineError,
+    features::Features,
     limits::{EXEC_PAUSE_MAX, EXEC_PAUSE_MIN, EXPLANATION_BYTES, LOOK_PAUSE},
     pump::{self, Streams, Wanted},
     status::ObservedContainer,
@@ -34,6 +35,7 @@ pub(crate) async fn exec(
     engine: &Arc<Engine>,
     container: &ObservedContainer,
     options: ExecOptions,
+    features: Features,
 ) -> Result<Session, RuntimeError> {
     let id = container.status.id.clone();
     let wanted = Wanted { stdin: options.stdin, stdout: options.stdout, stderr: options.stderr, tty: options.tty };
@@ -53,19 +55,21 @@ pub(crate) async fn exec(
     let start = StartExecOptions { detach: false, tty: options.tty, output_capacity: None };
     let body = serde_json::to_vec(&start).map_err(|error| RuntimeError::internal("running a command", error))?;
     let upgrade = engine.upgrade(&format!("/exec/{command}/start"), body).await.map_err(|error| refused(&id, error))?;
-    let begun = begun(engine, &id, &command).await?;
-    let Some(process) = begun.pid.filter(|pid| *pid > 0) else {
+    let begun = begun(engine, &id, &command, features).await?;
+    let process = begun.pid.filter(|pid| *pid > 0);
+    if process.is_none() && features.tells_beginnings {
         let message = engine
             .env
             .timeout(LOOK_PAUSE, pump::text(upgrade.stream, options.tty, EXPLANATION_BYTES))
             .await
             .unwrap_or_default();
         return Err(not_begun(&id, message));
-    };
+    }
     let streams = pump::pump(&engine.env, upgrade.stream, wanted);
     let hold = Hold::new(process, &container.engine_id);
     let (sizes, resize) = sizes(options.tty);
-    let end = End { engine: Arc::clone(engine), id, over: streams.over, sizes, _task: Arc::clone(&streams.task) };
+    let end =
+        End { engine: Arc::clone(engine), id, over: streams.over, sizes, features, _task: Arc::clone(&streams.task) };
     let exit = async move {
         let code = end.of_command(&command).await?;
         // What has ended is not to be killed: its number may be another's by now.
@@ -131,17 +135,28 @@ pub(crate) async fn attach(
 
 /// Looks until the command has begun, or failed to. The engine takes the connection before it tries, and says nothing on it
 /// when the try succeeds.
-async fn begun(engine: &Engine, id: &ContainerId, command: &str) -> Result<ExecInspectResponse, RuntimeError> {
+async fn begun(
+    engine: &Engine,
+    id: &ContainerId,
+    command: &str,
+    features: Features,
+) -> Result<ExecInspectResponse, RuntimeError> {
     let mut pause = EXEC_PAUSE_MIN;
     loop {
         let look = engine.call(|client| async move { client.inspect_exec(command).await }).await;
         let look = look.map_err(|error| refused(id, error))?;
-        if look.pid.is_some_and(|pid| pid > 0) || (look.running != Some(true) && look.exit_code.is_some()) {
+        if look.pid.is_some_and(|pid| pid > 0) || exit_code(&look, features).is_some() {
             return Ok(look);
         }
         engine.env.sleep(pause).await;
         pause = (pause * 2).min(EXEC_PAUSE_MAX);
     }
+}
+
+/// The code of a command that has ended, or never began.
+fn exit_code(look: &ExecInspectResponse, features: Features) -> Option<i64> {
+    let has_ended = look.running != Some(true) && (features.tells_beginnings || look.can_remove == Some(true));
+    look.exit_code.filter(|_| has_ended)
 }
 
 fn refused(id: &ContainerId, error: EngineError) -> RuntimeError {
@@ -186,6 +201,7 @@ struct End {
     id: ContainerId,
     over: oneshot::Receiver<()>,
     sizes: Sizes,
+    features: Features,
     _task: Arc<TaskHandle>,
 }
 
@@ -201,9 +217,8 @@ impl End {
             let engine = &self.engine;
             let look = engine.call(|client| async move { client.inspect_exec(command).await }).await;
             let look = look.map_err(|error| refused(&self.id, error))?;
-            match (look.running, look.exit_code) {
-                (Some(true), _) | (_, None) => {}
-                (_, Some(code)) => return Ok(i32::try_from(code).unwrap_or(-1)),
+            if let Some(code) = exit_code(&look, self.features) {
+                return Ok(i32::try_from(code).unwrap_or(-1));
             }
             if is_over {
                 engine.env.sleep(pause).await;
@@ -239,8 +254,9 @@ impl End {
 struct Hold(Option<OwnedFd>);
 
 impl Hold {
-    fn new(process: i64, engine_id: &str) -> Self {
+    fn new(process: Option<i64>, engine_id: &str) -> Self {
         let open = || {
+            let process = process?;
             let pid = Pid::from_raw(i32::try_from(process).ok()?)?;
             let descriptor = pidfd_open(pid, PidfdFlags::empty()).ok()?;
             // Looked at after it was opened: so it is the container's, and not one that has its number by now.

@@ -15,7 +15,8 @@ use crate::{
     features::Features,
     images::HeldImage,
     limits::LOG_FILE_BYTES,
-    names::{ContainerRecord, Owner, Record, SandboxRecord},
+    names::{ContainerRecord, Owner, Record, START_FAILURE, SandboxRecord},
+    status::ObservedContainer,
 };
 
 /// What a sandbox is made of.
@@ -107,6 +108,22 @@ pub(crate) fn container(input: &ContainerInput<'_>) -> Result<ContainerCreateBod
     })
 }
 
+/// What stands for a container that could not be started, on an engine that does not remember it.
+pub(crate) fn failed(owner: &Owner, container: &ObservedContainer, message: &str) -> ContainerCreateBody {
+    let mut labels = owner.labels(&container.status.sandbox, &Record::Container(container.record.clone()));
+    labels.insert(START_FAILURE.to_owned(), message.to_owned());
+    ContainerCreateBody {
+        image: Some(container.status.image_id.clone()),
+        labels: Some(labels.into_iter().collect()),
+        host_config: Some(HostConfig {
+            network_mode: Some("none".to_owned()),
+            restart_policy: Some(never()),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
 fn host_config(input: &ContainerInput<'_>) -> Result<HostConfig, RuntimeError> {
     let (config, security) = (input.config, &input.config.security);
     let NamespaceOptions { host_network, host_pid, host_ipc, share_process_namespace, user_namespace: _ } =
@@ -127,7 +144,11 @@ fn host_config(input: &ContainerInput<'_>) -> Result<HostConfig, RuntimeError> {
     }
     let limits = HostConfig {
         network_mode: if host_network { host() } else { of_sandbox() },
-        uts_mode: if host_network { host() } else { None },
+        uts_mode: match (host_network, input.features.joins_uts) {
+            (true, _) => host(),
+            (_, true) => of_sandbox(),
+            _ => None,
+        },
         ipc_mode: if host_ipc { host() } else { of_sandbox() },
         pid_mode: match (host_pid, share_process_namespace) {
             (true, _) => host(),
@@ -182,6 +203,9 @@ fn security_options(
     if let Some(profile) = seccomp {
         if !features.seccomp && profile != "unconfined" {
             return Err(RuntimeError::Unsupported("a seccomp profile: the engine was built without them".to_owned()));
+        }
+        if !features.seccomp_texts && profile != "unconfined" {
+            return Err(RuntimeError::Unsupported("a seccomp profile of one's own: the engine takes none".to_owned()));
         }
         options.push(format!("seccomp={profile}"));
     }
@@ -251,6 +275,14 @@ mod tests {
     use super::*;
 
     const ALL: Features = Features {
+        joins_uts: false,
+        keeps_start_failures: true,
+        tells_beginnings: true,
+        fine_log_times: true,
+        cuts_log_lines: true,
+        unique_network_names: false,
+        checks_mounts: true,
+        seccomp_texts: true,
         cpu_shares: true,
         cpu_quota: true,
         memory: true,
@@ -311,6 +343,7 @@ mod tests {
         assert_eq!(security_options(&named, None, &ALL).unwrap(), ["apparmor=x"]);
         assert_eq!(security_options(&default, None, &ALL).unwrap(), [""; 0]);
         assert_eq!(security_options(&unconfined, None, &ALL).unwrap(), ["apparmor=unconfined"]);
+        let no_texts = Features { seccomp_texts: false, ..ALL };
         let without = Features { apparmor: false, seccomp: false, ..ALL };
         for refused in [&named, &default] {
             assert!(matches!(security_options(refused, None, &without), Err(RuntimeError::Unsupported(_))));
@@ -318,6 +351,9 @@ mod tests {
         assert_eq!(security_options(&unconfined, None, &without).unwrap(), [""; 0]);
         let plain = SecurityContext::default();
         assert_eq!(security_options(&plain, Some("{}"), &ALL).unwrap(), ["seccomp={}"]);
-        assert!(matches!(security_options(&plain, Some("{}"), &without), Err(RuntimeError::Unsupported(_))));
+        for refused in [&without, &no_texts] {
+            assert!(matches!(security_options(&plain, Some("{}"), refused), Err(RuntimeError::Unsupported(_))));
+        }
+        assert_eq!(security_options(&plain, Some("unconfined"), &no_texts).unwrap(), ["seccomp=unconfined"]);
     }
 }

@@ -8,7 +8,7 @@ use orchestrator_core::runtime::{
     ContainerId, ContainerState, ContainerStatus, SandboxId, SandboxState, SandboxStatus,
 };
 
-use crate::names::{ContainerRecord, Owner, Record, SandboxRecord};
+use crate::names::{ContainerRecord, Owner, Record, START_FAILURE, SandboxRecord};
 
 /// Exit code and reason of what never began, as with upstream.
 const START_ERROR: (i32, &str) = (128, "StartError");
@@ -64,7 +64,10 @@ pub(crate) fn observe(owner: &Owner, answer: ContainerInspectResponse) -> Option
     let (sandbox, record) = owner.record(|name| labels.get(name))?;
     let engine_id = answer.id.clone()?;
     let created_at = time(answer.created.as_deref()).unwrap_or_default();
-    let state = answer.state.clone().unwrap_or_default();
+    let mut state = answer.state.clone().unwrap_or_default();
+    if let Some(message) = labels.get(START_FAILURE) {
+        state.error = Some(message.clone());
+    }
     Some(match record {
         Record::Sandbox(record) => {
             let running = state.status == Some(Status::RUNNING);

@@ -17,7 +17,12 @@ use orchestrator_core::runtime::{Image, ImageReference, ImageUser, PullRequest, 
 use orchestrator_images::{ImageError, ImageSource, Parts, fitting, nameless_file};
 use tokio::sync::Mutex;
 
-use crate::{engine::Engine, error::EngineError, limits::IMAGE_STALL_TIME, turns::Turns};
+use crate::{
+    engine::Engine,
+    error::EngineError,
+    limits::{IMAGE_LISTS, IMAGE_STALL_TIME},
+    turns::Turns,
+};
 use held::{held, of_held};
 
 /// The name of images that another has taken the place of; the tag says which.
@@ -159,9 +164,19 @@ impl Images {
     }
 
     async fn held_references(&self) -> Result<Vec<String>, RuntimeError> {
-        let list = self.engine.call(|client| async move { client.list_images(None::<ListImagesOptions>).await }).await;
+        let mut lists = 0;
+        let list = loop {
+            lists += 1;
+            let list = self.engine.call(|client| async move { client.list_images(None::<ListImagesOptions>).await });
+            match list.await {
+                Ok(list) => break list,
+                // Podman cannot list images while one of them goes.
+                Err(error) if error.is_not_found() && lists < IMAGE_LISTS => {}
+                Err(error) => return Err(error.during("listing images")),
+            }
+        };
         let below = format!("{}/", self.repository);
-        let tags = list.map_err(|error| error.during("listing images"))?.into_iter().flat_map(|image| image.repo_tags);
+        let tags = list.into_iter().flat_map(|image| image.repo_tags);
         Ok(tags.filter(|tag| tag.starts_with(&below)).collect())
     }
 

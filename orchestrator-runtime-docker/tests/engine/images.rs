@@ -86,16 +86,9 @@ impl Saved {
         let chunks: Vec<Bytes> = docker().await.export_image(&image.id).try_collect().await.unwrap();
         let archive = chunks.concat();
         place.runtime.remove_image(SHELL).await.unwrap();
-        let (mut configuration, mut layer) = (Vec::new(), Vec::new());
-        for entry in tar::Archive::new(&archive[..]).entries().unwrap() {
-            let mut entry = entry.unwrap();
-            let path = entry.path().unwrap().to_string_lossy().into_owned();
-            if path.ends_with("layer.tar") {
-                entry.read_to_end(&mut layer).unwrap();
-            } else if path.ends_with(".json") && path.len() == 64 + 5 {
-                entry.read_to_end(&mut configuration).unwrap();
-            }
-        }
+        let manifest: serde_json::Value = serde_json::from_slice(&file_of(&archive, "manifest.json")).unwrap();
+        let file = |name: &serde_json::Value| file_of(&archive, name.as_str().unwrap());
+        let (configuration, layer) = (file(&manifest[0]["Config"]), file(&manifest[0]["Layers"][0]));
         assert!(!configuration.is_empty() && !layer.is_empty());
         Self { archive, configuration, layer }
     }
@@ -126,6 +119,16 @@ impl Saved {
             .unwrap();
         fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
     }
+}
+
+/// A file in an archive.
+fn file_of(archive: &[u8], name: &str) -> Vec<u8> {
+    let mut archive = tar::Archive::new(archive);
+    let mut entries = archive.entries().unwrap().map(Result::unwrap);
+    let mut entry = entries.find(|entry| entry.path().unwrap() == Path::new(name)).unwrap();
+    let mut bytes = Vec::new();
+    entry.read_to_end(&mut bytes).unwrap();
+    bytes
 }
 
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";

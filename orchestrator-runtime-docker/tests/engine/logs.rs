@@ -6,7 +6,10 @@ use orchestrator_core::{
     runtime::{ContainerRuntime, LogOptions, LogStream, RuntimeError},
 };
 
-use crate::support::{Place, container, shell, text};
+use crate::{
+    subject::is_podman,
+    support::{Place, container, shell, text},
+};
 
 crate::tests!(
     streams_and_long_lines,
@@ -26,7 +29,13 @@ async fn streams_and_long_lines() {
     let log = place.log(&id).await;
     let of = |stream| log.iter().filter(move |line| line.stream == stream).collect::<Vec<_>>();
     let shapes: Vec<_> = of(LogStream::Stdout).iter().map(|line| (line.content.len(), line.partial)).collect();
-    assert_eq!(shapes, [(16384, true), (16384, true), (7232, false), (0, false), (10, false)]);
+    if is_podman() {
+        // What was written without a line break is a part, however short.
+        let parts = [(8192, true); 4];
+        assert_eq!(shapes, [&parts[..], &[(7232, false), (0, false), (10, true)]].concat());
+    } else {
+        assert_eq!(shapes, [(16384, true), (16384, true), (7232, false), (0, false), (10, false)]);
+    }
     assert_eq!(of(LogStream::Stderr)[0].content, "to-stderr");
     place.clean().await;
 }
@@ -93,10 +102,12 @@ async fn much_output_is_set_aside() {
     let id = place.run(&pod, shell("main", "seq 1 300000")).await;
     place.ended(&id).await;
     let log = place.log(&id).await;
-    let numbers: Vec<u32> = log.iter().map(|line| String::from_utf8_lossy(&line.content).parse().unwrap()).collect();
+    let numbers: Vec<u32> = text(&log).lines().map(|line| line.parse().unwrap()).collect();
     assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]));
     assert_eq!(numbers.last(), Some(&300_000));
-    assert!(numbers.len() < 300_000 && numbers.len() > 100_000, "{}", numbers.len());
+    // Podman sets nothing aside: what came before goes.
+    let least = if is_podman() { 1 } else { 100_000 };
+    assert!(numbers.len() < 300_000 && numbers.len() > least, "{}", numbers.len());
     place.clean().await;
 }
 

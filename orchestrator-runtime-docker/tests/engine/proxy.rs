@@ -18,7 +18,7 @@ use tokio::{
     },
 };
 
-use crate::support::SOCKET;
+use crate::subject::subject;
 
 /// What happens to connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ async fn serve(env: Env, stream: UnixStream, mode: Mode) {
         Mode::Delay(delay) => (delay, usize::MAX),
         Mode::Cut(bytes) => (Duration::ZERO, bytes),
     };
-    let Ok(engine) = UnixStream::connect(SOCKET).await else { return };
+    let Ok(engine) = UnixStream::connect(&subject().socket).await else { return };
     let (near_read, near_write) = stream.into_split();
     let (far_read, far_write) = engine.into_split();
     let up = copy(&env, near_read, far_write, Duration::ZERO, usize::MAX);

@@ -5,10 +5,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use bollard::{
     API_DEFAULT_VERSION, Docker,
+    errors::Error,
     query_parameters::{ListContainersOptions, ListImagesOptions, ListNetworksOptions, ListVolumesOptions},
 };
 use futures::StreamExt;
@@ -23,13 +25,12 @@ use orchestrator_core::{
 use orchestrator_runtime_docker::{DockerBuilder, DockerRuntime, PackedImage};
 use tokio::io::AsyncReadExt;
 
+use crate::subject::{is_podman, subject};
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Says whose a container or a network is.
 const CLUSTER_LABEL: &str = "orchestrator.cluster";
-
-/// Where the engine listens.
-pub(crate) const SOCKET: &str = "/var/run/docker.sock";
 
 /// Name of the image that has a shell and its usual companions.
 pub(crate) const SHELL: &str = "shell:1";
@@ -187,7 +188,8 @@ impl Drop for Place {
         let _ = fs::remove_dir_all(&self.directory);
         let label = format!("label=orchestrator.cluster={}", self.cluster);
         let docker = |arguments: &[&str]| {
-            let output = std::process::Command::new("docker").args(arguments).output();
+            let socket = format!("unix://{}", subject().socket.display());
+            let output = std::process::Command::new("docker").args(["--host", &socket]).args(arguments).output();
             output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
         };
         for (list, remove) in [
@@ -208,7 +210,8 @@ impl Drop for Place {
 }
 
 pub(crate) fn builder(directory: &Path, cluster: &str) -> DockerBuilder {
-    DockerRuntime::builder(directory).cluster(cluster).node("node-1").image(SHELL, shell_image(cluster))
+    let builder = DockerRuntime::builder(directory).socket(&subject().socket);
+    builder.cluster(cluster).node("node-1").image(SHELL, shell_image(cluster))
 }
 
 /// An image of this cluster's own: the engine has one image for all who have the same.
@@ -227,19 +230,32 @@ fn program(name: &str) -> (PathBuf, PathBuf) {
 
 /// A client of the tests' own.
 pub(crate) async fn docker() -> Docker {
-    let client = Docker::connect_with_unix(SOCKET, 60, API_DEFAULT_VERSION);
-    let client = client.expect("these tests need a Docker Engine");
-    client.negotiate_version().await.expect("these tests need a Docker Engine that answers")
+    let socket = subject().socket.to_str().unwrap();
+    let client = Docker::connect_with_unix(socket, 60, API_DEFAULT_VERSION);
+    let client = client.expect("these tests need an engine");
+    client.negotiate_version().await.expect("these tests need an engine that answers")
 }
 
 /// What there is now: of a cluster, or all of it.
 pub(crate) async fn holdings(cluster: Option<&str>) -> Holdings {
     let docker = docker().await;
     let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
-    let containers = docker.list_containers(Some(options)).await.unwrap();
+    let containers = loop {
+        match docker.list_containers(Some(options.clone())).await {
+            // The client does not know Podman's word for a container that is being put away.
+            Err(Error::JsonDataError { .. }) if is_podman() => Env::real().sleep(Duration::from_millis(20)).await,
+            containers => break containers.unwrap(),
+        }
+    };
     let networks = docker.list_networks(None::<ListNetworksOptions>).await.unwrap();
     let options = ListImagesOptions { all: true, ..ListImagesOptions::default() };
-    let images = docker.list_images(Some(options)).await.unwrap();
+    let images = loop {
+        match docker.list_images(Some(options.clone())).await {
+            // Podman cannot list images while one of them goes.
+            Err(Error::DockerResponseServerError { .. }) if is_podman() => {}
+            images => break images.unwrap(),
+        }
+    };
     let volumes = docker.list_volumes(None::<ListVolumesOptions>).await.unwrap().volumes.unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mount_point = |line: &str| line.split_whitespace().nth(4).unwrap_or_default().to_owned();
@@ -255,11 +271,11 @@ pub(crate) async fn holdings(cluster: Option<&str>) -> Holdings {
             .collect(),
         images: images.into_iter().flat_map(|one| [vec![one.id], one.repo_tags].concat()).filter(has_name).collect(),
         volumes: volumes.into_iter().map(|volume| volume.name).filter(has_name).collect(),
-        // The engine makes this one for the first container on the machine's own network, and keeps it.
+        // The engine makes this one for the first container on the machine's own network, or on any, and keeps it.
         mounts: mounts
             .lines()
             .map(mount_point)
-            .filter(|path| !path.ends_with("/docker/netns/default") && has_name(path))
+            .filter(|path| !path.ends_with("/docker/netns/default") && path != "/run/netns" && has_name(path))
             .collect(),
     }
 }
@@ -274,8 +290,10 @@ pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
+/// What a container said, parts of lines put together.
 pub(crate) fn text(lines: &[LogLine]) -> String {
-    lines.iter().map(|line| format!("{}\n", String::from_utf8_lossy(&line.content))).collect()
+    let end = |line: &LogLine| if line.partial { "" } else { "\n" };
+    lines.iter().map(|line| format!("{}{}", String::from_utf8_lossy(&line.content), end(line))).collect()
 }
 
 /// A pod of its own.

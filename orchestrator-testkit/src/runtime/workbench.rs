@@ -100,4 +100,6 @@ pub enum Lack {
     Usage,
     /// Limits of memory are not kept, or nobody tells who exceeded them.
     MemoryLimits,
+    /// Times of log lines are those of the second they are in.
+    LogTimes,
 }
