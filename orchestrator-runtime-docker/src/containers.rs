@@ -18,7 +18,7 @@ use crate::{
     runtime::Inner,
     sandboxes::taken,
     specification::{self, ContainerInput},
-    status::{Observed, ObservedContainer, start_message},
+    status::{Observed, start_message},
     validate,
 };
 
@@ -120,7 +120,7 @@ impl Inner {
             Err(error) if error.status().is_some() => {
                 let message = start_message(&error.to_string());
                 if !self.features().await?.keeps_start_failures {
-                    self.remember_failure(&container, &message).await?;
+                    self.remember_failure(&container.status.id, &message).await?;
                 }
                 Err(RuntimeError::StartFailed(message))
             }
@@ -130,10 +130,12 @@ impl Inner {
 
     /// Puts something in the place of a container that could not be started, so that it has ended for whoever looks. Nothing of
     /// it has run. An agent that dies in between finds it as it was, or not at all.
-    async fn remember_failure(&self, container: &ObservedContainer, message: &str) -> Result<(), RuntimeError> {
+    async fn remember_failure(&self, id: &ContainerId, message: &str) -> Result<(), RuntimeError> {
+        // Another process of this node may have had more luck.
+        let container = self.find_container(id).await?.filter(|now| now.status.state == ContainerState::Created);
+        let Some(container) = container else { return Ok(()) };
         self.remove(&container.engine_id).await?;
-        let id = &container.status.id;
-        let made = self.create(&id.0, specification::failed(self.owner(), container, message)).await;
+        let made = self.create(&id.0, specification::failed(self.owner(), &container, message)).await;
         made.map(drop).map_err(|error| error.during(format!("remembering that {id} could not be started")))
     }
 

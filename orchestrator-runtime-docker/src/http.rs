@@ -1,7 +1,10 @@
 //! Requests whose answers the client library cannot take.
 //!
-//! Connections that stop speaking HTTP: the engine's answer to an exec and an attach is a stream in both directions. The client library reads such streams line by line or frame by frame, whichever it takes them for; a terminal's bytes can
-//! look like either. So the bytes are taken as they come here, and whoever asked knows what they are.
+//! Connections that stop speaking HTTP: the engine's answer to an exec and an attach is a stream in both directions. The client
+//! library reads such streams line by line or frame by frame, whichever it takes them for; a terminal's bytes can look like
+//! either. So the bytes are taken as they come here, and whoever asked knows what they are.
+//!
+//! Documents with words that are not Docker's: they are read as they are, and put right before they become types.
 
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};

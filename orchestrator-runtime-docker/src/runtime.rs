@@ -214,8 +214,9 @@ impl ContainerRuntime for DockerRuntime {
             Ok(info) => (info.server_version.clone().unwrap_or_default(), features::ready(&info)),
             Err(error) => (String::new(), Err(error.to_string())),
         };
-        // Until the engine has answered, it is what most are.
-        let kind = self.0.about().await.map_or(Kind::Docker, |about| about.kind);
+        // Until an engine has answered, it is what most are.
+        let about = if ready.is_ok() { self.0.about().await.ok() } else { self.0.about.get() };
+        let kind = about.map_or(Kind::Docker, |about| about.kind);
         Ok(RuntimeStatus { name: kind.name().to_owned(), version, ready })
     }
 

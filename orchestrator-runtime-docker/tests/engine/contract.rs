@@ -74,9 +74,9 @@ impl Workbench for Shell {
         Some(Arc::new(self.0.other_cluster()))
     }
 
-    /// An engine makes a few a second.
+    /// An engine makes a few a second, and Podman not so many.
     fn crowd(&self) -> usize {
-        12
+        if is_podman() { 4 } else { 12 }
     }
 
     /// A container takes a good part of a second to begin.

@@ -36,6 +36,5 @@ fn main() -> ExitCode {
     let others = others.into_iter().filter(|(name, _)| !name.ends_with(NOT_KEPT)).collect();
     let conclusion = harness::conclude(&Arguments::from_iter(arguments), tests, others);
     drop(service);
-    service::remove_cgroups();
     conclusion
 }

@@ -2,8 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::ErrorKind,
-    os::unix::{net::UnixStream, process::CommandExt},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
     time::{Duration, Instant},
@@ -19,8 +18,6 @@ const DIRECTORY: &str = "/run/podman-under-test";
 const FIRST: &str = "mount -t tmpfs tmpfs /run && ip link set lo up && \"$0\" \"$@\"; exit $?";
 /// How long the service may take to listen.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long the last processes of containers may take to end.
-const CGROUP_PATIENCE: Duration = Duration::from_secs(5);
 /// The cgroup in which Podman makes its own.
 const CGROUP: &str = "libpod_parent";
 
@@ -33,21 +30,23 @@ pub(crate) fn inside(arguments: impl IntoIterator<Item = String>) -> Option<Vec<
     })
 }
 
-/// Becomes this program again, in namespaces of its own: for mounts, the network and processes. With the first process there
-/// all others end, and with this one that.
+/// Runs this program again, in namespaces of its own: for mounts, the network and processes. With the first process there all
+/// others end, and with this one that.
 pub(crate) fn enter() -> ExitCode {
     let program = std::env::current_exe().expect("a program knows where it is");
-    let error = Command::new("unshare")
-        .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", FIRST])
+    let status = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["sh", "-c", FIRST])
         .arg(program)
         .arg(INSIDE)
         .args(std::env::args_os().skip(1))
-        .exec();
-    eprintln!("these tests need the program unshare: {error}");
-    ExitCode::FAILURE
+        .status()
+        .expect("these tests need the programs setpriv and unshare");
+    remove_cgroups();
+    if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A service. It is stopped when it is dropped, and its containers with it.
+/// A service. It is stopped when it is dropped; its containers end with the program.
 pub(crate) struct Service {
     directory: PathBuf,
     process: Option<Child>,
@@ -121,29 +120,24 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.end(Signal::TERM);
-        // What a test that failed has left.
-        let _ = self.podman().args(["rm", "--all", "--force", "--time", "0"]).output();
+        // The service keeps this mount for the next one.
+        let _ = Command::new("umount").arg(self.path("root/overlay")).output();
     }
 }
 
-/// Removes what is in no namespace, and would be left of a service: the cgroups that it had containers in.
-pub(crate) fn remove_cgroups() {
+/// Removes what is in no namespace, and would be left of a service: the cgroups that its containers were in. One with a process
+/// in it is not these tests', and stays.
+fn remove_cgroups() {
+    let directories = |path: &Path| {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
     let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    for hierarchy in hierarchies.chain([root.to_owned()]) {
-        remove(&hierarchy.join(CGROUP).join("conmon"));
-        remove(&hierarchy.join(CGROUP));
-    }
-}
-
-/// Removes a cgroup, if it is there. For a while the last processes may be in it; after that it is not these tests' alone.
-fn remove(cgroup: &Path) {
-    let begun = Instant::now();
-    while let Err(error) = fs::remove_dir(cgroup) {
-        if error.kind() != ErrorKind::ResourceBusy || begun.elapsed() > CGROUP_PATIENCE {
-            break;
+    for hierarchy in directories(root).into_iter().chain([root.to_owned()]) {
+        let cgroup = hierarchy.join(CGROUP);
+        for path in directories(&cgroup).into_iter().chain([cgroup]) {
+            let _ = fs::remove_dir(path);
         }
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
