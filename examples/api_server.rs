@@ -39,8 +39,8 @@ struct Options {
     /// Let requests without a token in as `system:anonymous`, who may ask for little more than the version and health.
     #[arg(long)]
     anonymous: bool,
-    /// Where the state is kept: mem, sled:DIR or etcd:URL. Further members of an etcd cluster follow with commas; etcd has to be
-    /// built in, with `--features etcd`.
+    /// Where the state is kept: mem, sled:DIR, redb:DIR or etcd:URL. Further members of an etcd cluster follow with commas; redb
+    /// and etcd have to be built in, with `--features redb` and `--features etcd`.
     #[arg(long, value_name = "STORE", default_value = "mem")]
     store: String,
     /// Keep the authority and the key of tokens here (ca.crt, ca.key, sa.key), so that what they signed is good after a restart;
@@ -125,10 +125,24 @@ async fn builder(env: &Env, store: &str) -> Result<ClusterBuilder, String> {
             let opened = SledStore::open(env, place, Limits::default()).await;
             Arc::new(opened.map_err(|error| format!("--store {store}: {error}"))?)
         }
+        "redb" if !place.is_empty() => redb(env, place).await.map_err(|error| format!("--store {store}: {error}"))?,
         "etcd" if !place.is_empty() => etcd(env, place).await.map_err(|error| format!("--store {store}: {error}"))?,
-        _ => return Err(format!("--store {store}: no such store; there are mem, sled:DIR and etcd:URL")),
+        _ => return Err(format!("--store {store}: no such store; there are mem, sled:DIR, redb:DIR and etcd:URL")),
     };
     Ok(Cluster::builder().env(env).store(store))
+}
+
+#[cfg(feature = "redb")]
+async fn redb(env: &Env, directory: &str) -> Result<Arc<dyn Store>, String> {
+    use orchestrator::store_redb::{Limits, RedbStore};
+
+    let opened = RedbStore::open(env, directory, Limits::default()).await;
+    Ok(Arc::new(opened.map_err(|error| error.to_string())?))
+}
+
+#[cfg(not(feature = "redb"))]
+async fn redb(_: &Env, _: &str) -> Result<Arc<dyn Store>, String> {
+    Err("the redb store is not built into this program; `--features redb` builds it in".to_owned())
 }
 
 #[cfg(feature = "etcd")]

@@ -35,5 +35,7 @@ pub use orchestrator_scheduler as kube_scheduler;
 #[cfg(feature = "etcd")]
 pub use orchestrator_store_etcd as store_etcd;
 pub use orchestrator_store_mem as store_mem;
+#[cfg(feature = "redb")]
+pub use orchestrator_store_redb as store_redb;
 #[cfg(feature = "sled")]
 pub use orchestrator_store_sled as store_sled;

@@ -1,151 +1,110 @@
-//! The records in sled, read and written one by one. Everything here blocks.
+//! sled as an engine: how it is opened and flushed, and its errors.
 
 use std::{
-    fs::{File, TryLockError},
+    fmt,
+    fs::{self, File, TryLockError},
     io,
-    ops::Bound,
+    ops::{Bound, ControlFlow},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
-use bytes::Bytes;
-use orchestrator_core::store::{Entry, Key, KeyRange, Revision};
-
-use crate::{
-    error::SledError,
-    limits::{PIECE_BYTES, RELEASE_PAUSE, RELEASE_TIME},
-    record::{
-        self, Commit, DEADLINES, Meta, Place, Pointer, commit_key, damaged, decode, parse_deadline_key,
-        parse_pointer_key, piece_key, pieces, pointer_key, unseal, value_key,
-    },
-    writes::Writes,
+use orchestrator_store_disk::{
+    Bounds, Changes, DiskError, Engine, Flush, Limits, Place, Reader, Visit, sync_directory,
 };
 
-/// Puts what was written to a file onto the disk. Tests have one that fails.
-pub(crate) type Flush = Box<dyn Fn(&File) -> io::Result<()> + Send + Sync>;
+use crate::limits::{DELETE_RESERVE_BYTES, PIECE_BYTES, RECLAIM_INTERVAL_MILLISECONDS, RELEASE_PAUSE, RELEASE_TIME};
 
-/// An open directory.
-pub(crate) struct Engine {
+/// sled, in a directory.
+pub struct SledEngine {
     db: sled::Db,
     /// sled's file, to flush it: sled itself waits until the data has left the page cache, which is not yet the disk.
     file: File,
     flush: Flush,
-    /// sled's directory.
     directory: PathBuf,
     /// The newest of sled's blob files that is on the disk.
     blobs: Mutex<i64>,
-    /// Keeps others out of the directory. Behind the database, so that it is let go of last.
-    _lock: File,
 }
 
-impl Engine {
-    /// Around a database that was opened in a directory.
-    pub(crate) fn new(db: sled::Db, directory: &Path, lock: File, flush: Flush) -> Result<Self, SledError> {
-        let file = File::open(directory.join("db")).map_err(|error| SledError::io("opening sled's file", error))?;
-        let engine = Self { db, file, flush, directory: directory.to_owned(), blobs: Mutex::new(-1), _lock: lock };
+impl fmt::Debug for SledEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SledEngine").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+impl Engine for SledEngine {
+    fn open(place: Place<'_>) -> Result<Self, DiskError> {
+        let Place { directory, is_new, limits, flush } = place;
+        if !is_new {
+            remove_unfinished_snapshots(directory)?;
+            wait_for_release(directory)?;
+        }
+        let db = open_sled(directory, limits).map_err(told)?;
+        let file = File::open(directory.join("db")).map_err(|error| DiskError::io("opening sled's file", error))?;
+        let engine = Self { db, file, flush, directory: directory.to_owned(), blobs: Mutex::new(-1) };
         engine.sync_blobs()?;
         Ok(engine)
     }
 
-    /// Closes the database, and returns when the directory is free.
-    pub(crate) fn close(self) -> Result<(), SledError> {
+    fn bounds(&self) -> Bounds {
+        Bounds { piece_bytes: PIECE_BYTES, delete_reserve_bytes: DELETE_RESERVE_BYTES }
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader + '_>, DiskError> {
+        Ok(Box::new(Tree(&self.db)))
+    }
+
+    fn apply(&mut self, changes: Changes) -> Result<(), DiskError> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        self.db.apply_batch(batch).map_err(told)
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        // Blobs first: sled passes over the pointer to one that is missing.
+        self.sync_blobs()?;
+        self.db.flush().map_err(told)?;
+        (self.flush)(&self.file).map_err(|error| DiskError::io("flushing", error))
+    }
+
+    fn size_bytes(&self) -> Result<u64, DiskError> {
+        self.db.size_on_disk().map_err(told)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), DiskError> {
         drop(self.db);
         wait_for_release(&self.directory)
     }
+}
 
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, SledError> {
-        self.db.get(key)?.map(|sealed| unseal(key, &sealed).map(<[u8]>::to_vec)).transpose()
+/// sled's records.
+struct Tree<'a>(&'a sled::Db);
+
+impl Reader for Tree<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(self.0.get(key).map_err(told)?.map(|value| value.to_vec()))
     }
 
-    /// A record, if it is there.
-    pub(crate) fn record<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, SledError> {
-        self.get(key)?.map(|payload| decode(key, &payload)).transpose()
-    }
-
-    pub(crate) fn meta(&self) -> Result<Meta, SledError> {
-        self.record(record::META_KEY)?.ok_or_else(|| damaged(record::META_KEY))
-    }
-
-    pub(crate) fn pointer(&self, key: &Key) -> Result<Option<Pointer>, SledError> {
-        self.record(&pointer_key(key.as_str()))
-    }
-
-    pub(crate) fn commit(&self, revision: u64) -> Result<Commit, SledError> {
-        let prefix = commit_key(revision);
-        let mut payload = Vec::new();
-        // The last piece is the one that is not full; behind full ones there may be nothing.
-        while let Some(piece) = self.get(&piece_key(&prefix, pieces(payload.len())))? {
-            payload.extend_from_slice(&piece);
-            if piece.len() != PIECE_BYTES {
+    fn scan(&self, from: Bound<&[u8]>, visit: &mut Visit<'_>) -> Result<(), DiskError> {
+        for item in self.0.range::<&[u8], _>((from, Bound::Unbounded)) {
+            let (key, value) = item.map_err(told)?;
+            if let ControlFlow::Break(()) = visit(&key, &value)? {
                 break;
             }
         }
-        decode(&prefix, &payload)
+        Ok(())
     }
+}
 
-    pub(crate) fn entry(&self, key: &Key, place: &Place) -> Result<Entry, SledError> {
-        let prefix = value_key(place);
-        let mut value = Vec::with_capacity(place.bytes as usize);
-        for piece in 0..pieces(place.bytes as usize) {
-            let piece = self.get(&piece_key(&prefix, piece))?;
-            value.extend_from_slice(&piece.ok_or_else(|| damaged(&prefix))?);
-        }
-        if value.len() != place.bytes as usize {
-            return Err(damaged(&prefix));
-        }
-        let (created, modified) = (Revision(place.created), Revision(place.modified));
-        Ok(Entry { key: key.clone(), value: Bytes::from(value), created, modified })
-    }
-
-    /// The present keys of a range behind one of them, in order.
-    pub(crate) fn pointers(
-        &self,
-        range: &KeyRange,
-        after: Option<&Key>,
-    ) -> impl Iterator<Item = Result<(Key, Pointer), SledError>> + use<> {
-        let prefix = pointer_key(range.as_prefix());
-        let start = match after {
-            Some(after) if after.as_str() >= range.as_prefix() => Bound::Excluded(pointer_key(after.as_str())),
-            _ => Bound::Included(prefix.clone()),
-        };
-        let found = self.db.range((start, Bound::Unbounded));
-        let inside = found.take_while(move |item| !matches!(item, Ok((key, _)) if !key.starts_with(&prefix)));
-        inside.map(|item| {
-            let (key, sealed) = item?;
-            Ok((parse_pointer_key(&key)?, decode(&key, unseal(&key, &sealed)?)?))
-        })
-    }
-
-    /// When keys expire, the next one first.
-    pub(crate) fn deadlines(&self) -> impl Iterator<Item = Result<(u64, Key), SledError>> + use<> {
-        self.db.scan_prefix(DEADLINES).map(|item| {
-            let (key, sealed) = item?;
-            unseal(&key, &sealed)?;
-            parse_deadline_key(&key)
-        })
-    }
-
-    /// All records whose keys begin with this, unread.
-    pub(crate) fn scan(&self, prefix: &[u8]) -> sled::Iter {
-        self.db.scan_prefix(prefix)
-    }
-
-    /// Changes records, all or none, without waiting for the disk.
-    pub(crate) fn apply(&self, writes: Writes) -> Result<(), SledError> {
-        Ok(self.db.apply_batch(writes.into_batch())?)
-    }
-
-    /// Waits until everything that was applied would survive the loss of power.
-    pub(crate) fn flush(&self) -> Result<(), SledError> {
-        // Blobs first: sled passes over the pointer to one that is missing.
-        self.sync_blobs()?;
-        self.db.flush()?;
-        (self.flush)(&self.file).map_err(|error| SledError::io("flushing", error))
-    }
-
+impl SledEngine {
     /// Flushes the files that sled keeps large pages in, which are rare here and which it does not flush.
-    fn sync_blobs(&self) -> Result<(), SledError> {
-        let told = |error| SledError::io("flushing sled's blobs", error);
+    fn sync_blobs(&self) -> Result<(), DiskError> {
+        let told = |error| DiskError::io("flushing sled's blobs", error);
         let directory = self.directory.join("blobs");
         let mut newest = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
         let known = *newest;
@@ -163,31 +122,34 @@ impl Engine {
         }
         if *newest == known { Ok(()) } else { sync_directory(&directory) }
     }
-
-    /// Space that the files take, in bytes.
-    pub(crate) fn size_bytes(&self) -> Result<u64, SledError> {
-        Ok(self.db.size_on_disk()?)
-    }
-
-    /// Space that the disk has left for this process, in bytes.
-    pub(crate) fn free_bytes(&self) -> Result<u64, SledError> {
-        let disk = rustix::fs::statvfs(&self.directory)
-            .map_err(|error| SledError::io("asking for free space", error.into()))?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
-    }
 }
 
-/// Makes new names in a directory survive the loss of power.
-pub(crate) fn sync_directory(path: &Path) -> Result<(), SledError> {
-    let synced = File::open(path).and_then(|directory| directory.sync_all());
-    synced.map_err(|error| SledError::io(format!("flushing {}", path.display()), error))
+fn open_sled(directory: &Path, limits: &Limits) -> sled::Result<sled::Db> {
+    sled::Config::new()
+        .path(directory)
+        .cache_capacity(limits.cache_bytes)
+        .mode(sled::Mode::LowSpace)
+        .flush_every_ms(Some(RECLAIM_INTERVAL_MILLISECONDS))
+        .open()
+}
+
+/// sled takes a snapshot that it did not finish for the newest one, and then for damage.
+fn remove_unfinished_snapshots(directory: &Path) -> Result<(), DiskError> {
+    let told = |error| DiskError::io(format!("looking through {}", directory.display()), error);
+    for file in fs::read_dir(directory).map_err(told)? {
+        let file = file.map_err(told)?;
+        if file.file_name().to_string_lossy().ends_with(".generating") {
+            fs::remove_file(file.path()).map_err(told)?;
+        }
+    }
+    Ok(())
 }
 
 /// Waits until sled's threads have let go of a database in a directory that nobody else may have open: they finish their work
 /// after it was closed.
 #[expect(clippy::disallowed_methods, reason = "threads of another library work in real time, and this one may block")]
-pub(crate) fn wait_for_release(directory: &Path) -> Result<(), SledError> {
-    let told = |error| SledError::io("waiting for sled", error);
+fn wait_for_release(directory: &Path) -> Result<(), DiskError> {
+    let told = |error| DiskError::io("waiting for sled", error);
     let file = File::open(directory.join("db")).map_err(told)?;
     for _ in 0..RELEASE_TIME.as_millis() / RELEASE_PAUSE.as_millis() {
         match file.try_lock() {
@@ -197,5 +159,13 @@ pub(crate) fn wait_for_release(directory: &Path) -> Result<(), SledError> {
             Ok(()) => return Ok(()),
         }
     }
-    Err(SledError::InUse { path: directory.to_owned() })
+    Err(DiskError::InUse { path: directory.to_owned() })
+}
+
+fn told(error: sled::Error) -> DiskError {
+    match error {
+        sled::Error::Io(source) => DiskError::io("sled", source),
+        sled::Error::Corruption { .. } => DiskError::Damaged("sled found a page that is not what it wrote".to_owned()),
+        other => DiskError::Engine(format!("sled: {other}")),
+    }
 }

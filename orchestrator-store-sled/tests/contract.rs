@@ -1,27 +1,26 @@
 //! The store on disk, bare and wrapped, keeps the contract of a store.
 
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
 use orchestrator_core::{env::Env, store::Store};
-use orchestrator_store_sled::Limits;
+use orchestrator_store_disk::suites::temporary;
+use orchestrator_store_sled::{Limits, SledEngine};
 use orchestrator_testkit::{
     store_contract,
     wrap::{FaultRates, FaultyStore, MeteredStore, PrefixedStore, SlowStore},
 };
 
 fn on_disk(env: &Env) -> Arc<dyn Store> {
-    support::temporary(env, Limits::default())
+    temporary::<SledEngine>(env, Limits::default())
 }
 
 store_contract!(bare, simulated, on_disk);
 store_contract!(bare_on_threads, real, |env: &Env| -> Arc<dyn Store> {
-    support::temporary(env, Limits { bookmark_interval: Duration::from_millis(20), ..Limits::default() })
+    temporary::<SledEngine>(env, Limits { bookmark_interval: Duration::from_millis(20), ..Limits::default() })
 });
 store_contract!(with_little_history, real, |env: &Env| -> Arc<dyn Store> {
     let bookmark_interval = Duration::from_millis(20);
-    support::temporary(env, Limits { history_commits: 1000, bookmark_interval, ..Limits::default() })
+    temporary::<SledEngine>(env, Limits { history_commits: 1000, bookmark_interval, ..Limits::default() })
 });
 store_contract!(wrapped, simulated, |env: &Env| -> Arc<dyn Store> {
     let store = Arc::new(SlowStore::new(on_disk(env), env, Duration::from_millis(3)));

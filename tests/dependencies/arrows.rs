@@ -1,4 +1,5 @@
-//! Every crate of ours depends on the core and on no other, except those that wire whole clusters, and runtimes on images.
+//! Every crate of ours depends on the core and on no other, except those that wire whole clusters, runtimes on images, and stores
+//! on what stores on disk share.
 
 use serde_json::{Value, json};
 
@@ -16,6 +17,12 @@ const REFERENCES: [&str; 2] = ["orchestrator-store-mem", "orchestrator-runtime-s
 /// What adapters of `ContainerRuntime` share; it knows nothing of any of them.
 const IMAGES: &str = "orchestrator-images";
 const RUNTIMES: &str = "orchestrator-runtime-";
+
+/// What stores on disk share; it knows nothing of any of them.
+const DISK: &str = "orchestrator-store-disk";
+const STORES: &str = "orchestrator-store-";
+/// A benchmark measures the first against the second, in one run.
+const MEASURED: [&str; 2] = ["orchestrator-store-redb", "orchestrator-store-sled"];
 
 /// The one package that chooses a version of the Kubernetes API, by a feature that can be switched off.
 const CHOOSES_VERSION: &str = "orchestrator";
@@ -66,6 +73,8 @@ fn may_depend(name: &str, on: &str, is_dev: bool) -> bool {
         (CORE, _) => false,
         (_, CORE) => true,
         (name, IMAGES) => name.starts_with(RUNTIMES),
+        (name, DISK) => name.starts_with(STORES),
+        (name, on) if [name, on] == MEASURED => is_dev,
         (_, on) => is_dev && REFERENCES.contains(&on),
     }
 }
@@ -94,6 +103,9 @@ fn wrong_arrows_are_found() {
         ("orchestrator-testkit", "orchestrator-store-mem", None),
         ("orchestrator-node", "orchestrator-images", None),
         ("orchestrator-images", "orchestrator-runtime-youki", Some("dev")),
+        ("orchestrator-node", "orchestrator-store-disk", Some("dev")),
+        ("orchestrator-store-disk", "orchestrator-store-sled", Some("dev")),
+        ("orchestrator-store-redb", "orchestrator-store-sled", None),
     ] {
         assert_eq!(violations(&package(name, on, kind)).len(), 1, "{name} on {on}");
     }
@@ -103,6 +115,8 @@ fn wrong_arrows_are_found() {
         ("orchestrator-core", "orchestrator-testkit", Some("dev")),
         ("orchestrator-sim", "orchestrator-node", None),
         ("orchestrator-runtime-youki", "orchestrator-images", None),
+        ("orchestrator-store-sled", "orchestrator-store-disk", None),
+        ("orchestrator-store-redb", "orchestrator-store-sled", Some("dev")),
         ("orchestrator-node", "serde", None),
     ] {
         assert_eq!(violations(&package(name, on, kind)), [""; 0], "{name} on {on}");
