@@ -106,8 +106,8 @@ impl Service {
 
     fn podman(&self) -> Command {
         let mut command = Command::new("podman");
-        // Whatever writes files into where it is writes them here.
-        command.current_dir(&self.directory);
+        // Where it leaves files that nobody removes: archives of images, and marks of conmon's.
+        command.current_dir(&self.directory).env("TMPDIR", &self.directory);
         command.env("CONTAINERS_CONF", self.path("containers.conf"));
         command.env("CONTAINERS_REGISTRIES_CONF", self.path("registries.conf"));
         for (option, directory) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
