@@ -26,7 +26,7 @@ fn the_plain_engine_passes_the_suites() {
         Arc::new(MemStore::with_limits(env, limits))
     };
     let arguments = Arguments { quiet: true, ..Arguments::default() };
-    assert!(!libtest_mimic::run(&arguments, suites::trials::<Plain>(reference)).has_failed());
+    assert!(!libtest_mimic::run(&arguments, suites::trials::<Plain>(reference, false)).has_failed());
 }
 
 /// A directory with an empty store, which nobody has open.

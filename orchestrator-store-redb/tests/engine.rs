@@ -8,7 +8,7 @@ use orchestrator_store_mem::MemStore;
 use orchestrator_store_redb::{RedbEngine, Limits};
 
 fn main() {
-    suites::engine::<RedbEngine>(in_memory)
+    suites::engine::<RedbEngine>(in_memory, true)
 }
 
 fn in_memory(env: &Env, limits: &Limits) -> Arc<dyn Store> {

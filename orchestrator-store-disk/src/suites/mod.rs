@@ -29,17 +29,21 @@ pub use temporary::temporary;
 /// A store that keeps nothing, to compare with, with the history of these limits.
 pub type Reference = fn(&Env, &Limits) -> Arc<dyn Store>;
 
-/// The program of a test: directories, flushes, space, and that the store does what another one does.
-pub fn engine<E: Engine>(reference: Reference) {
-    libtest_mimic::run(&Arguments::from_args(), trials::<E>(reference)).exit()
+/// The program of a test: directories, flushes, space, and that the store does what another one does. An engine whose files stay
+/// large says so.
+pub fn engine<E: Engine>(reference: Reference, stays_small: bool) {
+    libtest_mimic::run(&Arguments::from_args(), trials::<E>(reference, stays_small)).exit()
 }
 
 /// What [`engine`] runs.
-pub fn trials<E: Engine>(reference: Reference) -> Vec<Trial> {
+pub fn trials<E: Engine>(reference: Reference, stays_small: bool) -> Vec<Trial> {
     let mut trials = directory::trials::<E>();
     trials.extend(flush::trials::<E>());
     trials.push(Trial::test("memory_and_disk_agree", move || equivalence::agrees::<E>(reference)));
-    trials.push(Trial::test("a_store_that_churns_ends_within_twice_its_live_data", space::churn::<E>));
+    if stays_small {
+        trials.push(Trial::test("a_store_that_churns_ends_within_twice_its_live_data", space::churn::<E>));
+        trials.push(Trial::test("space_of_what_was_removed_goes_back_to_the_disk", space::removed::<E>));
+    }
     trials
 }
 
