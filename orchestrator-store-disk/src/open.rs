@@ -58,12 +58,7 @@ pub(crate) fn open<E: Engine>(path: &Path, limits: &Limits, flush: Flush) -> Res
 }
 
 /// Brings what an engine holds up to date, and looks whether it is whole.
-fn examine(
-    mut engine: Box<dyn Engine>,
-    path: &Path,
-    data: &Path,
-    lock: File,
-) -> Result<(Database, Found), DiskError> {
+fn examine(mut engine: Box<dyn Engine>, path: &Path, data: &Path, lock: File) -> Result<(Database, Found), DiskError> {
     sync_directory(data)?;
     migrate(&mut *engine, path, MIGRATIONS)?;
     let database = Database::new(engine, data, lock);
@@ -75,10 +70,13 @@ fn examine(
     Ok((database, Found { meta, live_bytes, expires }))
 }
 
+/// Opens or makes an engine in a place.
+type Make<'a> = dyn FnMut(Place<'_>) -> Result<Box<dyn Engine>, DiskError> + 'a;
+
 /// Makes an empty store beside its place and moves it there, so that there is never half of one.
 fn create(
     path: &Path,
-    make: &mut dyn FnMut(Place<'_>) -> Result<Box<dyn Engine>, DiskError>,
+    make: &mut Make<'_>,
     limits: &Limits,
     flush: &Flush,
 ) -> Result<(), DiskError> {

@@ -12,9 +12,7 @@ use std::{
 };
 
 use orchestrator_store_disk::{Bounds, Changes, DiskError, Engine, Place, Reader, Visit};
-use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
-};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::{
     file::{DataFile, Shared},
