@@ -48,11 +48,7 @@ impl Shared {
         self.blocking(list).await
     }
 
-    pub(crate) fn watch(
-        self: &Arc<Self>,
-        range: KeyRange,
-        options: WatchOptions,
-    ) -> Result<WatchStream, StoreError> {
+    pub(crate) fn watch(self: &Arc<Self>, range: KeyRange, options: WatchOptions) -> Result<WatchStream, StoreError> {
         let (cursor, wake) = self.view().subscribe(&range, options.after)?;
         let watcher = Watcher::new(self.clone(), range, cursor, wake, options.bookmarks);
         Ok(futures::stream::unfold(watcher, Watcher::next).boxed())

@@ -34,9 +34,9 @@ mod error;
 mod expiry;
 mod limits;
 mod open;
-mod plan;
 #[cfg(test)]
 mod plain;
+mod plan;
 mod queue;
 mod read;
 mod record;
@@ -102,12 +102,7 @@ impl<E: Engine> DiskStore<E> {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub async fn open_with(
-        env: &Env,
-        path: impl AsRef<Path>,
-        limits: Limits,
-        flush: Flush,
-    ) -> Result<Self, DiskError> {
+    pub async fn open_with(env: &Env, path: impl AsRef<Path>, limits: Limits, flush: Flush) -> Result<Self, DiskError> {
         let path = path.as_ref().to_owned();
         let opened = env.blocking(move || open::open::<E>(&path, &limits, flush));
         let stopped = || Err(DiskError::Engine("the environment has stopped".to_owned()));

@@ -32,9 +32,8 @@ fn the_plain_engine_passes_the_suites() {
 /// A directory with an empty store, which nobody has open.
 fn made() -> tempfile::TempDir {
     let (simulation, directory) = (Simulation::new(1), tempfile::TempDir::new().unwrap());
-    let open = async {
-        DiskStore::<Plain>::open(&simulation.env(), directory.path(), Limits::default()).await.map(drop)
-    };
+    let open =
+        async { DiskStore::<Plain>::open(&simulation.env(), directory.path(), Limits::default()).await.map(drop) };
     simulation.run(open).unwrap().unwrap();
     directory
 }

@@ -1,7 +1,11 @@
 //! A store of a gigabyte: how long it takes to open it after it was closed and after it was killed, and how much memory that takes.
 //!
 //! The directory is the one for temporary files; `TMPDIR` names another disk.
-#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a benchmark measures real time and is read by people")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a benchmark measures real time and is read by people"
+)]
 
 use std::{
     fs,

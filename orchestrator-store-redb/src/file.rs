@@ -38,7 +38,10 @@ struct Failure {
 
 impl fmt::Debug for DataFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DataFile").field("file", &self.file).field("has_failed", &self.has_failed).finish_non_exhaustive()
+        f.debug_struct("DataFile")
+            .field("file", &self.file)
+            .field("has_failed", &self.has_failed)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,7 +59,8 @@ impl DataFile {
 
     /// Space that the file takes, in bytes: what was never written to takes none.
     pub(crate) fn size_bytes(&self) -> Result<u64, DiskError> {
-        let metadata = self.file.metadata().map_err(|error| DiskError::io("asking for the size of redb's file", error))?;
+        let metadata =
+            self.file.metadata().map_err(|error| DiskError::io("asking for the size of redb's file", error))?;
         Ok(metadata.blocks() * 512)
     }
 

@@ -4,6 +4,5 @@ use orchestrator_store_disk::suites::disk;
 use orchestrator_store_redb::RedbEngine;
 
 fn main() {
-
     disk::main::<RedbEngine>(true)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use orchestrator_core::{env::Env, store::Store};
 use orchestrator_store_disk::suites;
 use orchestrator_store_mem::MemStore;
-use orchestrator_store_redb::{RedbEngine, Limits};
+use orchestrator_store_redb::{Limits, RedbEngine};
 
 fn main() {
     suites::engine::<RedbEngine>(in_memory, true)

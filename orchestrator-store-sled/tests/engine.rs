@@ -5,7 +5,7 @@ use std::sync::Arc;
 use orchestrator_core::{env::Env, store::Store};
 use orchestrator_store_disk::suites;
 use orchestrator_store_mem::MemStore;
-use orchestrator_store_sled::{SledEngine, Limits};
+use orchestrator_store_sled::{Limits, SledEngine};
 
 fn main() {
     // sled's file is several times as large as what is in it after much was written over.

@@ -309,7 +309,9 @@ mod tests {
     fn libraries_do_not_panic() {
         let text = "fn a() { b.unwrap(); panic!(\"x\") }\n#[cfg(test)]\nmod tests { fn c() { d.unwrap() } }\n";
         assert_eq!(rules_line(panics, text), [1, 1]);
-        for allowed in ["orchestrator-core/tests/a.rs", "orchestrator-testkit/src/a.rs", "orchestrator-store-disk/src/suites/a.rs"] {
+        for allowed in
+            ["orchestrator-core/tests/a.rs", "orchestrator-testkit/src/a.rs", "orchestrator-store-disk/src/suites/a.rs"]
+        {
             assert_eq!(count(panics, allowed, text), 0, "{allowed}");
         }
     }

@@ -89,7 +89,9 @@ fn written<E: Engine>(env: &Env, plan: Plan) -> Written {
 }
 
 async fn contents<E: Engine>(
-    store: &DiskStore<E>, revision: Option<Revision>) -> Result<BTreeMap<Key, Entry>, StoreError> {
+    store: &DiskStore<E>,
+    revision: Option<Revision>,
+) -> Result<BTreeMap<Key, Entry>, StoreError> {
     let options = ListOptions { revision, ..ListOptions::default() };
     let listing = store.list(&KeyRange::prefix(""), options).await?;
     Ok(listing.entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect())

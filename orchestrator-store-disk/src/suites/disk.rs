@@ -23,7 +23,9 @@ pub fn main<E: Engine>(reads_after_a_failure: bool) {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
     let trials = vec![
         Trial::test("a_disk_that_is_nearly_full_takes_deletions_only", || run(nearly_full::<E>)),
-        Trial::test("a_disk_that_is_full_ends_writing", move || run(|env, disk| full::<E>(env, disk, reads_after_a_failure))),
+        Trial::test("a_disk_that_is_full_ends_writing", move || {
+            run(|env, disk| full::<E>(env, disk, reads_after_a_failure))
+        }),
         Trial::test("a_directory_that_is_read_only_is_not_opened", || run(read_only::<E>)),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit()

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
+use libtest_mimic::Failed;
 use orchestrator_core::{
     env::{Env, Simulation},
     store::{
@@ -11,7 +12,6 @@ use orchestrator_core::{
         WatchOptions, WatchStream,
     },
 };
-use libtest_mimic::Failed;
 use proptest::{collection::vec, prelude::*, sample::select, test_runner::TestRunner};
 
 use super::Reference;

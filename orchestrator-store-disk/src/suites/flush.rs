@@ -9,14 +9,12 @@ use std::{
     time::Duration,
 };
 
+use super::on_threads as run;
+use crate::{DiskError, DiskStore, Engine, Flush, Limits};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::join_all};
 use libtest_mimic::Trial;
-use orchestrator_core::{
-    store::{Batch, Key, KeyRange, ListOptions, Revision, Store, StoreError, WatchOptions},
-};
-use super::on_threads as run;
-use crate::{DiskError, DiskStore, Engine, Flush, Limits};
+use orchestrator_core::store::{Batch, Key, KeyRange, ListOptions, Revision, Store, StoreError, WatchOptions};
 
 pub(super) fn trials<E: Engine>() -> Vec<Trial> {
     let trial = |name: &str, case: fn()| {
