@@ -48,7 +48,7 @@ pub(crate) fn open<E: Engine>(path: &Path, limits: &Limits, flush: Flush) -> Res
     let lock = lock(path)?;
     let data = path.join("data");
     if !data.try_exists().map_err(told)? {
-        create(path, &mut |place| Ok(Box::new(E::open(place)?)), limits, &flush)?;
+        create::<E>(path, limits, &flush)?;
     }
     contained(|| {
         let engine = E::open(Place { directory: &data, is_new: false, limits, flush })?;
@@ -70,16 +70,8 @@ fn examine(mut engine: Box<dyn Engine>, path: &Path, data: &Path, lock: File) ->
     Ok((database, Found { meta, live_bytes, expires }))
 }
 
-/// Opens or makes an engine in a place.
-type Make<'a> = dyn FnMut(Place<'_>) -> Result<Box<dyn Engine>, DiskError> + 'a;
-
 /// Makes an empty store beside its place and moves it there, so that there is never half of one.
-fn create(
-    path: &Path,
-    make: &mut Make<'_>,
-    limits: &Limits,
-    flush: &Flush,
-) -> Result<(), DiskError> {
+fn create<E: Engine>(path: &Path, limits: &Limits, flush: &Flush) -> Result<(), DiskError> {
     let told = |error| DiskError::io(format!("making a store in {}", path.display()), error);
     let unfinished = path.join("new");
     match fs::remove_dir_all(&unfinished) {
@@ -88,11 +80,11 @@ fn create(
     }
     fs::create_dir(&unfinished).map_err(told)?;
     contained(|| {
-        let mut engine = make(Place { directory: &unfinished, is_new: true, limits, flush: flush.clone() })?;
+        let mut engine = E::open(Place { directory: &unfinished, is_new: true, limits, flush: flush.clone() })?;
         let mut writes = Writes::new(engine.bounds().piece_bytes);
         writes.put(META_KEY.to_vec(), &encode(&Meta::EMPTY)?);
-        set_format(&mut *engine, MIGRATIONS.len() as u32 + 1, writes)?;
-        engine.close()
+        set_format(&mut engine, MIGRATIONS.len() as u32 + 1, writes)?;
+        Box::new(engine).close()
     })?;
     for file in fs::read_dir(&unfinished).map_err(told)? {
         File::open(file.map_err(told)?.path()).and_then(|file| file.sync_all()).map_err(told)?;

@@ -16,7 +16,7 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefini
 
 use crate::{
     file::{DataFile, Shared},
-    limits::{DELETE_RESERVE_BYTES, PIECE_BYTES, RECLAIM_BYTES, WASTE_BYTES, WASTE_FACTOR},
+    limits::{DELETE_RESERVE_BYTES, PIECE_BYTES, RECLAIM_BYTES, REGROWN_PERCENT, WASTE_BYTES, WASTE_FACTOR},
 };
 
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
@@ -95,7 +95,7 @@ impl Engine for RedbEngine {
     fn is_wasteful(&self, stored_bytes: u64) -> Result<bool, DiskError> {
         let size_bytes = self.size_bytes()?;
         let much = stored_bytes.saturating_mul(WASTE_FACTOR).saturating_add(WASTE_BYTES);
-        let more = self.reclaimed_bytes.load(Ordering::Relaxed).saturating_mul(2);
+        let more = self.reclaimed_bytes.load(Ordering::Relaxed).saturating_mul(REGROWN_PERCENT) / 100;
         Ok(stored_bytes <= RECLAIM_BYTES && size_bytes > much.max(more))
     }
 

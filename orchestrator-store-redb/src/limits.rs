@@ -6,9 +6,11 @@ pub(crate) const PIECE_BYTES: usize = 4032;
 /// Free space that a write needs which only deletes, in bytes: for copies of the pages that a group changes.
 pub(crate) const DELETE_RESERVE_BYTES: u64 = 1 << 20;
 /// How many times as large as what is stored the file may be before space is given back. Pages that are not full take a third.
-pub(crate) const WASTE_FACTOR: u64 = 3;
+pub(crate) const WASTE_FACTOR: u64 = 2;
 /// Waste that is never given back, in bytes.
-pub(crate) const WASTE_BYTES: u64 = 32 << 20;
+pub(crate) const WASTE_BYTES: u64 = 4 << 20;
+/// How much larger than after the last time the file has to be, in percent: there is something to be had then.
+pub(crate) const REGROWN_PERCENT: u64 = 150;
 /// Size of what is stored up to which space is given back, in bytes: readers and writers wait meanwhile, for some seconds at
 /// this size. Larger files keep what they have, for what is written later.
 pub(crate) const RECLAIM_BYTES: u64 = 128 << 20;
