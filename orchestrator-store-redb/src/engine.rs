@@ -16,7 +16,8 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefini
 
 use crate::{
     file::{DataFile, Shared},
-    limits::{DELETE_RESERVE_BYTES, PIECE_BYTES, RECLAIM_BYTES, REGROWN_PERCENT, WASTE_BYTES, WASTE_FACTOR},
+    limits::{DELETE_RESERVE_BYTES, PIECE_BYTES},
+    waste::Left,
 };
 
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
@@ -27,8 +28,9 @@ pub struct RedbEngine {
     file: Arc<DataFile>,
     /// What was applied and not yet flushed.
     applied: Mutex<Option<WriteTransaction>>,
-    /// Size that the file had after space was given back, in bytes: what redb cannot get rid of.
-    reclaimed_bytes: AtomicU64,
+    /// Size of what is stored, in bytes, as it was told last.
+    stored_bytes: AtomicU64,
+    left: Left,
 }
 
 impl fmt::Debug for RedbEngine {
@@ -46,7 +48,8 @@ impl Engine for RedbEngine {
         // What redb says of a disk that failed is not why.
         file.check()?;
         let db = opened.map_err(told)?;
-        let engine = Self { db, file, applied: Mutex::new(None), reclaimed_bytes: AtomicU64::new(0) };
+        let engine =
+            Self { db, file, applied: Mutex::new(None), stored_bytes: AtomicU64::new(0), left: Left::default() };
         if is_new {
             // Readers find a table.
             engine.begin()?.commit().map_err(told)?;
@@ -93,17 +96,15 @@ impl Engine for RedbEngine {
     }
 
     fn is_wasteful(&self, stored_bytes: u64) -> Result<bool, DiskError> {
-        let size_bytes = self.size_bytes()?;
-        let much = stored_bytes.saturating_mul(WASTE_FACTOR).saturating_add(WASTE_BYTES);
-        let more = self.reclaimed_bytes.load(Ordering::Relaxed).saturating_mul(REGROWN_PERCENT) / 100;
-        Ok(stored_bytes <= RECLAIM_BYTES && size_bytes > much.max(more))
+        self.stored_bytes.store(stored_bytes, Ordering::Relaxed);
+        Ok(self.left.is_wasteful(self.size_bytes()?, stored_bytes))
     }
 
     fn reclaim(&mut self) -> Result<(), DiskError> {
         let compacted = self.db.compact();
         self.file.check()?;
         compacted.map_err(told)?;
-        self.reclaimed_bytes.store(self.size_bytes()?, Ordering::Relaxed);
+        self.left = Left { stored_bytes: self.stored_bytes.load(Ordering::Relaxed), size_bytes: self.size_bytes()? };
         Ok(())
     }
 

@@ -16,12 +16,13 @@
 //! # What it costs
 //!
 //! Memory is [`Limits::cache_bytes`], whatever the size of the file. The file doubles when it grows, and what is not written to
-//! takes no space. Space of what was removed is used again; it goes back to the disk at once only when little is left
-//! (`is_wasteful`), because redb moves all that is left while everybody waits.
+//! takes no space. Space of what was removed is used again. It goes back to the disk when the file is more than twice as large as
+//! what is stored (`waste`), while everybody waits, and therefore only as long as that is little: 128 MiB.
 
 mod engine;
 mod file;
 mod limits;
+mod waste;
 
 use orchestrator_store_disk::DiskStore;
 pub use orchestrator_store_disk::{DiskError as RedbError, Limits};

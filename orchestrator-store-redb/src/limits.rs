@@ -9,8 +9,8 @@ pub(crate) const DELETE_RESERVE_BYTES: u64 = 1 << 20;
 pub(crate) const WASTE_FACTOR: u64 = 2;
 /// Waste that is never given back, in bytes.
 pub(crate) const WASTE_BYTES: u64 = 4 << 20;
-/// How much larger than after the last time the file has to be, in percent: there is something to be had then.
-pub(crate) const REGROWN_PERCENT: u64 = 150;
+/// How much larger the file has to be than it would be afterwards, as the last time tells it, in percent.
+pub(crate) const WORTH_PERCENT: u64 = 150;
 /// Size of what is stored up to which space is given back, in bytes: readers and writers wait meanwhile, for some seconds at
 /// this size. Larger files keep what they have, for what is written later.
 pub(crate) const RECLAIM_BYTES: u64 = 128 << 20;
