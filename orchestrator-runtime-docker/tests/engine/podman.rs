@@ -1,7 +1,7 @@
 //! The same tests on a Podman service of their own, as root. It fails, and does not skip, where there is no Podman.
 //!
-//! Podman starts several programs for each container, so these tests take long. The contract is kept in every run; the others are
-//! run with `--include-ignored`.
+//! Podman starts several programs for each container, so these tests take long: the contract alone takes minutes. What is of Podman
+//! alone is in every run; the contract and the others are run with `--include-ignored`.
 #![expect(clippy::disallowed_methods, reason = "these tests run in real time, and bring their own threads")]
 #![expect(clippy::print_stderr, reason = "this is a program of tests")]
 
@@ -31,8 +31,10 @@ fn main() -> ExitCode {
     let Some(arguments) = service::inside(std::env::args()) else { return service::enter() };
     let service = service::Service::start("shared");
     subject::choose(&service.socket(), true);
-    let tests = [contract::all(), service_restarts::all()].concat();
-    let others = [basics::all(), faults::all(), images::all(), isolation::all(), logs::all(), sessions::all()].concat();
+    let tests = service_restarts::all();
+    let others =
+        [contract::all(), basics::all(), faults::all(), images::all(), isolation::all(), logs::all(), sessions::all()]
+            .concat();
     let others = others.into_iter().filter(|(name, _)| !name.ends_with(NOT_KEPT)).collect();
     let conclusion = harness::conclude(&Arguments::from_iter(arguments), tests, others);
     drop(service);
