@@ -2,7 +2,7 @@
 
 mod people;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::SignedDuration;
 use orchestrator_core::{client::Resource, object::Object, runtime::RuntimeError};
@@ -200,6 +200,13 @@ impl Chaos {
         }
     }
 
+    /// For how long somebody stands still.
+    fn standstill(&self, cluster: &SimCluster, who: impl fmt::Display) -> Duration {
+        let time = self.below(cluster, self.outage);
+        cluster.note(format_args!("{who} still for {time:?}"));
+        time
+    }
+
     fn happen(&self, cluster: &SimCluster, fault: Fault, node: &str) -> Option<Repair> {
         let down = !cluster.has_agent(node);
         match fault {
@@ -245,20 +252,17 @@ impl Chaos {
                 Some(Repair::Scheduler)
             }
             Fault::ControllersStandStill => {
-                let time = self.below(cluster, self.outage);
-                cluster.note(format_args!("the controllers stand still for {time:?}"));
+                let time = self.standstill(cluster, "the controllers stand");
                 cluster.pause_controllers(time);
                 None
             }
             Fault::SchedulerStandsStill => {
-                let time = self.below(cluster, self.outage);
-                cluster.note(format_args!("the scheduler stands still for {time:?}"));
+                let time = self.standstill(cluster, "the scheduler stands");
                 cluster.pause_scheduler(time);
                 None
             }
             Fault::AgentStandsStill => {
-                let time = self.below(cluster, self.outage);
-                cluster.note(format_args!("the agent of {node} stands still for {time:?}"));
+                let time = self.standstill(cluster, format_args!("the agent of {node} stands"));
                 cluster.pause_agent(node, time);
                 None
             }

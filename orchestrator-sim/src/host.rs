@@ -107,12 +107,13 @@ impl Future for Awake {
                 std::task::ready!(sleep.as_mut().poll(context));
                 self.sleep = None;
             }
-            let now = self.host.world.monotonic();
             let until = lock(&self.host.state).still_until;
-            if now >= until {
+            // Most hosts never stand still, and need not know the time.
+            let rest = if until.is_zero() { until } else { until.saturating_sub(self.host.world.monotonic()) };
+            if rest.is_zero() {
                 return self.future.as_mut().poll(context);
             }
-            self.sleep = Some(self.host.world.sleep(until - now));
+            self.sleep = Some(self.host.world.sleep(rest));
         }
     }
 }

@@ -10,16 +10,10 @@ use orchestrator_core::{
     store::{Batch, Key, KeyRange, Operation, Store, StoreError, WatchOptions},
 };
 
-use super::simulated as run;
+use super::{simulated as run, trial};
 use crate::{DiskError, DiskStore, Engine, Limits};
 
 pub(super) fn trials<E: Engine>() -> Vec<Trial> {
-    let trial = |name: &str, case: fn()| {
-        Trial::test(name, move || {
-            case();
-            Ok(())
-        })
-    };
     vec![
         trial("one_store_at_a_time_has_a_directory", one_at_a_time::<E>),
         trial("a_store_that_is_closed_says_so", closed::<E>),

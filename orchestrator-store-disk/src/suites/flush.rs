@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::on_threads as run;
+use super::{on_threads as run, trial};
 use crate::{DiskError, DiskStore, Engine, Flush, Limits};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::join_all};
@@ -17,12 +17,6 @@ use libtest_mimic::Trial;
 use orchestrator_core::store::{Batch, Key, KeyRange, ListOptions, Revision, Store, StoreError, WatchOptions};
 
 pub(super) fn trials<E: Engine>() -> Vec<Trial> {
-    let trial = |name: &str, case: fn()| {
-        Trial::test(name, move || {
-            case();
-            Ok(())
-        })
-    };
     vec![
         trial("a_failed_flush_ends_writing_for_good", failed::<E>),
         trial("nothing_is_shown_before_it_is_on_the_disk_and_who_waits_shares_a_flush", shared::<E>),

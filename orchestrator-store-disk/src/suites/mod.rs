@@ -2,7 +2,7 @@
 //!
 //! A crate with an engine runs them from tests of its own, for they want programs of their own: [`engine`] and, as root,
 //! [`disk`] and [`kill`] are whole programs for a test without a harness. [`damage`] is for a test that knows what its engine
-//! does about it. `store_contract!` of the test kit takes [`temporary`].
+//! does about it. `store_contract!` of the test kit takes what [`temporary`] makes.
 
 pub mod damage;
 mod directory;
@@ -11,10 +11,10 @@ mod equivalence;
 mod flush;
 pub mod kill;
 mod space;
-mod temporary;
 
 use std::{path::Path, sync::Arc};
 
+use futures::executor::block_on;
 use libtest_mimic::{Arguments, Trial};
 use orchestrator_core::{
     env::{Env, Simulation},
@@ -22,9 +22,7 @@ use orchestrator_core::{
 };
 use tempfile::TempDir;
 
-use crate::{Engine, Limits};
-
-pub use temporary::temporary;
+use crate::{DiskStore, Engine, Limits};
 
 /// A store that keeps nothing, to compare with, with the history of these limits.
 pub type Reference = fn(&Env, &Limits) -> Arc<dyn Store>;
@@ -45,6 +43,20 @@ pub fn trials<E: Engine>(reference: Reference, stays_small: bool) -> Vec<Trial> 
         trials.push(Trial::test("space_of_what_was_removed_goes_back_to_the_disk", space::removed::<E>));
     }
     trials
+}
+
+/// An empty store in a directory of its own, which goes away with the second of the two.
+pub fn temporary<E: Engine>(env: &Env, limits: Limits) -> (DiskStore<E>, TempDir) {
+    let directory = memory();
+    (block_on(DiskStore::open(env, directory.path(), limits)).unwrap(), directory)
+}
+
+/// A test of a case that panics when it fails.
+fn trial(name: &str, case: fn()) -> Trial {
+    Trial::test(name, move || {
+        case();
+        Ok(())
+    })
 }
 
 /// A directory in memory where that can be had: how fast a disk is has no part in what a store does.

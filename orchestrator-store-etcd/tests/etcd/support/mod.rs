@@ -4,16 +4,13 @@ pub(crate) mod etcd;
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use futures::executor::block_on;
 use orchestrator_core::{
     env::Env,
-    store::{
-        Batch, Capabilities, Entry, Key, KeyRange, ListOptions, Listing, Revision, Store, StoreError, StoreStatus,
-        WatchOptions, WatchStream,
-    },
+    store::{Store, StoreError},
 };
 use orchestrator_store_etcd::{EtcdConfig, EtcdError, EtcdStore, Limits};
+use orchestrator_testkit::wrap::KeepingStore;
 
 use etcd::Cluster;
 
@@ -43,42 +40,5 @@ pub(crate) fn config(cluster: &Cluster, limits: Limits) -> EtcdConfig {
 pub(crate) fn temporary(env: &Env, limits: Limits) -> Arc<dyn Store> {
     let cluster = Cluster::single();
     let store = block_on(EtcdStore::connect(env, config(&cluster, limits))).unwrap();
-    Arc::new(Temporary { store, _cluster: cluster })
-}
-
-#[derive(Debug)]
-struct Temporary {
-    store: EtcdStore,
-    _cluster: Cluster,
-}
-
-#[async_trait]
-impl Store for Temporary {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        self.store.get(key).await
-    }
-
-    async fn list(&self, range: &KeyRange, options: ListOptions) -> Result<Listing, StoreError> {
-        self.store.list(range, options).await
-    }
-
-    async fn commit(&self, batch: Batch) -> Result<Revision, StoreError> {
-        self.store.commit(batch).await
-    }
-
-    async fn watch(&self, range: KeyRange, options: WatchOptions) -> Result<WatchStream, StoreError> {
-        self.store.watch(range, options).await
-    }
-
-    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
-        self.store.compact(revision).await
-    }
-
-    async fn status(&self) -> Result<StoreStatus, StoreError> {
-        self.store.status().await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.store.capabilities()
-    }
+    Arc::new(KeepingStore::new(Arc::new(store), cluster))
 }
